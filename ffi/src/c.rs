@@ -1,0 +1,173 @@
+//! What the C functions do: sizes, alignments, `errno`, as the C library's manual has it.
+//!
+//! Each takes, behind the C function's own arguments, the address of the return address on the stack
+//! and the caller's frame pointer; see [`crate::entry`].
+
+use crate::init;
+use core::ffi::{c_int, c_void};
+use fencepost_core::addr::{ABI_ALIGN, Addr, PAGE_SIZE, round_up};
+use fencepost_core::heap::{self, Denied};
+use fencepost_core::request::{Claim, Origin, Request, Site};
+use fencepost_core::sys::errno;
+
+/// Where the caller's return address lies on its stack.
+pub type ReturnSlot = *const usize;
+
+/// The caller's frame.
+pub fn site(at: ReturnSlot, fp: usize) -> Site {
+    // SAFETY: the entry passes the stack pointer it was called with, which points at the return
+    // address.
+    Site { pc: unsafe { at.read() }, sp: at.addr().wrapping_add(size_of::<usize>()), fp }
+}
+
+fn claim(pointer: *mut c_void, size: Option<usize>, origin: Origin) -> Claim {
+    Claim { address: Addr::new(pointer.expose_provenance()), size, origin }
+}
+
+fn no_memory() -> *mut c_void {
+    errno::set(libc::ENOMEM);
+    core::ptr::null_mut()
+}
+
+/// The general path of every allocation; null and `ENOMEM` when there is no memory.
+#[cold]
+#[inline(never)]
+fn allocate_slow(request: &Request, at: ReturnSlot, fp: usize) -> *mut c_void {
+    init::ensure();
+    match heap::allocate(request, site(at, fp)) {
+        Some(address) => address.as_ptr(),
+        None => no_memory(),
+    }
+}
+
+/// The general path of every free.
+#[cold]
+#[inline(never)]
+pub fn free_slow(claim: &Claim, at: ReturnSlot, fp: usize) {
+    if !heap::free(claim, site(at, fp)) {
+        init::libc_free(claim.address.as_ptr());
+    }
+}
+
+pub unsafe extern "C" fn malloc(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    let pointer = heap::try_allocate_fast(size, Origin::Malloc);
+    if !pointer.is_null() {
+        return pointer.cast();
+    }
+    allocate_slow(&Request::c(size), at, fp)
+}
+
+pub unsafe extern "C" fn calloc(count: usize, size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    let Some(bytes) = count.checked_mul(size) else {
+        return no_memory();
+    };
+    let pointer = heap::try_allocate_zeroed_fast(bytes, Origin::Malloc);
+    if !pointer.is_null() {
+        return pointer.cast();
+    }
+    allocate_slow(&Request { zeroed: true, ..Request::c(bytes) }, at, fp)
+}
+
+pub unsafe extern "C" fn free(pointer: *mut c_void, at: ReturnSlot, fp: usize) {
+    let claim = claim(pointer, None, Origin::Malloc);
+    if !heap::try_free_fast(&claim) && !pointer.is_null() {
+        free_slow(&claim, at, fp);
+    }
+}
+
+pub unsafe extern "C" fn free_sized(pointer: *mut c_void, size: usize, at: ReturnSlot, fp: usize) {
+    let claim = claim(pointer, Some(size), Origin::Malloc);
+    if !heap::try_free_fast(&claim) && !pointer.is_null() {
+        free_slow(&claim, at, fp);
+    }
+}
+
+pub unsafe extern "C" fn free_aligned_sized(
+    pointer: *mut c_void,
+    _align: usize,
+    size: usize,
+    at: ReturnSlot,
+    fp: usize,
+) {
+    // SAFETY: the caller vouches for the same.
+    unsafe { free_sized(pointer, size, at, fp) };
+}
+
+pub unsafe extern "C" fn realloc(pointer: *mut c_void, size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    if pointer.is_null() {
+        // SAFETY: the caller vouches for the same.
+        return unsafe { malloc(size, at, fp) };
+    }
+    if size == 0 {
+        // SAFETY: as above.
+        unsafe { free(pointer, at, fp) };
+        return core::ptr::null_mut();
+    }
+    match heap::resize(&claim(pointer, None, Origin::Malloc), &Request::c(size), site(at, fp)) {
+        Ok(address) => address.as_ptr(),
+        Err(Denied::Foreign) => init::libc_realloc(pointer, size),
+        Err(Denied::NoMemory | Denied::Misuse) => no_memory(),
+    }
+}
+
+pub unsafe extern "C" fn reallocarray(
+    pointer: *mut c_void,
+    count: usize,
+    size: usize,
+    at: ReturnSlot,
+    fp: usize,
+) -> *mut c_void {
+    match count.checked_mul(size) {
+        // SAFETY: the caller vouches for the same.
+        Some(bytes) => unsafe { realloc(pointer, bytes, at, fp) },
+        None => no_memory(),
+    }
+}
+
+/// Like glibc's: an alignment that is no power of two is rounded up to one.
+pub unsafe extern "C" fn memalign(align: usize, size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    let Some(align) = align.checked_next_power_of_two() else {
+        errno::set(libc::EINVAL);
+        return core::ptr::null_mut();
+    };
+    let request = Request { align: align.max(ABI_ALIGN), exact: true, ..Request::c(size) };
+    allocate_slow(&request, at, fp)
+}
+
+pub unsafe extern "C" fn posix_memalign(
+    result: *mut *mut c_void,
+    align: usize,
+    size: usize,
+    at: ReturnSlot,
+    fp: usize,
+) -> c_int {
+    if !align.is_power_of_two() || !align.is_multiple_of(size_of::<usize>()) {
+        return libc::EINVAL;
+    }
+    init::ensure();
+    let request = Request { align: align.max(ABI_ALIGN), exact: true, ..Request::c(size) };
+    match heap::allocate(&request, site(at, fp)) {
+        Some(address) => {
+            // SAFETY: the caller passes a place for the result.
+            unsafe { result.write(address.as_ptr()) };
+            0
+        }
+        None => libc::ENOMEM,
+    }
+}
+
+pub unsafe extern "C" fn valloc(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    allocate_slow(&Request { align: PAGE_SIZE, exact: true, ..Request::c(size) }, at, fp)
+}
+
+pub unsafe extern "C" fn pvalloc(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    match round_up(size, PAGE_SIZE) {
+        Some(size) => allocate_slow(&Request { align: PAGE_SIZE, exact: true, ..Request::c(size) }, at, fp),
+        None => no_memory(),
+    }
+}
+
+/// Exactly the requested size: all bytes up to it may be used.
+pub unsafe extern "C" fn malloc_usable_size(pointer: *mut c_void, _at: ReturnSlot, _fp: usize) -> usize {
+    heap::size_of(Addr::new(pointer.expose_provenance())).unwrap_or(0)
+}

@@ -1,0 +1,156 @@
+//! The C++ operators `new` and `delete`: the C functions with an origin of their own.
+//!
+//! When there is no memory, `new` has to call the program's new-handler, again and again, and then to
+//! throw `std::bad_alloc`. That is the C++ library's business: the entries call the library's own
+//! operator, which does all of it (it allocates with `malloc`, which fails again until a handler frees
+//! something). An exception may pass through the entry: it is assembly with unwind information and
+//! without anything to clean up. An object that comes from there is then renamed to its origin.
+
+use crate::c::{ReturnSlot, free_slow, site};
+use crate::init;
+use core::arch::global_asm;
+use core::ffi::{CStr, c_void};
+use fencepost_core::addr::{ABI_ALIGN, Addr};
+use fencepost_core::heap;
+use fencepost_core::request::{Claim, Origin, Request};
+
+/// Rows of `new`: symbol, origin, whether the second argument is an alignment.
+macro_rules! operators_new {
+    ($($symbol:literal, $origin:ident, $aligned:literal;)+) => {
+        /// By row number.
+        static NEWS: &[(&CStr, Origin, bool)] = &[$((
+            // SAFETY: the literal ends in the one NUL that is appended to it.
+            unsafe { CStr::from_bytes_with_nul_unchecked(concat!($symbol, "\0").as_bytes()) },
+            Origin::$origin,
+            $aligned,
+        )),+];
+        operators_new!(@entry 0; $($symbol,)+);
+    };
+    (@entry $index:expr; $symbol:literal, $($rest:literal,)*) => {
+        global_asm!(
+            concat!(".globl ", $symbol),
+            concat!(".type ", $symbol, ",@function"),
+            concat!($symbol, ":"),
+            ".cfi_startproc",
+            "push rdi",
+            ".cfi_adjust_cfa_offset 8",
+            "push rsi",
+            ".cfi_adjust_cfa_offset 8",
+            "push rdx",
+            ".cfi_adjust_cfa_offset 8",
+            "lea rdx, [rsp + 24]",
+            "mov rcx, rbp",
+            "mov r8d, {index}",
+            "call {work}",
+            "test rax, rax",
+            "jz 2f",
+            "add rsp, 24",
+            ".cfi_adjust_cfa_offset -24",
+            "ret",
+            ".cfi_adjust_cfa_offset 24",
+            "2:",
+            "mov edi, {index}",
+            "call {fallback}",
+            "mov rdi, [rsp + 16]",
+            "mov rsi, [rsp + 8]",
+            "mov rdx, [rsp]",
+            "call rax",
+            "mov rdi, rax",
+            "mov esi, {index}",
+            "call {rename}",
+            "add rsp, 24",
+            ".cfi_adjust_cfa_offset -24",
+            "ret",
+            ".cfi_endproc",
+            concat!(".size ", $symbol, ", . - ", $symbol),
+            index = const $index,
+            work = sym new,
+            fallback = sym fallback,
+            rename = sym rename,
+        );
+        operators_new!(@entry $index + 1; $($rest,)*);
+    };
+    (@entry $index:expr;) => {};
+}
+
+operators_new! {
+    "_Znwm", New, false;
+    "_Znam", NewArray, false;
+    "_ZnwmRKSt9nothrow_t", New, false;
+    "_ZnamRKSt9nothrow_t", NewArray, false;
+    "_ZnwmSt11align_val_t", New, true;
+    "_ZnamSt11align_val_t", NewArray, true;
+    "_ZnwmSt11align_val_tRKSt9nothrow_t", New, true;
+    "_ZnamSt11align_val_tRKSt9nothrow_t", NewArray, true;
+}
+
+unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {
+    let (_, origin, aligned) = NEWS.get(row as usize).copied().unwrap_or((c"", Origin::New, false));
+    if !aligned {
+        let pointer = heap::try_allocate_fast(size, origin);
+        if !pointer.is_null() {
+            return pointer.cast();
+        }
+    }
+    init::ensure();
+    let align = if aligned { second.max(ABI_ALIGN) } else { ABI_ALIGN };
+    let request = Request { align, exact: aligned, origin, ..Request::c(size) };
+    heap::allocate(&request, site(at, fp)).map_or(core::ptr::null_mut(), Addr::as_ptr)
+}
+
+/// The C++ library's own operator of a row. A program that calls one has a library that defines it.
+extern "C" fn fallback(row: u32) -> *mut c_void {
+    let name = NEWS.get(row as usize).map_or(c"_Znwm", |row| row.0);
+    let address = init::next(name);
+    if address.is_null() {
+        fencepost_core::sys::die::die("operator new failed and no C++ library defines it");
+    }
+    address
+}
+
+extern "C" fn rename(pointer: *mut c_void, row: u32) -> *mut c_void {
+    if let (false, Some((_, origin, _))) = (pointer.is_null(), NEWS.get(row as usize)) {
+        heap::set_origin(Addr::new(pointer.expose_provenance()), *origin);
+    }
+    pointer
+}
+
+/// Rows of `delete`: symbol, a name here, origin, whether the second argument is the object's size.
+macro_rules! operators_delete {
+    ($($symbol:literal, $name:ident, $origin:ident, $sized:literal;)+) => {
+        $(
+            /// The C++ operator of this mangled name.
+            ///
+            /// # Safety
+            /// As the C++ standard says.
+            #[unsafe(export_name = $symbol)]
+            #[unsafe(naked)]
+            pub unsafe extern "C" fn $name(pointer: *mut c_void, second: usize) {
+                unsafe extern "C" fn work(pointer: *mut c_void, second: usize, at: ReturnSlot, fp: usize) {
+                    let size = if $sized { Some(second) } else { None };
+                    let address = Addr::new(pointer.expose_provenance());
+                    let claim = Claim { address, size, origin: Origin::$origin };
+                    if !heap::try_free_fast(&claim) && !pointer.is_null() {
+                        free_slow(&claim, at, fp);
+                    }
+                }
+                core::arch::naked_asm!("mov rdx, rsp", "mov rcx, rbp", "jmp {work}", work = sym work)
+            }
+        )+
+    };
+}
+
+operators_delete! {
+    "_ZdlPv", delete, New, false;
+    "_ZdaPv", delete_array, NewArray, false;
+    "_ZdlPvm", delete_sized, New, true;
+    "_ZdaPvm", delete_array_sized, NewArray, true;
+    "_ZdlPvRKSt9nothrow_t", delete_nothrow, New, false;
+    "_ZdaPvRKSt9nothrow_t", delete_array_nothrow, NewArray, false;
+    "_ZdlPvSt11align_val_t", delete_aligned, New, false;
+    "_ZdaPvSt11align_val_t", delete_array_aligned, NewArray, false;
+    "_ZdlPvmSt11align_val_t", delete_sized_aligned, New, true;
+    "_ZdaPvmSt11align_val_t", delete_array_sized_aligned, NewArray, true;
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t", delete_aligned_nothrow, New, false;
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t", delete_array_aligned_nothrow, NewArray, false;
+}

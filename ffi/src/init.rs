@@ -1,0 +1,89 @@
+//! What runs when the library is loaded and when the process ends.
+
+use core::arch::{asm, global_asm};
+use core::ffi::{CStr, c_char, c_int, c_void};
+use fencepost_core::heap::{self, Overrides};
+
+// The program may define `const char *fencepost_options`; weak, so that it need not.
+global_asm!(".weak fencepost_options");
+
+/// Sets the heap up unless it is.
+#[inline]
+pub fn ensure() {
+    if !heap::start::is_started() {
+        heap::ensure_started(&Overrides { text: program_options(), build: None });
+    }
+}
+
+/// What the program's symbol says, empty if it has none.
+fn program_options() -> &'static [u8] {
+    let symbol: *const *const c_char;
+    // SAFETY: loads the symbol's address, or null, from the global offset table.
+    unsafe {
+        asm!("mov {symbol}, qword ptr [rip + fencepost_options@GOTPCREL]", symbol = out(reg) symbol, options(nostack, preserves_flags, readonly));
+    }
+    if symbol.is_null() {
+        return &[];
+    }
+    // SAFETY: a program that defines the symbol defines it as a pointer to a string.
+    let text = unsafe { symbol.read() };
+    if text.is_null() {
+        return &[];
+    }
+    // SAFETY: as above; it lives as long as the program.
+    unsafe { CStr::from_ptr(text) }.to_bytes()
+}
+
+extern "C" fn on_load() {
+    ensure();
+}
+
+extern "C" fn on_unload() {
+    heap::on_exit();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ON_LOAD: extern "C" fn() = on_load;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static ON_UNLOAD: extern "C" fn() = on_unload;
+
+/// The next definition of a C function after this library's, null if there is none.
+pub fn next(name: &CStr) -> *mut c_void {
+    // SAFETY: the name is a C string; RTLD_NEXT asks for definitions after this object's.
+    unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
+}
+
+/// The C library's own `free`, for pointers that are its own.
+pub fn libc_free(pointer: *mut c_void) {
+    let address = next(c"free");
+    if !address.is_null() {
+        // SAFETY: the symbol `free` is a function of this type.
+        let free = unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(address) };
+        // SAFETY: the caller found that the pointer is not this allocator's.
+        unsafe { free(pointer) };
+    }
+}
+
+/// The C library's own `realloc`, for pointers that are its own.
+pub fn libc_realloc(pointer: *mut c_void, size: usize) -> *mut c_void {
+    type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+    let address = next(c"realloc");
+    if address.is_null() {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the symbol `realloc` is a function of this type.
+    let realloc = unsafe { core::mem::transmute::<*mut c_void, Realloc>(address) };
+    // SAFETY: the caller found that the pointer is not this allocator's.
+    unsafe { realloc(pointer, size) }
+}
+
+/// Checks every live object's surroundings and all freed slab memory; reports what is wrong. The
+/// number of errors found.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_check() -> c_int {
+    ensure();
+    c_int::try_from(heap::check()).unwrap_or(c_int::MAX)
+}

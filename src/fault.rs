@@ -1,0 +1,105 @@
+//! Every misuse of the heap that can be detected.
+
+use crate::addr::Addr;
+use crate::request::Origin;
+
+/// The kinds of error, named as reports name them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// An access past the end of an object.
+    HeapBufferOverflow,
+    /// An access before the start of an object.
+    HeapBufferUnderflow,
+    /// An access to a freed object.
+    HeapUseAfterFree,
+    /// A second free.
+    DoubleFree,
+    /// A free of something that is not the start of an object.
+    InvalidFree,
+    /// A free by another family of functions than allocated.
+    AllocDeallocMismatch,
+    /// A free that states another size than was allocated.
+    BadSize,
+    /// A request with an alignment that is not a power of two.
+    BadAlignment,
+    /// Bytes around an object were overwritten, found after the fact.
+    CanaryOverwritten,
+    /// Freed memory was written, found after the fact.
+    WriteAfterFree,
+    /// A fault inside the arenas that hits no object.
+    WildAccess,
+}
+
+impl Kind {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HeapBufferOverflow => "heap-buffer-overflow",
+            Self::HeapBufferUnderflow => "heap-buffer-underflow",
+            Self::HeapUseAfterFree => "heap-use-after-free",
+            Self::DoubleFree => "double-free",
+            Self::InvalidFree => "invalid-free",
+            Self::AllocDeallocMismatch => "alloc-dealloc-mismatch",
+            Self::BadSize => "bad-size",
+            Self::BadAlignment => "bad-alignment",
+            Self::CanaryOverwritten => "canary-overwritten",
+            Self::WriteAfterFree => "write-after-free",
+            Self::WildAccess => "wild-access",
+        }
+    }
+}
+
+/// What the allocator knows of an object when it reports it.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// The first byte.
+    pub start: Addr,
+    /// The requested size in bytes; `None` where it is no longer known.
+    pub size: Option<usize>,
+    /// Whether it is freed.
+    pub freed: bool,
+    /// Who allocated it.
+    pub origin: Origin,
+    /// Where it was allocated and, if freed, where that was.
+    pub history: History,
+}
+
+/// The threads and stacks of an object's life; zeros where nothing was kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Thread id and stack of the allocation.
+    pub allocated: Event,
+    /// Thread id and stack of the free.
+    pub freed: Event,
+}
+
+/// One event in an object's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// The kernel's thread id, 0 if unknown.
+    pub thread: u32,
+    /// The stack's number in the depot, 0 if none was kept.
+    pub stack: u32,
+}
+
+/// A misuse that an arm found while it served a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// What it is.
+    pub kind: Kind,
+    /// The address that is wrong: the freed pointer, or the first bad byte.
+    pub address: Addr,
+    /// The object it concerns.
+    pub object: Option<Object>,
+    /// For mismatches: who frees.
+    pub freed_by: Option<Origin>,
+    /// For sizes: what the caller stated.
+    pub stated: Option<usize>,
+}
+
+impl Fault {
+    /// A fault of this kind at `address`, about `object`.
+    pub const fn new(kind: Kind, address: Addr, object: Option<Object>) -> Self {
+        Self { kind, address, object, freed_by: None, stated: None }
+    }
+}

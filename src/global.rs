@@ -1,0 +1,152 @@
+//! The Rust front end: `Fencepost` as a global allocator.
+
+use crate::addr::{ABI_ALIGN, Addr};
+use crate::heap::{self, Overrides};
+use crate::options::{Align, GuardSide, Guards, Mode, OnError, Options, ReportForm};
+use crate::request::{Claim, Origin, Request, Site};
+use crate::sys::thread;
+use core::alloc::{GlobalAlloc, Layout};
+
+/// The allocator, to be named as a program's global one.
+///
+/// ```
+/// use fencepost::Fencepost;
+///
+/// #[global_allocator]
+/// static HEAP: Fencepost = Fencepost::new();
+///
+/// fn main() {
+///     let numbers: Vec<u32> = (0..1000).collect();
+///     assert_eq!(numbers.iter().sum::<u32>(), 499_500);
+/// }
+/// ```
+///
+/// What the builder sets takes effect at the program's first allocation and stands between
+/// `/etc/fencepost.conf` and the environment variable `FENCEPOST_OPTIONS`, which wins.
+pub struct Fencepost {
+    overrides: Overrides,
+}
+
+/// One builder method per option: a `const fn` that sets it.
+macro_rules! builder {
+    ($($name:ident: $type:ty, $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            #[must_use]
+            pub const fn $name(mut self, value: $type) -> Self {
+                let mut options = match self.overrides.build {
+                    Some(options) => options,
+                    None => Options::DEFAULT,
+                };
+                options.$name = value;
+                self.overrides.build = Some(options);
+                self
+            }
+        )+
+    };
+}
+
+impl Fencepost {
+    /// The allocator with every option at its default.
+    pub const fn new() -> Self {
+        Self { overrides: Overrides::NONE }
+    }
+
+    builder! {
+        mode: Mode, "Which objects stand between guard pages.";
+        unmap_threshold: u64, "Objects of this many bytes or more are unmapped at free.";
+        align: Align, "How C objects meet their guard; Rust's layouts are exact by themselves.";
+        guard_side: GuardSide, "Which end of an object touches its guard page.";
+        seed: u64, "Seed of every random choice; 0 draws one.";
+        guards: Guards, "The kernel facility that makes guard pages.";
+        budget_mb: u64, "MiB of live memory for small guarded objects; 0 for half of the machine's.";
+        quarantine_mb: u64, "MiB of freed slab memory withheld from reuse.";
+        canary: bool, "Canaries around objects.";
+        zero: bool, "Clear slab memory at free and check it at reuse.";
+        backtrace: u64, "Frames kept for each guarded object.";
+        report: ReportForm, "Form of the report.";
+        on_error: OnError, "What follows a report.";
+        exitcode: u64, "Exit status with `OnError::Exit`.";
+        stats: bool, "Print counts when [`Fencepost::finish`] is called.";
+        sample_rate: u64, "`Mode::Patrol` guards one in about so many small objects.";
+        mismatch: bool, "Report objects freed by another family than allocated them.";
+        history: u64, "Freed guarded objects that are remembered.";
+    }
+
+    /// Checks the canaries of every live object and that freed slab memory is untouched, and reports
+    /// what is wrong. Returns the number of errors when `on_error` lets the program go on.
+    pub fn check(&self) -> usize {
+        heap::ensure_started(&self.overrides);
+        heap::check()
+    }
+
+    /// What the preloaded library does at exit: the check, and the counts if `stats` is set. A Rust
+    /// program calls it at the end of `main` if it wants it.
+    pub fn finish(&self) {
+        heap::on_exit();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+        heap::ensure_started(&self.overrides);
+        let request = request(layout, zeroed);
+        heap::allocate(&request, site()).map_or(core::ptr::null_mut(), Addr::as_ptr)
+    }
+}
+
+impl Default for Fencepost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const fn request(layout: Layout, zeroed: bool) -> Request {
+    Request { size: layout.size(), align: layout.align(), exact: true, zeroed, origin: Origin::Rust }
+}
+
+fn claim(pointer: *mut u8, layout: Layout) -> Claim {
+    let address = Addr::new(pointer.expose_provenance());
+    Claim { address, size: Some(layout.size()), origin: Origin::Rust }
+}
+
+/// The frame this is called in.
+#[inline(always)]
+fn site() -> Site {
+    let (fp, sp) = thread::frame();
+    Site { pc: 0, sp, fp }
+}
+
+// SAFETY: objects are live from the call that returns them to the one that frees them, aligned and
+// sized as the layout says, and no two live objects overlap: the arms' invariants. Nothing unwinds.
+unsafe impl GlobalAlloc for Fencepost {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ABI_ALIGN {
+            let pointer = heap::try_allocate_fast(layout.size(), Origin::Rust);
+            if !pointer.is_null() {
+                return pointer;
+            }
+        }
+        self.alloc_slow(layout, false)
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let claim = claim(pointer, layout);
+        if !heap::try_free_fast(&claim) {
+            heap::free(&claim, site());
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        self.alloc_slow(layout, true)
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let claim = claim(pointer, layout);
+        let request = Request { size: new_size, ..request(layout, false) };
+        heap::resize(&claim, &request, site()).map_or(core::ptr::null_mut(), Addr::as_ptr)
+    }
+}

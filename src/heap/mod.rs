@@ -1,0 +1,80 @@
+//! The heap: the only place where arms, policy, statistics and reports meet.
+//!
+//! - [`start`]: options and everything that is set up once.
+//! - [`thread`]: what each thread has: its slab cache, its lane, its random numbers.
+//! - [`ops`]: allocate, free, resize; the fast paths first.
+//! - [`fork`]: what happens around `fork`.
+//!
+//! A thread's state is reached through one word of thread-local storage. While a thread is inside
+//! the allocator its state is marked busy; a signal handler that allocates meanwhile, and a thread
+//! whose state is gone already, use the shared state under a lock.
+
+mod fork;
+pub mod ops;
+pub mod start;
+mod thread;
+
+pub use ops::{
+    Denied, allocate, check, free, lock_memory, on_exit, resize, set_origin, size_of, try_allocate_fast, try_allocate_zeroed_fast, try_free_fast,
+};
+pub use start::{Overrides, ensure_started, options};
+
+use crate::fault::{Event, Fault};
+use crate::options::Options;
+use crate::page::PageArm;
+use crate::report::{Finding, fatal, handler};
+use crate::request::Site;
+use crate::trace::{self, Depot};
+use core::cell::UnsafeCell;
+
+/// Everything there is one of.
+struct Heap {
+    options: Options,
+    seed: u64,
+    secure: bool,
+    page: PageArm,
+    depot: Depot,
+    report: Option<fatal::Context>,
+    handler: Option<handler::Heap>,
+}
+
+struct Global(UnsafeCell<Heap>);
+
+// SAFETY: written by `start` alone, while its gate keeps every other thread out; afterwards only the
+// parts that lock themselves change.
+unsafe impl Sync for Global {}
+
+static HEAP: Global = Global(UnsafeCell::new(Heap {
+    options: Options::DEFAULT,
+    seed: 0,
+    secure: false,
+    page: PageArm::NONE,
+    depot: Depot::EMPTY,
+    report: None,
+    handler: None,
+}));
+
+/// The heap. Callers passed the gate of [`start::ensure_started`].
+#[inline(always)]
+fn heap() -> &'static Heap {
+    // SAFETY: see `Global`.
+    unsafe { &*HEAP.0.get() }
+}
+
+impl Heap {
+    /// The stack of `site` in the depot, with the calling thread's id.
+    fn event(&self, site: Site, thread: u32) -> Event {
+        let depth = usize::try_from(self.options.backtrace).unwrap_or(0);
+        let stack = if depth == 0 { 0 } else { self.depot.insert(&trace::capture(site, depth)) };
+        Event { thread, stack }
+    }
+
+    /// Reports a misuse; returns if `on_error=continue`.
+    #[cold]
+    fn misuse(&self, fault: Fault, site: Site) {
+        let frames = trace::capture(site, trace::MAX_FRAMES);
+        if let Some(context) = &self.report {
+            fatal::misuse(context, &Finding::of_fault(fault, frames, (site.fp, site.sp)));
+        }
+    }
+}

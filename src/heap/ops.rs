@@ -1,0 +1,426 @@
+//! Allocate, free, resize.
+//!
+//! Each has a fast path that a front end inlines and a slow path that does everything. The fast path
+//! serves requests that the policy sends to the slab arm whatever they are ([`Thread::fast_limit`]),
+//! from a thread that is not inside the allocator already.
+
+use super::start::{is_started, totals};
+use super::thread::{self, Thread};
+use super::{Heap, heap};
+use crate::addr::{ABI_ALIGN, Addr};
+use crate::fault::{Fault, Kind};
+use crate::options::{Foreign, Mode};
+use crate::page::Found;
+use crate::policy::{self, Route};
+use crate::report::fatal;
+use crate::request::{Claim, Origin, Request, Site};
+use crate::slab::{self, cache, class, sweep};
+use crate::stats::Counts;
+use crate::sync::atomic::Ordering;
+use crate::sys::errno::ErrnoGuard;
+use crate::sys::{die, file, thread as sys, vm};
+use crate::text::Text;
+use core::fmt::Write;
+
+/// Why a resize gave nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Denied {
+    /// There is no memory; the object is as it was.
+    NoMemory,
+    /// The pointer is no live object; it was reported, and the process goes on.
+    Misuse,
+    /// The pointer is not of this allocator, and the options say to leave it to the C library.
+    Foreign,
+}
+
+/// The fast path of an allocation of `size` bytes with the ABI's alignment; null when the slow path
+/// has to look at it.
+#[inline(always)]
+pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
+    fast(size, |thread| {
+        // SAFETY: the class holds the size; the state is this thread's.
+        unsafe { thread.slab.allocate(size, class::of_small(size), origin) }
+    })
+}
+
+/// [`try_allocate_fast`] with the object's bytes zero.
+#[inline(always)]
+pub fn try_allocate_zeroed_fast(size: usize, origin: Origin) -> *mut u8 {
+    fast(size, |thread| {
+        // SAFETY: the class holds the size; the state is this thread's.
+        unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) }
+    })
+}
+
+/// Runs `action` with this thread's state if a request of `size` bytes may take the fast path.
+#[inline(always)]
+fn fast(size: usize, action: impl FnOnce(&mut Thread) -> *mut u8) -> *mut u8 {
+    let word = sys::slot();
+    if word == 0 {
+        return core::ptr::null_mut();
+    }
+    let thread = Addr::new(word).as_ptr::<Thread>();
+    // SAFETY: the word is 0 or the address of this thread's state; `GONE` begins like one and is
+    // always busy.
+    unsafe {
+        if (*thread).busy.load(Ordering::Relaxed) != 0 || size >= (*thread).fast_limit {
+            return core::ptr::null_mut();
+        }
+        (*thread).busy.store(1, Ordering::Relaxed);
+        let pointer = action(&mut *thread);
+        (*thread).busy.store(0, Ordering::Relaxed);
+        Counts::bump(&(*thread).counts.slab);
+        pointer
+    }
+}
+
+/// The fast path of a free; `false` when the slow path has to look at it.
+#[inline(always)]
+pub fn try_free_fast(claim: &Claim) -> bool {
+    let word = sys::slot();
+    let Some(place) = cache::place(claim.address) else {
+        return false;
+    };
+    if word == 0 {
+        return false;
+    }
+    let thread = Addr::new(word).as_ptr::<Thread>();
+    // SAFETY: as in `try_allocate_fast`.
+    unsafe {
+        if (*thread).busy.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        (*thread).busy.store(1, Ordering::Relaxed);
+        let done = (*thread).slab.free(place, claim);
+        (*thread).busy.store(0, Ordering::Relaxed);
+        done
+    }
+}
+
+/// Allocates as `request` says; `None` when there is no memory.
+#[cold]
+#[inline(never)]
+pub fn allocate(request: &Request, site: Site) -> Option<Addr> {
+    let errno = ErrnoGuard::new();
+    let heap = heap();
+    let pointer = loop {
+        let (pointer, fault) = thread::with(|thread| {
+            // A fast path that failed may have left a misuse to report.
+            let earlier = thread.take_fault();
+            if earlier.is_some() {
+                return (None, earlier);
+            }
+            let pointer = heap.allocate(thread, request, site);
+            (pointer, thread.take_fault())
+        })?;
+        match fault {
+            // The slot with the misuse stays out of use; take another.
+            Some(fault) if pointer.is_none() => heap.misuse(fault, site),
+            _ => break pointer,
+        }
+    };
+    drop(errno);
+    pointer
+}
+
+/// Frees the object that `claim` names; `false` if the pointer is not of this allocator and is to be
+/// left to the C library.
+#[cold]
+#[inline(never)]
+pub fn free(claim: &Claim, site: Site) -> bool {
+    let _errno = ErrnoGuard::new();
+    if !is_started() {
+        return false;
+    }
+    let heap = heap();
+    let Some(result) = thread::with(|thread| match thread.take_fault() {
+        // What the fast path found is this free's own.
+        Some(fault) => Err(fault),
+        None => heap.free(thread, claim, site),
+    }) else {
+        return true;
+    };
+    let Err(fault) = result else {
+        return true;
+    };
+    if fault.kind == Kind::InvalidFree && !heap.page.contains(claim.address) && !slab::contains(claim.address)
+    {
+        match heap.options.foreign {
+            Foreign::Abort => {}
+            Foreign::Ignore => return true,
+            Foreign::Libc => return false,
+        }
+    }
+    heap.misuse(fault, site);
+    true
+}
+
+/// The requested size of the live object that starts at `address`, in bytes.
+pub fn size_of(address: Addr) -> Option<usize> {
+    if !is_started() {
+        return None;
+    }
+    match cache::place(address) {
+        Some(place) => slab::live_size(place),
+        None => heap().page.find_live(address).map(|found| found.record.size()),
+    }
+}
+
+/// Names another family as the allocator of the live object at `address`.
+pub fn set_origin(address: Addr, origin: Origin) {
+    match cache::place(address) {
+        Some(place) => slab::set_origin(place, origin),
+        None => heap().page.set_origin(address, origin),
+    }
+}
+
+/// `mlockall` for a process with guard pages: memory is locked as it is touched, and the guarded
+/// arena not at all, since the kernel installs no guards in locked memory. The C function's result.
+pub fn lock_memory(flags: i32) -> i32 {
+    let status = vm::lock_all_on_fault(flags);
+    if status == 0 && is_started() {
+        heap().page.unlock_memory();
+    }
+    status
+}
+
+/// Gives the object at `claim.address` the size and alignment of `request`: in place, by moving its
+/// pages, or by copying it. The object's new address.
+pub fn resize(claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
+    let errno = ErrnoGuard::new();
+    let heap = heap();
+    let result = heap.resize(claim, request, site);
+    drop(errno);
+    result
+}
+
+/// Checks every live object's canaries and all freed slab memory; reports what is wrong. The number of
+/// errors found.
+pub fn check() -> usize {
+    let heap = heap();
+    let mut errors = 0;
+    let mut report = |fault| {
+        errors += 1;
+        heap.misuse(fault, Site::default());
+        true
+    };
+    sweep::all(&mut report);
+    heap.page.sweep(&mut report);
+    errors
+}
+
+/// What happens when the process ends in order: the final check, the statistics.
+pub fn on_exit() {
+    if !is_started() {
+        return;
+    }
+    let heap = heap();
+    if heap.options.check_at_exit {
+        check();
+    }
+    if heap.options.stats {
+        let totals = totals();
+        let mut line = Text::<512>::new();
+        let share = totals.guarded_permille();
+        let _ = writeln!(
+            line,
+            "fencepost: guarded {}.{} % of {} allocations; {} by the slab arm for want of budget or memory; \
+             {} pages live in lanes; guards by {}; {} reports; seed {}",
+            share / 10,
+            share % 10,
+            totals.all(),
+            totals.refused,
+            heap.page.live_pages(),
+            slab::layout::layout().backend.name(),
+            fatal::written(),
+            heap.seed,
+        );
+        file::write_stderr(line.as_bytes());
+    }
+    if fatal::written() != 0 && heap.options.on_error == crate::options::OnError::Continue {
+        die::exit_now(i32::try_from(heap.options.exitcode).unwrap_or(1));
+    }
+}
+
+impl Heap {
+    fn allocate(&self, thread: &mut Thread, request: &Request, site: Site) -> Option<Addr> {
+        if request.size > isize::MAX.cast_unsigned() {
+            return None;
+        }
+        let sampled = self.options.mode == Mode::Patrol && self.sample(thread);
+        let route = policy::route(&self.options, request.size, request.align, sampled, class::MAX_ALIGN);
+        if let Route::Page { optional } = route {
+            let placed = self.allocate_guarded(thread, request, optional, site);
+            if placed.is_some() {
+                Counts::bump(&thread.counts.guarded);
+                return placed;
+            }
+        }
+        let class = class::of(request.size, request.align.max(ABI_ALIGN));
+        let Some(class) = class else {
+            // Too large for slots: pages or nothing.
+            return match route {
+                Route::Slab => {
+                    let placed = self.allocate_guarded(thread, request, false, site);
+                    Counts::bump(&thread.counts.guarded);
+                    placed
+                }
+                Route::Page { .. } => None,
+            };
+        };
+        // SAFETY: the class holds the size; the state is this thread's.
+        let pointer = unsafe {
+            match request.zeroed {
+                true => thread.slab.allocate_zeroed(request.size, class, request.origin),
+                false => thread.slab.allocate(request.size, class, request.origin),
+            }
+        };
+        if pointer.is_null() {
+            // A full region or no memory for another slab; a misuse is the caller's to report.
+            let fallback = matches!(route, Route::Slab) && !thread.slab.has_fault();
+            return fallback.then(|| self.allocate_guarded(thread, request, false, site)).flatten();
+        }
+        Counts::bump(&thread.counts.slab);
+        if matches!(route, Route::Page { .. }) {
+            Counts::bump(&thread.counts.refused);
+        }
+        Some(Addr::of(pointer))
+    }
+
+    fn allocate_guarded(
+        &self,
+        thread: &mut Thread,
+        request: &Request,
+        optional: bool,
+        site: Site,
+    ) -> Option<Addr> {
+        let event = self.event(site, thread.id());
+        let lane = thread.lane as usize;
+        let rng = thread.rng();
+        let side = policy::side(&self.options, rng.byte() & 1 != 0);
+        self.page.allocate(request, side, optional, lane, event, rng)
+    }
+
+    /// Whether the sampler picks this object: after a random number of others, `sample_rate` on average.
+    fn sample(&self, thread: &mut Thread) -> bool {
+        let rate = self.options.sample_rate;
+        if rate == 0 {
+            return false;
+        }
+        match thread.until_sample {
+            0 => {
+                thread.until_sample = u32::try_from(thread.rng().below(rate.saturating_mul(2))).unwrap_or(u32::MAX);
+                true
+            }
+            _ => {
+                thread.until_sample -= 1;
+                false
+            }
+        }
+    }
+
+    fn free(&self, thread: &mut Thread, claim: &Claim, site: Site) -> Result<(), Fault> {
+        if let Some(place) = cache::place(claim.address) {
+            return match thread.slab.free(place, claim) {
+                true => Ok(()),
+                false => thread.take_fault().map_or(Ok(()), Err),
+            };
+        }
+        if !self.page.contains(claim.address) {
+            let fault = Fault::new(Kind::InvalidFree, claim.address, None);
+            return Err(fault);
+        }
+        let event = self.event(site, thread.id());
+        self.page.free(claim, self.options.mismatch, thread.lane as usize, event)
+    }
+
+    fn resize(&self, claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
+        if request.size > isize::MAX.cast_unsigned() {
+            return Err(Denied::NoMemory);
+        }
+        let Some(old_size) = size_of(claim.address) else {
+            return self.deny(claim, site);
+        };
+        if claim.size.is_some_and(|stated| stated != old_size) {
+            return self.deny(claim, site);
+        }
+        if claim.address.is_aligned(request.align) && self.resize_in_place(claim, request) {
+            return Ok(claim.address);
+        }
+        let found = self.page.find_live(claim.address);
+        let moved = found.and_then(|found| self.grow_guarded(found, request, old_size, site));
+        let new = match moved {
+            Some(new) => new,
+            None => {
+                let new = allocate(&Request { zeroed: false, ..*request }, site).ok_or(Denied::NoMemory)?;
+                let len = old_size.min(request.size);
+                // SAFETY: the old object is live and the caller's; the new one was just allocated; both
+                // have at least `len` bytes.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(claim.address.as_ptr::<u8>(), new.as_ptr::<u8>(), len);
+                }
+                new
+            }
+        };
+        free(&Claim { size: None, ..*claim }, site);
+        Ok(new)
+    }
+
+    fn resize_in_place(&self, claim: &Claim, request: &Request) -> bool {
+        let guarded = |size| {
+            let route = policy::route(&self.options, size, request.align, false, class::MAX_ALIGN);
+            matches!(route, Route::Page { .. })
+        };
+        match cache::place(claim.address) {
+            Some(place) => {
+                !guarded(request.size)
+                    && thread::with(|thread| thread.slab.resize(place, request.size)).unwrap_or(false)
+            }
+            None => {
+                let exact_end = self.options.mode == Mode::Hunt;
+                guarded(request.size)
+                    && self
+                        .page
+                        .find_live(claim.address)
+                        .is_some_and(|found| self.page.resize(found, request.size, exact_end))
+            }
+        }
+    }
+
+    /// Moves a growing guarded object to where it has room to grow on. Small ones are copied: every
+    /// such object costs mappings.
+    fn grow_guarded(&self, found: Found<'_>, request: &Request, old_size: usize, site: Site) -> Option<Addr> {
+        let grows = request.size > old_size && request.size >= GROWING;
+        if !grows || self.options.mode == Mode::Hunt || request.align > ABI_ALIGN {
+            return None;
+        }
+        thread::with(|thread| {
+            let event = self.event(site, thread.id());
+            let lane = thread.lane as usize;
+            let moved = self.page.grow(found, request, lane, event, thread.rng());
+            if moved.is_some() {
+                Counts::bump(&thread.counts.guarded);
+            }
+            moved
+        })?
+    }
+
+    /// Why an object cannot be resized: what freeing it would find, reported.
+    #[cold]
+    fn deny(&self, claim: &Claim, site: Site) -> Result<Addr, Denied> {
+        let fault = match cache::place(claim.address) {
+            Some(place) => cache::misuse(place, claim),
+            None if self.page.contains(claim.address) => self.page.misuse(claim),
+            None => match self.options.foreign {
+                Foreign::Libc => return Err(Denied::Foreign),
+                Foreign::Ignore => return Err(Denied::NoMemory),
+                Foreign::Abort => Fault::new(Kind::InvalidFree, claim.address, None),
+            },
+        };
+        self.misuse(fault, site);
+        Err(Denied::Misuse)
+    }
+}
+
+/// From this size on a guarded object that grows gets room to grow on.
+const GROWING: usize = 8192;

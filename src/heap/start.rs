@@ -1,0 +1,240 @@
+//! What is set up once: options, reservations, the fault handler, the hooks.
+//!
+//! The first allocation of the process does it, whoever makes it: the dynamic loader, an IFUNC
+//! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
+
+use super::{HEAP, fork, heap, thread};
+use crate::addr::{Addr, PAGE_SIZE, PageCount};
+use crate::options::{Align, Mode, Options, PathBuf, ROWS, Warning, apply, apply_text};
+use crate::page;
+use crate::report::{fatal, handler};
+use crate::rng::{self, Rng};
+use crate::slab;
+use crate::stats::Totals;
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sys::guard::Backend;
+use crate::sys::{aux, die, entropy, env, file, limits, thread as sys_thread, vm};
+use crate::text::Text;
+use crate::trace::{self, Depot};
+use core::fmt::Write;
+
+const FRESH: u8 = 0;
+const STARTING: u8 = 1;
+const READY: u8 = 2;
+
+/// The gate: `FRESH` → `STARTING` by one thread, which alone writes the heap → `READY`.
+static GATE: AtomicU8 = AtomicU8::new(FRESH);
+
+/// What the program says in code; between the configuration file and the environment.
+pub struct Overrides {
+    /// Options text from the program's symbol `fencepost_options`.
+    pub text: &'static [u8],
+    /// Changes the builder makes.
+    pub build: Option<Options>,
+}
+
+impl Overrides {
+    /// None.
+    pub const NONE: Self = Self { text: &[], build: None };
+}
+
+/// Sets everything up unless it is; other threads wait meanwhile.
+#[inline]
+pub fn ensure_started(overrides: &Overrides) {
+    if GATE.load(Ordering::Acquire) != READY {
+        start_slow(overrides);
+    }
+}
+
+/// Whether the heap is set up.
+pub fn is_started() -> bool {
+    GATE.load(Ordering::Acquire) == READY
+}
+
+/// The options in force.
+pub fn options() -> &'static Options {
+    &heap().options
+}
+
+#[cold]
+fn start_slow(overrides: &Overrides) {
+    match GATE.compare_exchange(FRESH, STARTING, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {
+            start(overrides);
+            GATE.store(READY, Ordering::Release);
+            // From here on allocations work, and the C library's functions may make some.
+            sys_thread::on_exit_init(thread::on_exit);
+            fork::install();
+        }
+        Err(_) => {
+            while GATE.load(Ordering::Acquire) != READY {
+                sys_thread::yield_now();
+            }
+        }
+    }
+}
+
+fn start(overrides: &Overrides) {
+    if !vm::page_size_matches() {
+        die::die("the kernel's page size is not the one this was built for");
+    }
+    // SAFETY: the gate makes this the one writer, and nobody reads before it opens.
+    let heap = unsafe { &mut *HEAP.0.get() };
+    let secure = aux::secure();
+    let options = gather(overrides, secure).normalised(PAGE_SIZE);
+    let seed = match options.seed {
+        0 => {
+            let key = entropy::key();
+            // The generators take keys of their own; this number only names the run.
+            u64::from_le_bytes([key[0], key[1], key[2], key[3], key[4], key[5], key[6], 0]).max(1)
+        }
+        seed => seed,
+    };
+    heap.options = options;
+    heap.secure = secure;
+    heap.seed = seed;
+    rng::set_seed(seed_for_generators(&options, seed));
+    let mut rng = Rng::new();
+    let backend = Backend::choose(options.guards);
+    let limit = limits::address_space();
+    let protection =
+        slab::Protection { canary: options.canary, zero: options.zero, mismatch: options.mismatch };
+    if !slab::init(slab::Config { backend, limit, protection }, &mut rng) {
+        die::die("no address space for the slab arm");
+    }
+    if !heap.page.init(page_config(&options, backend, limit), &mut rng) {
+        die::die("no address space for the page arm");
+    }
+    trace::init();
+    if options.backtrace != 0
+        && let Some(depot) = Depot::map()
+    {
+        heap.depot = depot;
+    }
+    thread::init();
+    install_reports();
+}
+
+/// A drawn seed drives the generators only when a run is to be repeated: it has 56 bits, a key 256.
+/// In `hunt` repeating a run is worth more than unpredictable addresses.
+fn seed_for_generators(options: &Options, seed: u64) -> u64 {
+    match options.mode {
+        Mode::Hunt => seed,
+        Mode::Harden | Mode::Patrol => options.seed,
+    }
+}
+
+fn page_config(options: &Options, backend: Backend, limit: Option<u64>) -> page::Config {
+    let budget = match options.budget_mb {
+        0 => limits::memory().unwrap_or(1 << 32) / 2,
+        megabytes => megabytes.saturating_mul(1 << 20),
+    };
+    page::Config {
+        backend,
+        limit,
+        reserve: usize::try_from(options.reserve_gb.saturating_mul(1 << 30)).unwrap_or(usize::MAX),
+        exact: options.align == Align::Exact,
+        canary: options.canary,
+        // In production only the bytes an off-by-some is likely to hit.
+        reach: if options.mode == Mode::Hunt { PAGE_SIZE } else { 256 },
+        budget: PageCount::holding(usize::try_from(budget).unwrap_or(usize::MAX)),
+        history: options.history,
+    }
+}
+
+/// Puts the reports' context in its place and takes the fault signals.
+fn install_reports() {
+    // SAFETY: as in `start`, the one writer; the references made here are to fields that never
+    // change again.
+    let heap = unsafe { &mut *HEAP.0.get() };
+    let fixed = super::heap();
+    heap.report = Some(fatal::Context {
+        options: &fixed.options,
+        seed: heap.seed,
+        depot: &fixed.depot,
+        totals,
+        secure: heap.secure,
+    });
+    if let Some(context) = fixed.report.as_ref() {
+        heap.handler = Some(handler::Heap { whose, open, context });
+    }
+    if let Some(handler) = fixed.handler.as_ref() {
+        handler::install(handler);
+    }
+}
+
+fn whose(address: Addr) -> handler::Whose {
+    if heap().page.contains(address) {
+        handler::Whose::Ours(heap().page.object_near(address))
+    } else if slab::contains(address) {
+        handler::Whose::Ours(slab::object_near(address))
+    } else {
+        handler::Whose::Foreign
+    }
+}
+
+fn open(address: Addr) -> bool {
+    heap().page.contains(address) && heap().page.open_for_access(address)
+}
+
+/// What was allocated how, in all threads.
+pub fn totals() -> Totals {
+    thread::totals()
+}
+
+/// Defaults, configuration file, program, environment: later ones win.
+fn gather(overrides: &Overrides, secure: bool) -> Options {
+    let mut options = Options::DEFAULT;
+    let mut buffer = [0; 4096];
+    if let Some(text) = file::read(b"/etc/fencepost.conf\0", &mut buffer) {
+        apply_text(&mut options, text, |warning| warn("/etc/fencepost.conf", warning));
+    }
+    if let Some(build) = overrides.build {
+        for row in ROWS {
+            row.copy_if_changed(&build, &mut options);
+        }
+    }
+    apply(&mut options, overrides.text, |warning| warn("fencepost_options", warning));
+    if secure {
+        options.log_path = PathBuf::EMPTY;
+    } else if let Some(text) = env::variable(b"FENCEPOST_OPTIONS") {
+        apply(&mut options, text, |warning| warn("FENCEPOST_OPTIONS", warning));
+    }
+    if options.help {
+        print_help(&options);
+    }
+    options
+}
+
+fn warn(source: &str, warning: Warning<'_>) {
+    let mut line = Text::<256>::new();
+    let _ = write!(line, "fencepost: {source}: ");
+    match warning {
+        Warning::UnknownKey(key) => {
+            let _ = write!(line, "unknown option ");
+            line.push_bytes(key);
+        }
+        Warning::BadValue(key, value) => {
+            let _ = write!(line, "bad value for ");
+            line.push_bytes(key);
+            let _ = write!(line, ", default kept: ");
+            line.push_bytes(value);
+        }
+        Warning::NoValue(item) => {
+            let _ = write!(line, "no value: ");
+            line.push_bytes(item);
+        }
+    }
+    line.push_bytes(b"\n");
+    file::write_stderr(line.as_bytes());
+}
+
+fn print_help(options: &Options) {
+    for row in ROWS {
+        let mut line = Text::<512>::new();
+        let _ = write!(line, "{}=", row.name);
+        let _ = (row.show)(options, &mut line);
+        let _ = writeln!(line, "\n    {} ({})", row.help, row.range);
+        file::write_stderr(line.as_bytes());
+    }
+}

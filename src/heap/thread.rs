@@ -1,0 +1,289 @@
+//! What each thread has: its slab cache, its lane, its random numbers, its signal stack.
+//!
+//! The word of thread-local storage is 0 in a thread that has not allocated, the address of a
+//! [`Thread`], or that of [`GONE`], which is always busy, in a thread whose state was handed on.
+//!
+//! A thread's state is handed on when the last round of its destructors has run; it is kept, with
+//! what its caches could not return, for the next thread that starts.
+
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::fault::Fault;
+use crate::page::PageArm;
+use crate::policy;
+use crate::rng::Rng;
+use crate::slab;
+use crate::stats::{Counts, Totals};
+use crate::sync::Lock;
+use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use crate::sys::{signal, thread as sys, vm};
+use core::ffi::c_void;
+use core::mem::size_of;
+
+use super::heap;
+
+/// A thread's state.
+#[repr(C)]
+pub struct Thread {
+    /// Not 0 while the thread is inside the allocator.
+    pub busy: AtomicU32,
+    /// The lane it places guarded objects in.
+    pub lane: u32,
+    /// Requests below this many bytes go straight to the slab cache.
+    pub fast_limit: usize,
+    /// The kernel's id of the thread, 0 until it is asked for.
+    pub id: u32,
+    /// Rounds of destructors that ran already.
+    rounds: u32,
+    /// Its generator, in pages that a forked child finds wiped.
+    pub rng: *mut Rng,
+    /// What it allocated.
+    pub counts: Counts,
+    /// Objects until the sampler picks one (patrol).
+    pub until_sample: u32,
+    /// The next in the list of all.
+    next: *mut Thread,
+    /// The next in the list of unused ones.
+    next_unused: *mut Thread,
+    /// Its slab cache.
+    pub slab: slab::Cache,
+}
+
+/// What the word of a thread points at that has no state any more: begins like a busy state.
+static GONE: AtomicU32 = AtomicU32::new(1);
+
+/// All states, and those without a thread.
+struct Registry {
+    unused: *mut Thread,
+    made: u32,
+    rngs: *mut Rng,
+}
+
+// SAFETY: the pointers are to mappings that live as long as the process, reached under the lock.
+unsafe impl Send for Registry {}
+
+static REGISTRY: Lock<Registry> =
+    Lock::new(Registry { unused: core::ptr::null_mut(), made: 0, rngs: core::ptr::null_mut() });
+
+/// The list of all states, for sums; only grows.
+static ALL: AtomicPtr<Thread> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The state for threads without one, and for signal handlers.
+struct Shared(*mut Thread);
+
+// SAFETY: the pointer is to a mapping that lives as long as the process, used under the lock.
+unsafe impl Send for Shared {}
+
+static SHARED: Lock<Shared> = Lock::new(Shared(core::ptr::null_mut()));
+
+/// Generators in the pages that are wiped; states beyond have theirs wiped by the fork hook alone.
+const RNGS: usize = 16 << 10;
+/// The lane of the shared state.
+const SHARED_LANE: u32 = PageArm::LANES as u32 - 1;
+/// Rounds of destructors after which a thread's state is handed on: the C library runs four.
+const LAST_ROUND: u32 = 3;
+/// The quarantine budget is shared among so many threads; more exceed it.
+const BUDGET_THREADS: u64 = 16;
+
+/// Bytes of one state's mapping: the state and the signal stack behind it.
+const STATE_BYTES: usize = size_of::<Thread>().next_multiple_of(PAGE_SIZE);
+
+/// Maps the generators. Called once, at start.
+pub fn init() {
+    let bytes = RNGS * size_of::<Rng>();
+    if let Some(base) = vm::tables(bytes) {
+        vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
+        REGISTRY.lock().rngs = base.as_ptr();
+    }
+}
+
+impl Thread {
+    /// The generator.
+    pub fn rng(&mut self) -> &mut Rng {
+        // SAFETY: `make` set the pointer to a generator that is this state's alone.
+        unsafe { &mut *self.rng }
+    }
+
+    /// The thread's id, asked for once.
+    pub fn id(&mut self) -> u32 {
+        if self.id == 0 {
+            self.id = sys::id();
+        }
+        self.id
+    }
+
+    /// What the slab cache found, if anything.
+    pub fn take_fault(&mut self) -> Option<Fault> {
+        self.slab.take_fault()
+    }
+
+    fn signal_stack(&self) -> Addr {
+        Addr::of(core::ptr::from_ref(self)).plus(STATE_BYTES)
+    }
+}
+
+/// A state for the calling thread or for sharing; `None` when the kernel grants no memory.
+fn make(shared: bool) -> Option<*mut Thread> {
+    let mut registry = REGISTRY.lock();
+    if !registry.unused.is_null() && !shared {
+        let thread = registry.unused;
+        // SAFETY: states in the list are nobody's; the lock makes this thread their owner.
+        unsafe {
+            registry.unused = (*thread).next_unused;
+            (*thread).busy = AtomicU32::new(0);
+            (*thread).rounds = 0;
+            (*thread).id = 0;
+        }
+        return Some(thread);
+    }
+    let ordinal = registry.made;
+    registry.made += 1;
+    let rngs = registry.rngs;
+    drop(registry);
+    let own_rng = rngs.is_null() || ordinal as usize >= RNGS;
+    let extra = if own_rng { PAGE_SIZE } else { 0 };
+    let base = vm::tables(STATE_BYTES + signal::STACK_BYTES + extra)?;
+    let thread = base.as_ptr::<Thread>();
+    let rng = if own_rng {
+        base.plus(STATE_BYTES + signal::STACK_BYTES).as_ptr()
+    } else {
+        // SAFETY: the ordinal is below the number of generators mapped.
+        unsafe { rngs.add(ordinal as usize) }
+    };
+    let options = &heap().options;
+    let quarantine = options.quarantine_mb.saturating_mul(1 << 20) / BUDGET_THREADS;
+    // SAFETY: the mapping is fresh, zero and ours, and zero bytes are a valid state.
+    let state = unsafe { &mut *thread };
+    state.rng = rng;
+    state.lane = if shared { SHARED_LANE } else { ordinal % SHARED_LANE };
+    state.fast_limit = policy::fast_limit(options).min(slab::class::TABLE_MAX + 1);
+    state.slab.init(rng, usize::try_from(quarantine).unwrap_or(usize::MAX));
+    heap().page.use_lane();
+    let mut first = ALL.load(Ordering::Relaxed);
+    loop {
+        state.next = first;
+        match ALL.compare_exchange(first, thread, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return Some(thread),
+            Err(other) => first = other,
+        }
+    }
+}
+
+fn gone() -> usize {
+    (&raw const GONE).addr()
+}
+
+/// Runs `action` with the calling thread's state, or where it has none or is inside already, with the
+/// shared one. `None` when the kernel grants no memory for a state.
+pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
+    let word = sys::slot();
+    if word == 0 {
+        if let Some(thread) = make(false) {
+            adopt(thread);
+            return enter(thread, action);
+        }
+    } else if word != gone() {
+        let thread = Addr::new(word).as_ptr::<Thread>();
+        // SAFETY: the word is the address of this thread's state.
+        if unsafe { (*thread).busy.load(Ordering::Relaxed) } == 0 {
+            return enter(thread, action);
+        }
+    }
+    let mut shared = SHARED.lock();
+    if shared.0.is_null() {
+        shared.0 = make(true)?;
+    }
+    // SAFETY: under its lock the shared state is this thread's.
+    let state = unsafe { &mut *shared.0 };
+    state.id = sys::id();
+    Some(action(state))
+}
+
+/// Makes a new state the calling thread's.
+fn adopt(thread: *mut Thread) {
+    sys::set_slot(thread.expose_provenance());
+    // SAFETY: the state is this thread's from here on.
+    let state = unsafe { &mut *thread };
+    state.busy.store(1, Ordering::Relaxed);
+    signal::use_stack(state.signal_stack());
+    // May allocate; the state is busy, so that it uses the shared one.
+    sys::arm_exit(thread.cast::<c_void>());
+    state.busy.store(0, Ordering::Relaxed);
+}
+
+fn enter<R>(thread: *mut Thread, action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
+    // SAFETY: the state is this thread's, and `busy` was 0: no other reference to it exists.
+    let state = unsafe { &mut *thread };
+    state.busy.store(1, Ordering::Relaxed);
+    let result = action(state);
+    state.busy.store(0, Ordering::Relaxed);
+    Some(result)
+}
+
+/// Hands the state of a thread that ends on. Runs as a destructor of thread-specific data: again in
+/// each round, so that the destructors of others find the state still there.
+///
+/// # Safety
+/// `value` is the calling thread's state.
+pub unsafe extern "C" fn on_exit(value: *mut c_void) {
+    let thread = value.cast::<Thread>();
+    // SAFETY: as the caller says.
+    let state = unsafe { &mut *thread };
+    if state.rounds < LAST_ROUND {
+        state.rounds += 1;
+        if sys::arm_exit(value) {
+            return;
+        }
+    }
+    state.busy.store(1, Ordering::Relaxed);
+    signal::leave_stack(state.signal_stack());
+    state.slab.drain();
+    if let Some(fault) = state.take_fault() {
+        heap().misuse(fault, crate::request::Site::default());
+    }
+    sys::set_slot(gone());
+    let mut registry = REGISTRY.lock();
+    state.next_unused = registry.unused;
+    registry.unused = thread;
+}
+
+/// The sum of all counts.
+pub fn totals() -> Totals {
+    let mut totals = Totals::default();
+    let mut thread = ALL.load(Ordering::Acquire);
+    while !thread.is_null() {
+        // SAFETY: states are never unmapped; the counts are atomics.
+        let state = unsafe { &*thread };
+        state.counts.add_to(&mut totals);
+        thread = state.next;
+    }
+    totals
+}
+
+/// Takes every lock, for `fork`.
+pub fn lock_all() {
+    core::mem::forget(REGISTRY.lock());
+    core::mem::forget(SHARED.lock());
+}
+
+/// Releases every lock after [`lock_all`].
+///
+/// # Safety
+/// The calling thread, or the thread it is the copy of, holds them all.
+pub unsafe fn unlock_all() {
+    // SAFETY: held, as the caller says.
+    unsafe {
+        SHARED.force_unlock();
+        REGISTRY.force_unlock();
+    }
+}
+
+/// In a forked child: new ids and keys for the one thread that is left.
+pub fn in_child() {
+    let word = sys::slot();
+    if word != 0 && word != gone() {
+        // SAFETY: the word is the address of this thread's state.
+        let state = unsafe { &mut *Addr::new(word).as_ptr::<Thread>() };
+        state.id = 0;
+        state.rng().forget();
+    }
+}

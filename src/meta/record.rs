@@ -1,0 +1,212 @@
+//! Records of guarded objects: one for each live object and for the freed ones that are remembered.
+//!
+//! Records lie in one table and are named by number. All fields are atomics: a report may read a
+//! record at any moment, while its thread changes it or after it was damaged. A record's state is its
+//! lock: whoever moves it from `Live` to `Freeing` frees the object.
+//!
+//! | from | to | by | when |
+//! |---|---|---|---|
+//! | `Unused`, `Freed` | `Live` | the allocating thread, which took the record off a lane's list | all else is written |
+//! | `Live` | `Freeing` | one freeing thread, by compare and exchange | it starts to free |
+//! | `Freeing` | `Freed` | the same | the pages are closed |
+//! | `Freeing` | `Live` | the same | the free was refused |
+
+use crate::addr::{Addr, PageCount, Span};
+use crate::fault::{Event, History, Object};
+use crate::request::Origin;
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sys::vm;
+
+/// Where a record's object is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum State {
+    /// Never used.
+    Unused = 0,
+    /// Handed out.
+    Live = 1,
+    /// Being freed.
+    Freeing = 2,
+    /// Freed and remembered.
+    Freed = 3,
+}
+
+/// A record's number; 0 is no record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct RecordId(pub u32);
+
+/// A guarded object.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct Record {
+    address: AtomicUsize,
+    size: AtomicUsize,
+    span_start: AtomicUsize,
+    span_pages: AtomicUsize,
+    alloc_thread: AtomicU32,
+    alloc_stack: AtomicU32,
+    free_thread: AtomicU32,
+    free_stack: AtomicU32,
+    /// The next record in a lane's list.
+    pub next: AtomicU32,
+    /// The lane that accounts for the object.
+    pub lane: AtomicU32,
+    state: AtomicU8,
+    origin: AtomicU8,
+    /// Whether the pages were opened: an object of zero bytes has none.
+    opened: AtomicU8,
+}
+
+impl Record {
+    /// Fills the record for a new object and makes it live.
+    pub fn allocate(&self, address: Addr, size: usize, span: Span, origin: Origin, event: Event, lane: u32) {
+        self.address.store(address.get(), Ordering::Relaxed);
+        self.size.store(size, Ordering::Relaxed);
+        self.span_start.store(span.start.get(), Ordering::Relaxed);
+        self.span_pages.store(span.pages.get(), Ordering::Relaxed);
+        self.alloc_thread.store(event.thread, Ordering::Relaxed);
+        self.alloc_stack.store(event.stack, Ordering::Relaxed);
+        self.free_thread.store(0, Ordering::Relaxed);
+        self.free_stack.store(0, Ordering::Relaxed);
+        self.lane.store(lane, Ordering::Relaxed);
+        self.origin.store(origin as u8, Ordering::Relaxed);
+        self.opened.store(u8::from(size != 0), Ordering::Relaxed);
+        self.state.store(State::Live as u8, Ordering::Release);
+    }
+
+    /// Claims the object for freeing: `true` for exactly one of all threads that try.
+    pub fn begin_free(&self) -> bool {
+        let (live, freeing) = (State::Live as u8, State::Freeing as u8);
+        self.state.compare_exchange(live, freeing, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes [`Record::begin_free`] back.
+    pub fn refuse_free(&self) {
+        self.state.store(State::Live as u8, Ordering::Release);
+    }
+
+    /// Ends the object's life.
+    pub fn end_free(&self, event: Event) {
+        self.free_thread.store(event.thread, Ordering::Relaxed);
+        self.free_stack.store(event.stack, Ordering::Relaxed);
+        self.state.store(State::Freed as u8, Ordering::Release);
+    }
+
+    /// Gives a live object that the caller owns another size and span, at the same address.
+    pub fn resize(&self, size: usize, span: Span) {
+        self.size.store(size, Ordering::Relaxed);
+        self.span_pages.store(span.pages.get(), Ordering::Relaxed);
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            1 => State::Live,
+            2 => State::Freeing,
+            3 => State::Freed,
+            _ => State::Unused,
+        }
+    }
+
+    /// The object's first byte.
+    pub fn address(&self) -> Addr {
+        Addr::new(self.address.load(Ordering::Relaxed))
+    }
+
+    /// Its requested size in bytes.
+    pub fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// The pages it lies in.
+    pub fn span(&self) -> Span {
+        let start = Addr::new(self.span_start.load(Ordering::Relaxed));
+        Span::new(start, PageCount::new(self.span_pages.load(Ordering::Relaxed)))
+    }
+
+    /// Who allocated it.
+    pub fn origin(&self) -> Origin {
+        Origin::from_tag(self.origin.load(Ordering::Relaxed))
+    }
+
+    /// Names another family as its allocator.
+    pub fn set_origin(&self, origin: Origin) {
+        self.origin.store(origin as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it has accessible pages while it lives.
+    pub fn is_opened(&self) -> bool {
+        self.opened.load(Ordering::Relaxed) != 0
+    }
+
+    /// The record as reports show it; `None` for one that was never used.
+    pub fn object(&self) -> Option<Object> {
+        let state = self.state();
+        (state != State::Unused).then(|| Object {
+            start: self.address(),
+            size: Some(self.size()),
+            freed: state != State::Live,
+            origin: self.origin(),
+            history: History {
+                allocated: Event {
+                    thread: self.alloc_thread.load(Ordering::Relaxed),
+                    stack: self.alloc_stack.load(Ordering::Relaxed),
+                },
+                freed: Event {
+                    thread: self.free_thread.load(Ordering::Relaxed),
+                    stack: self.free_stack.load(Ordering::Relaxed),
+                },
+            },
+        })
+    }
+}
+
+/// The table of records.
+pub struct Records {
+    base: *const Record,
+    len: u32,
+    /// Records given out so far, from the front.
+    used: AtomicU32,
+}
+
+// SAFETY: the table is a mapping of atomics that lives as long as the process.
+unsafe impl Send for Records {}
+// SAFETY: as above.
+unsafe impl Sync for Records {}
+
+impl Records {
+    /// A table without records.
+    pub const EMPTY: Self = Self { base: core::ptr::null(), len: 0, used: AtomicU32::new(0) };
+
+    /// Maps a table of `len` records; `None` if the kernel refuses.
+    pub fn map(len: u32) -> Option<Self> {
+        let bytes = (len as usize).checked_mul(core::mem::size_of::<Record>())?;
+        Some(Self { base: vm::tables(bytes)?.as_ptr::<Record>(), len, used: AtomicU32::new(1) })
+    }
+
+    /// The record called `id`; `None` for 0 and for numbers past the table.
+    pub fn get(&self, id: RecordId) -> Option<&Record> {
+        if id.0 == 0 || id.0 >= self.len {
+            return None;
+        }
+        // SAFETY: the number is within the mapped table, and zeroed memory is a valid record.
+        Some(unsafe { &*self.base.add(id.0 as usize) })
+    }
+
+    /// One past the highest number given out.
+    pub fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed).min(self.len)
+    }
+
+    /// Takes `count` consecutive records that were never used; the first's number.
+    pub fn take_block(&self, count: u32) -> Option<RecordId> {
+        let first = self.used.fetch_add(count, Ordering::Relaxed);
+        let end = first.checked_add(count)?;
+        if end > self.len {
+            self.used.fetch_sub(count, Ordering::Relaxed);
+            return None;
+        }
+        Some(RecordId(first))
+    }
+}

@@ -1,0 +1,107 @@
+//! The one list of options.
+
+use super::value::{Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm};
+use core::fmt;
+
+/// One option as the help text and the documents show it.
+pub struct Row {
+    /// The key in `FENCEPOST_OPTIONS`.
+    pub name: &'static str,
+    /// The values it takes.
+    pub range: &'static str,
+    /// What it does, one sentence.
+    pub help: &'static str,
+    /// Writes the value that `options` holds.
+    pub show: fn(&Options, &mut dyn fmt::Write) -> fmt::Result,
+    /// Reads a value into `options`; `false` if the text spells none.
+    pub(super) set: fn(&mut Options, &[u8]) -> bool,
+    copy: fn(&Options, &mut Options),
+}
+
+impl Row {
+    /// Takes the option's value from `from` into `to` unless `from` has the default.
+    pub fn copy_if_changed(&self, from: &Options, to: &mut Options) {
+        (self.copy)(from, to);
+    }
+}
+
+macro_rules! table {
+    ($($name:ident: $type:ty = $default:expr, $range:literal, $help:literal;)+) => {
+        /// Everything that can be set.
+        #[derive(Clone, Copy)]
+        pub struct Options {
+            $(#[doc = $help] pub $name: $type,)+
+        }
+
+        impl Options {
+            /// The defaults.
+            pub const DEFAULT: Self = Self { $($name: $default,)+ };
+        }
+
+        /// Every option, in the order of the documents.
+        pub const ROWS: &[Row] = &[$(Row {
+            name: stringify!($name),
+            range: $range,
+            help: $help,
+            show: |options, out| options.$name.write(out),
+            set: |options, text| match <$type as OptionValue>::parse(text) {
+                Some(value) => { options.$name = value; true }
+                None => false,
+            },
+            copy: |from, to| {
+                if from.$name != Options::DEFAULT.$name {
+                    to.$name = from.$name;
+                }
+            },
+        },)+];
+    };
+}
+
+table! {
+    mode: Mode = Mode::Harden, "harden, patrol, hunt",
+        "Which objects stand between guard pages: large ones, a sample as well, or all.";
+    unmap_threshold: u64 = 0, "bytes; 0 = one page",
+        "Objects of this size or more go to the page arm and are unmapped at free (harden, patrol).";
+    align: Align = Align::Abi, "abi, exact",
+        "Keep the C ABI's 16 bytes in the page arm, or end every object exactly at its guard.";
+    guard_side: GuardSide = GuardSide::Right, "right, left, random",
+        "Which end of an object touches its guard page.";
+    seed: u64 = 0, "number; 0 = from the kernel",
+        "Seed of every random choice, to repeat a run.";
+    guards: Guards = Guards::Auto, "auto, madvise, mprotect",
+        "The kernel facility that makes guard pages.";
+    budget_mb: u64 = 0, "MiB; 0 = half of what the machine or the cgroup grants",
+        "Live memory the page arm may hold for small objects; beyond it they go to the slab arm.";
+    quarantine_mb: u64 = 64, "MiB; 0 = off",
+        "Freed slab memory that is withheld from reuse, all threads together.";
+    canary: bool = true, "0, 1",
+        "Fill the slack around objects and check it at free and at exit.";
+    zero: bool = true, "0, 1",
+        "Clear slab memory at free and check at reuse and at exit that nobody wrote it since.";
+    backtrace: u64 = 16, "frames, at most 32; 0 = off",
+        "Frames kept for each allocation and free of a guarded object.";
+    report: ReportForm = ReportForm::Text, "text, json",
+        "Form of the report.";
+    log_path: PathBuf = PathBuf::EMPTY, "path; %p = process id",
+        "Append reports to this file instead of stderr; ignored when AT_SECURE is set.";
+    on_error: OnError = OnError::Abort, "abort, exit, continue",
+        "What follows a report.";
+    exitcode: u64 = 99, "0 to 255",
+        "Exit status with on_error=exit.";
+    stats: bool = false, "0, 1",
+        "Print counts at exit.";
+    sample_rate: u64 = 1000, "n; 0 = off",
+        "patrol guards one in about n small objects.";
+    mismatch: bool = true, "0, 1",
+        "Report objects freed by another family than allocated them.";
+    check_at_exit: bool = true, "0, 1",
+        "Check the canaries of all live slab objects and that freed slab memory is untouched at exit.";
+    foreign: Foreign = Foreign::Abort, "abort, ignore, libc",
+        "What to do with a freed pointer that fencepost did not hand out.";
+    history: u64 = 65536, "records",
+        "Freed guarded objects that are remembered for reports.";
+    reserve_gb: u64 = 0, "GiB; 0 = as much as the kernel grants, up to 32768",
+        "Address space the page arm reserves.";
+    help: bool = false, "0, 1",
+        "Print every option with its value to stderr at start.";
+}

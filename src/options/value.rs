@@ -1,0 +1,173 @@
+//! The types that option values have, each with its spelling.
+
+use core::fmt;
+
+/// A type that an option can have: read from bytes, written for `help=1`.
+pub trait OptionValue: Sized {
+    /// The value that `text` spells, or `None` if it spells none.
+    fn parse(text: &[u8]) -> Option<Self>;
+    /// Writes the value the way [`OptionValue::parse`] reads it.
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+/// An enumeration whose variants have the given spellings.
+macro_rules! spelled {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// The spelling of the value in `FENCEPOST_OPTIONS`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl OptionValue for $name {
+            fn parse(text: &[u8]) -> Option<Self> {
+                $(if text == $text.as_bytes() { return Some(Self::$variant); })+
+                None
+            }
+            fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+                out.write_str(self.name())
+            }
+        }
+    };
+}
+
+spelled! {
+    /// Which objects go to which arm.
+    Mode {
+        /// Small objects in slabs, objects from `unmap_threshold` on between guard pages.
+        Harden = "harden",
+        /// Like `harden`, with selected small objects between guard pages.
+        Patrol = "patrol",
+        /// Every object between guard pages.
+        Hunt = "hunt",
+    }
+}
+
+spelled! {
+    /// How the end of a guarded object meets its guard page.
+    Align {
+        /// The alignment the C ABI promises (16 bytes); slack bytes carry a canary.
+        Abi = "abi",
+        /// The last byte touches the guard; the address has the alignment that was asked for only.
+        Exact = "exact",
+    }
+}
+
+spelled! {
+    /// Which end of a guarded object touches a guard page.
+    GuardSide {
+        /// The end: overflows stop at the access.
+        Right = "right",
+        /// The start: underflows stop at the access.
+        Left = "left",
+        /// Either, chosen for each object.
+        Random = "random",
+    }
+}
+
+spelled! {
+    /// The kernel facility that makes guard pages.
+    Guards {
+        /// `madvise` if the kernel has it, else `mprotect`.
+        Auto = "auto",
+        /// `madvise(MADV_GUARD_INSTALL)`, Linux 6.13 and later.
+        Madvise = "madvise",
+        /// `PROT_NONE` mappings, any kernel.
+        Mprotect = "mprotect",
+    }
+}
+
+spelled! {
+    /// The form of a report.
+    ReportForm {
+        /// Text for a person.
+        Text = "text",
+        /// One JSON object on one line.
+        Json = "json",
+    }
+}
+
+spelled! {
+    /// What follows a report.
+    OnError {
+        /// The original signal, or `SIGABRT`.
+        Abort = "abort",
+        /// `_exit(exitcode)`.
+        Exit = "exit",
+        /// The program goes on: the page is opened, the bad free ignored.
+        Continue = "continue",
+    }
+}
+
+spelled! {
+    /// What to do with a freed pointer that no arm knows.
+    Foreign {
+        /// Report it as `invalid-free`.
+        Abort = "abort",
+        /// Ignore it.
+        Ignore = "ignore",
+        /// Hand it to the C library's own `free`.
+        Libc = "libc",
+    }
+}
+
+impl OptionValue for bool {
+    fn parse(text: &[u8]) -> Option<Self> {
+        match text {
+            b"1" | b"true" | b"yes" | b"on" => Some(true),
+            b"0" | b"false" | b"no" | b"off" => Some(false),
+            _ => None,
+        }
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        out.write_str(if *self { "1" } else { "0" })
+    }
+}
+
+impl OptionValue for u64 {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let (digits, radix) = match text {
+            [b'0', b'x' | b'X', hex @ ..] => (hex, 16),
+            _ => (text, 10),
+        };
+        u64::from_str_radix(core::str::from_utf8(digits).ok()?, radix).ok()
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        write!(out, "{self}")
+    }
+}
+
+/// A path of at most 255 bytes, empty when unset.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PathBuf {
+    bytes: [u8; Self::CAPACITY],
+    len: usize,
+}
+
+impl PathBuf {
+    const CAPACITY: usize = 255;
+    /// The unset path.
+    pub const EMPTY: Self = Self { bytes: [0; Self::CAPACITY], len: 0 };
+
+    /// The bytes of the path, without a terminator.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+impl OptionValue for PathBuf {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut path = Self::EMPTY;
+        path.bytes.get_mut(..text.len())?.copy_from_slice(text);
+        path.len = text.len();
+        Some(path)
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        out.write_str(core::str::from_utf8(self.as_bytes()).unwrap_or("?"))
+    }
+}

@@ -1,0 +1,343 @@
+//! The page arm's address space: one reservation, cut into lanes and an area for large objects, and
+//! the tables that lead from an address to a record.
+//!
+//! ```text
+//! arena:  | lane 0 | lane 1 | ... | lane 31 | large objects (the upper half) |
+//! lane:   | chunk | chunk | chunk | ...      chunks of 2 MiB, opened one after another
+//! ```
+//!
+//! Two tables: a record number a page (objects in lanes), and an entry a chunk (how many objects live
+//! in it; for large objects, which record they have). Both are sparse mappings, read with one load.
+//!
+//! A chunk's life: `Empty` (inaccessible, no page tables) → `Open` (guards everywhere, objects come
+//! and go) → dead when its lane has left it and its last object is freed → `Empty` again: buried.
+//! Burying splits a mapping unless a neighbour is inaccessible too, so while more than [`MAX_HOLES`]
+//! gaps are open a dead chunk waits as `Dead`, all guards, until a neighbour is buried.
+
+use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
+use crate::meta::RecordId;
+use crate::sync::Lock;
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use crate::sys::guard::Backend;
+use crate::sys::vm;
+
+/// log2 of a chunk's pages.
+const CHUNK_PAGE_SHIFT: u32 = 9;
+/// Pages of a chunk.
+pub const CHUNK_PAGES: usize = 1 << CHUNK_PAGE_SHIFT;
+/// Bytes of a chunk.
+pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_SIZE;
+/// Lanes. A power of two.
+pub const LANES: usize = 32;
+/// Inaccessible gaps between open chunks that burying may leave.
+const MAX_HOLES: i64 = 64;
+/// Chunks of the smallest arena: one for each lane's start and some to go on.
+const MIN_CHUNKS: usize = 4 * LANES;
+/// Bytes of the largest arena: 32 TiB.
+const MAX_BYTES: usize = 1 << 45;
+
+/// The bit of [`Chunk::live`] that says a lane places objects in the chunk.
+const ACTIVE: u32 = 1 << 31;
+
+const EMPTY: u8 = 0;
+const OPEN: u8 = 1;
+const DEAD: u8 = 2;
+
+/// A chunk's entry.
+#[repr(C)]
+struct Chunk {
+    /// Objects in it that are not freed, and [`ACTIVE`].
+    live: AtomicU32,
+    /// The record of the large object it is part of, 0 for lanes' chunks.
+    record: AtomicU32,
+    state: AtomicU8,
+}
+
+/// The arena.
+pub struct Arena {
+    span: Span,
+    /// How guards are made.
+    pub backend: Backend,
+    pages: *const AtomicU32,
+    chunks: *const Chunk,
+    chunk_count: usize,
+    holes: Lock<i64>,
+}
+
+// SAFETY: the tables are mappings of atomics that live as long as the process.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// An arena without address space.
+    pub const NONE: Self = Self {
+        span: Span::new(Addr::NULL, PageCount::new(0)),
+        backend: Backend::Mprotect,
+        pages: core::ptr::null(),
+        chunks: core::ptr::null(),
+        chunk_count: 0,
+        holes: Lock::new(0),
+    };
+
+    /// Reserves the largest arena up to `wanted` bytes (0: as large as possible) that the kernel and
+    /// `limit`, the bytes the process may map in all, grant.
+    pub fn reserve(backend: Backend, wanted: usize, limit: Option<u64>) -> Option<Self> {
+        let wanted = if wanted == 0 { MAX_BYTES } else { wanted.min(MAX_BYTES) };
+        let most = match limit {
+            None => wanted,
+            Some(limit) => wanted.min(usize::try_from(limit / 4).unwrap_or(usize::MAX)),
+        };
+        let mut chunk_count = (most / CHUNK_BYTES).max(MIN_CHUNKS);
+        while chunk_count >= MIN_CHUNKS {
+            if let Some(arena) = Self::try_reserve(backend, chunk_count) {
+                return Some(arena);
+            }
+            chunk_count /= 2;
+        }
+        None
+    }
+
+    fn try_reserve(backend: Backend, chunk_count: usize) -> Option<Self> {
+        let page_bytes = chunk_count * CHUNK_PAGES * core::mem::size_of::<AtomicU32>();
+        let chunk_bytes = chunk_count * core::mem::size_of::<Chunk>();
+        let tables = vm::tables(page_bytes + chunk_bytes)?;
+        let Some(span) = vm::reserve(chunk_count * CHUNK_BYTES, CHUNK_BYTES) else {
+            vm::unmap(Span::new(tables, PageCount::holding(page_bytes + chunk_bytes)));
+            return None;
+        };
+        let arena = Self {
+            span,
+            backend,
+            pages: tables.as_ptr(),
+            chunks: tables.plus(page_bytes).as_ptr(),
+            chunk_count,
+            holes: Lock::new(0),
+        };
+        // Said once for all lanes: mappings that differ in it would not merge. Without guard markers
+        // an object's mapping is too short for a huge page anyway.
+        if backend == Backend::Madvise {
+            vm::no_huge_pages(arena.chunk_span(0, arena.large_chunks().start));
+        }
+        Some(arena)
+    }
+
+    /// Whether `address` lies in the arena.
+    #[inline(always)]
+    pub fn contains(&self, address: Addr) -> bool {
+        address.get().wrapping_sub(self.span.start.get()) < self.span.bytes()
+    }
+
+    /// The chunks of each lane.
+    pub fn lane_chunks(&self) -> usize {
+        self.chunk_count / 2 / LANES
+    }
+
+    /// The chunk numbers that large objects use.
+    pub fn large_chunks(&self) -> core::ops::Range<usize> {
+        self.lane_chunks() * LANES..self.chunk_count
+    }
+
+    /// The span of `count` chunks from `chunk` on.
+    pub fn chunk_span(&self, chunk: usize, count: usize) -> Span {
+        let start = self.span.start.plus(chunk * CHUNK_BYTES);
+        Span::new(start, PageCount::new(count * CHUNK_PAGES))
+    }
+
+    /// The number of the chunk that `address` lies in; `None` outside the arena.
+    pub fn chunk_of(&self, address: Addr) -> Option<usize> {
+        self.contains(address)
+            .then(|| (address.get() - self.span.start.get()) >> (PAGE_SHIFT + CHUNK_PAGE_SHIFT))
+    }
+
+    fn page_entry(&self, address: Addr) -> Option<&AtomicU32> {
+        let offset = self.contains(address).then(|| address.get() - self.span.start.get())?;
+        // SAFETY: the table has an entry for every page of the arena.
+        Some(unsafe { &*self.pages.add(offset >> PAGE_SHIFT) })
+    }
+
+    fn chunk(&self, chunk: usize) -> Option<&Chunk> {
+        // SAFETY: the table has an entry for every chunk number below the count.
+        (chunk < self.chunk_count).then(|| unsafe { &*self.chunks.add(chunk) })
+    }
+
+    /// The record of the object that has, or last had, the page of `address`.
+    #[inline(always)]
+    pub fn record_at(&self, address: Addr) -> RecordId {
+        let page = self.page_entry(address).map_or(0, |entry| entry.load(Ordering::Acquire));
+        if page != 0 {
+            return RecordId(page);
+        }
+        let chunk = self.chunk_of(address).and_then(|chunk| self.chunk(chunk));
+        RecordId(chunk.map_or(0, |chunk| chunk.record.load(Ordering::Acquire)))
+    }
+
+    /// Names the record of the pages of `span`, or with 0 forgets it.
+    pub fn set_record(&self, span: Span, record: RecordId) {
+        for page in 0..span.pages.get() {
+            if let Some(entry) = self.page_entry(span.start.plus(page * PAGE_SIZE)) {
+                entry.store(record.0, Ordering::Release);
+            }
+        }
+    }
+
+    /// Readies a lane's next chunk: closed all over, with no record of what lay there before. `false`
+    /// if objects of an earlier round still live in it, or if the kernel refuses.
+    pub fn open_chunk(&self, number: usize) -> Opening {
+        let Some(chunk) = self.chunk(number) else {
+            return Opening::Refused;
+        };
+        if chunk.live.load(Ordering::Acquire) != 0 {
+            return Opening::Occupied;
+        }
+        let span = self.chunk_span(number, 1);
+        let mut holes = self.holes.lock();
+        if chunk.state.load(Ordering::Relaxed) == EMPTY {
+            if !self.backend.prepare(span) {
+                return Opening::Refused;
+            }
+            *holes -= self.gap_change(number);
+        }
+        chunk.state.store(OPEN, Ordering::Relaxed);
+        drop(holes);
+        chunk.live.store(ACTIVE, Ordering::Release);
+        self.set_record(span, RecordId(0));
+        Opening::Done
+    }
+
+    /// Counts an object that is about to be placed in the chunk.
+    pub fn enter_chunk(&self, number: usize) {
+        if let Some(chunk) = self.chunk(number) {
+            chunk.live.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Counts an object out whose pages are closed.
+    pub fn leave_chunk(&self, number: usize) {
+        if let Some(chunk) = self.chunk(number)
+            && chunk.live.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            self.bury(number);
+        }
+    }
+
+    /// Says that the chunk's lane places nothing more in it.
+    pub fn retire_chunk(&self, number: usize) {
+        if let Some(chunk) = self.chunk(number)
+            && chunk.live.fetch_and(!ACTIVE, Ordering::AcqRel) == ACTIVE
+        {
+            self.bury(number);
+        }
+    }
+
+    fn state(&self, number: usize) -> u8 {
+        self.chunk(number).map_or(EMPTY, |chunk| chunk.state.load(Ordering::Relaxed))
+    }
+
+    /// By how much burying a chunk changes the number of gaps: one more between two accessible
+    /// neighbours, one less between two inaccessible ones.
+    fn gap_change(&self, number: usize) -> i64 {
+        let accessible = |state| i64::from(state != EMPTY);
+        let before = number.checked_sub(1).map_or(EMPTY, |before| self.state(before));
+        accessible(before) + accessible(self.state(number + 1)) - 1
+    }
+
+    /// Frees the page tables of a dead chunk, and of dead neighbours that waited for it.
+    fn bury(&self, number: usize) {
+        let mut holes = self.holes.lock();
+        self.bury_one(number, &mut holes);
+        if self.state(number) != EMPTY {
+            return;
+        }
+        let mut next = number + 1;
+        while self.state(next) == DEAD && self.bury_one(next, &mut holes) {
+            next += 1;
+        }
+        let mut before = number;
+        while let Some(at) = before.checked_sub(1)
+            && self.state(at) == DEAD
+            && self.bury_one(at, &mut holes)
+        {
+            before = at;
+        }
+    }
+
+    fn bury_one(&self, number: usize, holes: &mut i64) -> bool {
+        let Some(chunk) = self.chunk(number) else {
+            return false;
+        };
+        // A lane may have come round and opened it again before the lock was taken.
+        if chunk.live.load(Ordering::Acquire) != 0 || chunk.state.load(Ordering::Relaxed) == EMPTY {
+            return false;
+        }
+        let change = self.gap_change(number);
+        let buried = (change <= 0 || *holes + change <= MAX_HOLES) && vm::decommit(self.chunk_span(number, 1));
+        chunk.state.store(if buried { EMPTY } else { DEAD }, Ordering::Relaxed);
+        if buried {
+            if self.backend == Backend::Madvise {
+                vm::no_huge_pages(self.chunk_span(number, 1));
+            }
+            *holes += change;
+        }
+        buried
+    }
+
+    /// Whether no object lives in any of `count` chunks from `first` on.
+    pub fn are_free(&self, first: usize, count: usize) -> bool {
+        (first..first + count)
+            .all(|number| self.chunk(number).is_some_and(|chunk| chunk.live.load(Ordering::Acquire) == 0))
+    }
+
+    /// Gives `count` chunks to a large object, or with record 0 marks them free; what they last held
+    /// stays known until they are used again.
+    pub fn set_large(&self, first: usize, count: usize, record: Option<RecordId>) {
+        for number in first..first + count {
+            let Some(chunk) = self.chunk(number) else { return };
+            match record {
+                Some(record) => {
+                    chunk.record.store(record.0, Ordering::Release);
+                    chunk.live.store(1, Ordering::Release);
+                }
+                None => chunk.live.store(0, Ordering::Release),
+            }
+        }
+    }
+
+    /// Takes the whole arena out of locked memory.
+    pub fn unlock_memory(&self) {
+        vm::unlock(self.span);
+    }
+
+    /// Whether a chunk belongs to the live large object with this record.
+    pub fn is_large(&self, number: usize, record: RecordId) -> bool {
+        self.large_chunks().contains(&number)
+            && self.chunk(number).is_some_and(|chunk| {
+                chunk.live.load(Ordering::Acquire) != 0 && chunk.record.load(Ordering::Acquire) == record.0
+            })
+    }
+
+    /// Takes the lock, for `fork`.
+    pub fn lock_all(&self) {
+        core::mem::forget(self.holes.lock());
+    }
+
+    /// Releases it.
+    ///
+    /// # Safety
+    /// The calling thread, or the thread it is the copy of, holds it.
+    pub unsafe fn unlock_all(&self) {
+        // SAFETY: held, as the caller says.
+        unsafe { self.holes.force_unlock() };
+    }
+}
+
+/// What came of [`Arena::open_chunk`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opening {
+    /// The chunk is ready.
+    Done,
+    /// An object still lives in it.
+    Occupied,
+    /// The kernel grants no memory or no mapping.
+    Refused,
+}

@@ -1,0 +1,180 @@
+//! A lane: a stretch of the arena in which one thread, or a few, place objects.
+//!
+//! A lane goes through its chunks in order, round and round, so that a freed address is not used again
+//! before the whole lane was, and then the oldest first. A chunk is cut into [`RUNS`] runs; an object
+//! goes into a random run with room, after a random gap of at least one guard page. So the page before
+//! an object is always a guard, and the page behind it is a gap, the first page of the next run or
+//! the first page of the next chunk, all guards.
+//!
+//! A lane also keeps the records of objects that were freed on it, oldest first; the oldest are used
+//! again when there are more than the history holds.
+
+use super::arena::{Arena, CHUNK_PAGES, Opening};
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::meta::{RecordId, Records};
+use crate::rng::Rng;
+use crate::sync::atomic::Ordering;
+
+/// Runs of a chunk. A power of two.
+const RUNS: usize = 8;
+const RUN_PAGES: usize = CHUNK_PAGES / RUNS;
+/// The most pages of an object in a lane: a run less the largest gap.
+pub const MAX_PAGES: usize = RUN_PAGES - MAX_GAP;
+/// The most guard pages before an object.
+const MAX_GAP: usize = 2;
+/// Chunks looked at for one that is free, when a lane comes round.
+const MAX_OCCUPIED: usize = 4096;
+/// Records taken from the table at once.
+const RECORD_BLOCK: u32 = 64;
+
+/// A lane's state, under its lock.
+pub struct Lane {
+    /// First chunk and number of chunks; 0 before the lane is used.
+    first: usize,
+    len: usize,
+    /// The chunk in use, from `first`; `None` before the lane's first object.
+    chunk: Option<usize>,
+    /// Pages used of each run of it.
+    used: [u16; RUNS],
+    /// Unused records: the rest of a block.
+    fresh: u32,
+    fresh_left: u32,
+    /// Freed records, oldest first, linked by their `next`.
+    oldest: u32,
+    newest: u32,
+    remembered: u64,
+}
+
+/// Where an object goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// Its pages, closed.
+    pub span: Span,
+    /// Its chunk.
+    pub chunk: usize,
+}
+
+impl Lane {
+    /// A lane that has not been used.
+    pub const NEW: Self = Self {
+        first: 0,
+        len: 0,
+        chunk: None,
+        used: [0; RUNS],
+        fresh: 0,
+        fresh_left: 0,
+        oldest: 0,
+        newest: 0,
+        remembered: 0,
+    };
+
+    /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`]. `None` if the kernel grants
+    /// nothing more or every chunk of the lane has live objects.
+    pub fn place(&mut self, arena: &Arena, index: usize, pages: PageCount, rng: &mut Rng) -> Option<Spot> {
+        if self.len == 0 {
+            self.len = arena.lane_chunks();
+            self.first = index * self.len;
+        }
+        loop {
+            if let Some(chunk) = self.chunk
+                && let Some(page) = self.place_in_chunk(pages, rng)
+            {
+                let number = self.first + chunk;
+                arena.enter_chunk(number);
+                let start = arena.chunk_span(number, 1).start.plus(page * PAGE_SIZE);
+                return Some(Spot { span: Span::new(start, pages), chunk: number });
+            }
+            self.advance(arena, rng)?;
+        }
+    }
+
+    fn place_in_chunk(&mut self, pages: PageCount, rng: &mut Rng) -> Option<usize> {
+        let draw = usize::from(rng.byte());
+        let gap = 1 + (draw / RUNS) % MAX_GAP;
+        for step in 0..RUNS {
+            let run = (draw + step) % RUNS;
+            let used = self.used.get_mut(run)?;
+            let start = usize::from(*used) + gap;
+            if start + pages.get() <= RUN_PAGES {
+                *used = u16::try_from(start + pages.get()).ok()?;
+                return Some(run * RUN_PAGES + start);
+            }
+        }
+        None
+    }
+
+    /// Leaves the chunk and opens the next that is free.
+    fn advance(&mut self, arena: &Arena, rng: &mut Rng) -> Option<()> {
+        // The last chunk of a lane stays closed: it is the guard behind the one before.
+        let round = self.len.checked_sub(1).filter(|round| *round > 0)?;
+        let mut next = match self.chunk.take() {
+            Some(chunk) => {
+                arena.retire_chunk(self.first + chunk);
+                (chunk + 1) % round
+            }
+            None => rng.below(round as u64) as usize,
+        };
+        for _ in 0..round.min(MAX_OCCUPIED) {
+            match arena.open_chunk(self.first + next) {
+                Opening::Done => {
+                    self.chunk = Some(next);
+                    self.used = [0; RUNS];
+                    return Some(());
+                }
+                Opening::Occupied => next = (next + 1) % round,
+                Opening::Refused => return None,
+            }
+        }
+        None
+    }
+
+    /// A record for a new object: the oldest remembered one if more than `history` are, else one that
+    /// was never used, else the oldest after all.
+    pub fn take_record(&mut self, records: &Records, history: u64) -> Option<RecordId> {
+        if self.remembered > history {
+            return self.forget_oldest(records);
+        }
+        if self.fresh_left == 0 {
+            match records.take_block(RECORD_BLOCK) {
+                Some(first) => {
+                    self.fresh = first.0;
+                    self.fresh_left = RECORD_BLOCK;
+                }
+                None => return self.forget_oldest(records),
+            }
+        }
+        let id = RecordId(self.fresh);
+        self.fresh += 1;
+        self.fresh_left -= 1;
+        Some(id)
+    }
+
+    fn forget_oldest(&mut self, records: &Records) -> Option<RecordId> {
+        let id = RecordId(self.oldest);
+        let record = records.get(id)?;
+        self.oldest = record.next.load(Ordering::Relaxed);
+        if self.oldest == 0 {
+            self.newest = 0;
+        }
+        self.remembered -= 1;
+        Some(id)
+    }
+
+    /// Remembers the record of an object that was just freed.
+    pub fn remember(&mut self, records: &Records, id: RecordId) {
+        let Some(record) = records.get(id) else { return };
+        record.next.store(0, Ordering::Relaxed);
+        match records.get(RecordId(self.newest)) {
+            Some(newest) => newest.next.store(id.0, Ordering::Relaxed),
+            None => self.oldest = id.0,
+        }
+        self.newest = id.0;
+        self.remembered += 1;
+    }
+}
+
+/// An address that lies `pages` pages from `address`, if there is one.
+pub fn page_at(address: Addr, pages: isize) -> Option<Addr> {
+    let bytes = pages.checked_mul(PAGE_SIZE.cast_signed())?;
+    address.page_floor().get().checked_add_signed(bytes).map(Addr::new)
+}

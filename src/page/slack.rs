@@ -1,0 +1,139 @@
+//! Canaries in the slack of guarded objects: the bytes of its pages before and behind the object.
+//!
+//! The pattern has a period of eight bytes by address and is mixed from a secret and the object's
+//! address. Before the object only a bounded stretch is filled.
+
+use crate::addr::{Addr, Span};
+use core::ops::Range;
+
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+const NO_ZERO_BYTE: u64 = 0x0101_0101_0101_0101;
+
+/// Where an object's canaries are and what they hold.
+#[derive(Clone, Copy)]
+pub struct Slack {
+    before: (usize, usize),
+    behind: (usize, usize),
+    word: u64,
+}
+
+impl Slack {
+    /// The slack of the object of `size` bytes at `address` in `span`; at most `reach` bytes before it.
+    pub fn of(secret: u64, span: Span, address: Addr, size: usize, reach: usize) -> Self {
+        let start = address.get();
+        let low = span.start.get().max(start.saturating_sub(reach));
+        let end = start.saturating_add(size);
+        Self {
+            before: (low, start),
+            behind: (end, span.end().get().max(end)),
+            word: (secret ^ (start as u64).wrapping_mul(MIX)) | NO_ZERO_BYTE,
+        }
+    }
+
+    /// Writes the canaries.
+    ///
+    /// # Safety
+    /// The object's pages are open and the caller's.
+    pub unsafe fn fill(&self) {
+        for (start, end) in [self.before, self.behind] {
+            // SAFETY: both ranges lie in the object's pages, outside the object.
+            unsafe { self.fill_range(start..end) };
+        }
+    }
+
+    /// # Safety
+    /// The range is writable and the caller's.
+    unsafe fn fill_range(&self, range: Range<usize>) {
+        let (edge_end, words_end) = edges(&range);
+        for at in (range.start..edge_end).chain(words_end..range.end) {
+            // SAFETY: within the range.
+            unsafe { Addr::new(at).as_ptr::<u8>().write(self.byte(at)) };
+        }
+        let mut at = edge_end;
+        while at < words_end {
+            // SAFETY: an aligned word within the range.
+            unsafe { Addr::new(at).as_ptr::<u64>().write(self.word) };
+            at += 8;
+        }
+    }
+
+    /// The overwritten byte nearest to the object, behind it if there is one there, else before it.
+    ///
+    /// # Safety
+    /// The object's pages are open and readable.
+    pub unsafe fn wrong(&self) -> Option<Addr> {
+        // SAFETY: both ranges lie in the object's pages.
+        unsafe {
+            let (start, end) = self.behind;
+            let (low, object) = self.before;
+            if self.intact(start..end) && self.intact(low..object) {
+                return None;
+            }
+            (start..end).chain((low..object).rev()).find(|at| !self.is_right(*at)).map(Addr::new)
+        }
+    }
+
+    /// # Safety
+    /// The range is readable.
+    unsafe fn intact(&self, range: Range<usize>) -> bool {
+        let (edge_end, words_end) = edges(&range);
+        // SAFETY: within the range.
+        let edges = (range.start..edge_end).chain(words_end..range.end).all(|at| unsafe { self.is_right(at) });
+        let mut wrong = 0;
+        let mut at = edge_end;
+        while at < words_end {
+            // SAFETY: an aligned word within the range.
+            wrong |= unsafe { Addr::new(at).as_ptr::<u64>().read() } ^ self.word;
+            at += 8;
+        }
+        edges && wrong == 0
+    }
+
+    /// # Safety
+    /// The byte is readable.
+    unsafe fn is_right(&self, at: usize) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { Addr::new(at).as_ptr::<u8>().read() == self.byte(at) }
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        self.word.to_le_bytes().get(at % 8).copied().unwrap_or(1)
+    }
+}
+
+/// Where the range's whole words start and end.
+fn edges(range: &Range<usize>) -> (usize, usize) {
+    let start = range.start.next_multiple_of(8).min(range.end);
+    (start, (range.end & !7).max(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{PAGE_SIZE, PageCount};
+
+    #[repr(align(4096))]
+    struct Page([u8; PAGE_SIZE]);
+
+    #[test]
+    fn the_nearest_wrong_byte_is_named() {
+        let mut page = Page([0; PAGE_SIZE]);
+        let span = Span::new(Addr::of(&raw const page), PageCount::new(1));
+        for (offset, size) in [(4083, 13), (4080, 13), (0, 100), (100, 0), (33, 7)] {
+            let object = span.start.plus(offset);
+            let slack = Slack::of(99, span, object, size, 512);
+            // SAFETY: the page is ours.
+            unsafe {
+                slack.fill();
+                assert_eq!(slack.wrong(), None);
+                let low = offset.saturating_sub(512);
+                for at in (low..offset).chain(offset + size..PAGE_SIZE) {
+                    let good = page.0[at];
+                    page.0[at] = 0;
+                    assert_eq!(slack.wrong(), Some(span.start.plus(at)), "{offset} {size} {at}");
+                    page.0[at] = good;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What a report says, and how it follows from a fault.
+
+use crate::addr::{Addr, PAGE_SIZE};
+use crate::fault::{Fault, Kind, Object};
+use crate::request::Origin;
+use crate::trace::Frames;
+
+/// How memory was accessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// Unknown.
+    Unknown,
+}
+
+/// Where an address lies relative to an object, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relation {
+    /// So many bytes before the first.
+    Before(usize),
+    /// So many bytes into it.
+    Inside(usize),
+    /// So many bytes after the last.
+    After(usize),
+}
+
+/// A report's content.
+#[derive(Clone, Copy)]
+pub struct Finding {
+    /// The kind of error.
+    pub kind: Kind,
+    /// The address it is about.
+    pub address: Addr,
+    /// The object it is about.
+    pub object: Option<Object>,
+    /// For faults: how memory was accessed.
+    pub access: Option<Access>,
+    /// For mismatches: the family that frees.
+    pub freed_by: Option<Origin>,
+    /// For sizes: what the caller stated.
+    pub stated: Option<usize>,
+    /// Where it was found; the innermost frame is the faulting instruction or the caller.
+    pub frames: Frames,
+    /// The frame pointer and stack pointer there.
+    pub registers: (usize, usize),
+}
+
+impl Finding {
+    /// The report of a misuse that a call found.
+    pub fn of_fault(fault: Fault, frames: Frames, registers: (usize, usize)) -> Self {
+        let Fault { kind, address, object, freed_by, stated } = fault;
+        Self { kind, address, object, access: None, freed_by, stated, frames, registers }
+    }
+
+    /// The report of a bad access to `address`, given the object nearest to it.
+    pub fn of_access(
+        address: Addr,
+        access: Access,
+        object: Option<Object>,
+        frames: Frames,
+        registers: (usize, usize),
+    ) -> Self {
+        let kind = object.map_or(Kind::WildAccess, |object| kind_of_access(address, &object));
+        Self { kind, address, object, access: Some(access), freed_by: None, stated: None, frames, registers }
+    }
+
+    /// Where the address lies relative to the object, if both are known.
+    pub fn relation(&self) -> Option<Relation> {
+        let object = self.object?;
+        Some(relation(self.address, object.start, object.size.unwrap_or(0)))
+    }
+}
+
+fn relation(address: Addr, start: Addr, size: usize) -> Relation {
+    match address.offset_from(start) {
+        None => Relation::Before(start.get() - address.get()),
+        Some(into) if into < size => Relation::Inside(into),
+        Some(into) => Relation::After(into - size),
+    }
+}
+
+/// What a bad access to `address` is, given the object nearest to it. Accesses far from any object
+/// are wild: further than a page past a live object, or past a freed one's own pages.
+fn kind_of_access(address: Addr, object: &Object) -> Kind {
+    let size = object.size.unwrap_or(0);
+    match (relation(address, object.start, size), object.freed) {
+        (Relation::Inside(_), true) => Kind::HeapUseAfterFree,
+        (Relation::After(distance), true) if distance < PAGE_SIZE => Kind::HeapUseAfterFree,
+        (Relation::Before(distance), true) if distance < PAGE_SIZE => Kind::HeapUseAfterFree,
+        // Inside a live object a fault can only be a race with its free.
+        (Relation::Inside(_), false) => Kind::HeapUseAfterFree,
+        (Relation::After(distance), false) if distance < FAR => Kind::HeapBufferOverflow,
+        (Relation::Before(distance), false) if distance < FAR => Kind::HeapBufferUnderflow,
+        _ => Kind::WildAccess,
+    }
+}
+
+/// From this distance on an access is not taken for one past a live object.
+const FAR: usize = 16 * PAGE_SIZE;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(freed: bool) -> Object {
+        let (start, size) = (Addr::new(0x10_0ff3), Some(13));
+        Object { start, size, freed, origin: Origin::Malloc, history: Default::default() }
+    }
+
+    fn kind(address: usize, freed: bool) -> Kind {
+        let finding =
+            Finding::of_access(Addr::new(address), Access::Write, Some(object(freed)), Frames::EMPTY, (0, 0));
+        finding.kind
+    }
+
+    #[test]
+    fn accesses_around_an_object_are_told_apart() {
+        assert_eq!(kind(0x10_1000, false), Kind::HeapBufferOverflow);
+        assert_eq!(kind(0x10_0ff2, false), Kind::HeapBufferUnderflow);
+        assert_eq!(kind(0x10_0ff4, true), Kind::HeapUseAfterFree);
+        assert_eq!(kind(0x20_0000, false), Kind::WildAccess);
+        assert_eq!(kind(0x20_0000, true), Kind::WildAccess);
+    }
+
+    #[test]
+    fn forged_records_do_no_harm() {
+        for (start, size) in [(0, usize::MAX), (usize::MAX, usize::MAX), (usize::MAX, 0)] {
+            let forged = Object { start: Addr::new(start), size: Some(size), ..object(false) };
+            let finding =
+                Finding::of_access(Addr::new(77), Access::Read, Some(forged), Frames::EMPTY, (0, 0));
+            assert!(finding.relation().is_some());
+        }
+    }
+
+    #[test]
+    fn distances_count_from_the_object() {
+        assert_eq!(relation(Addr::new(113), Addr::new(100), 13), Relation::After(0));
+        assert_eq!(relation(Addr::new(99), Addr::new(100), 13), Relation::Before(1));
+        assert_eq!(relation(Addr::new(104), Addr::new(100), 13), Relation::Inside(4));
+    }
+}

@@ -1,0 +1,86 @@
+//! The handler of SIGSEGV and SIGBUS: recognises faults in the arenas, reports them, and hands all
+//! others to whoever had the signal before.
+
+use super::fatal::{self, Context};
+use super::finding::{Access, Finding};
+use crate::addr::Addr;
+use crate::fault::Object;
+use crate::options::OnError;
+use crate::request::Site;
+use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sys::errno::ErrnoGuard;
+use crate::sys::{die, file, signal};
+use crate::trace;
+use libc::{c_int, c_void, siginfo_t};
+
+/// What the heap knows of a faulting address.
+pub enum Whose {
+    /// It lies in no arena.
+    Foreign,
+    /// It lies in an arena, near this object if there is one.
+    Ours(Option<Object>),
+}
+
+/// What the handler asks of the heap.
+pub struct Heap {
+    /// Whose an address is.
+    pub whose: fn(Addr) -> Whose,
+    /// Opens the page of an address, for `on_error=continue`; `false` if it cannot.
+    pub open: fn(Addr) -> bool,
+    /// For the reports.
+    pub context: &'static Context,
+}
+
+static HEAP: AtomicPtr<Heap> = AtomicPtr::new(core::ptr::null_mut());
+/// The address whose fault is being let through to end the process.
+static FINAL: AtomicUsize = AtomicUsize::new(0);
+
+/// Installs the handler.
+pub fn install(heap: &'static Heap) {
+    HEAP.store(core::ptr::from_ref(heap).cast_mut(), Ordering::Release);
+    signal::install(on_fault);
+}
+
+extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let _errno = ErrnoGuard::new();
+    // SAFETY: null or the static that `install` stored.
+    let heap = unsafe { HEAP.load(Ordering::Acquire).as_ref() };
+    if fatal::reporting_here() {
+        file::write_stderr(b"fencepost: a fault while reporting an error\n");
+        signal::restore_default(number);
+        return;
+    }
+    let (Some(heap), Some(address)) = (heap, signal::fault_address(info)) else {
+        signal::chain(number, info, context);
+        return;
+    };
+    let object = match (heap.whose)(address) {
+        Whose::Foreign => {
+            signal::chain(number, info, context);
+            return;
+        }
+        Whose::Ours(object) => object,
+    };
+    let registers = signal::context(context);
+    if FINAL.load(Ordering::Acquire) == 0 || heap.context.options.on_error == OnError::Continue {
+        let access = match registers.write {
+            Some(true) => Access::Write,
+            Some(false) => Access::Read,
+            None => Access::Unknown,
+        };
+        let site = Site { pc: registers.pc, sp: registers.sp, fp: registers.fp };
+        let frames = trace::capture(site, trace::MAX_FRAMES);
+        let finding = Finding::of_access(address, access, object, frames, (registers.fp, registers.sp));
+        fatal::write(heap.context, &finding);
+    }
+    match heap.context.options.on_error {
+        OnError::Exit => die::exit_now(i32::try_from(heap.context.options.exitcode).unwrap_or(1)),
+        OnError::Continue if (heap.open)(address) => {}
+        OnError::Continue | OnError::Abort => {
+            // Returning faults again, now with the default disposition: the core dump shows the
+            // faulting frame.
+            FINAL.store(address.get().max(1), Ordering::Release);
+            signal::restore_default(number);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A report as one JSON object on one line.
+
+use super::finding::{Access, Finding, Relation};
+use super::render::Sources;
+use crate::addr::Addr;
+use crate::fault::{Event, Object};
+use crate::sys::thread;
+use crate::trace::Frames;
+use core::fmt::{self, Write};
+
+/// Writes the object and a newline.
+pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fmt::Result {
+    write!(
+        out,
+        "{{\"tool\":\"fencepost\",\"version\":1,\"pid\":{},\"kind\":\"{}\",\"address\":\"0x{:x}\",\"thread\":{}",
+        thread::pid(),
+        finding.kind.name(),
+        finding.address.get(),
+        thread::id(),
+    )?;
+    match finding.access {
+        Some(Access::Read) => write!(out, ",\"access\":\"read\"")?,
+        Some(Access::Write) => write!(out, ",\"access\":\"write\"")?,
+        Some(Access::Unknown) | None => {}
+    }
+    if let Some(freed_by) = finding.freed_by {
+        write!(out, ",\"freed_with\":\"{}\"", freed_by.deallocator_name())?;
+    }
+    if let Some(stated) = finding.stated {
+        write!(out, ",\"stated_size\":{stated}")?;
+    }
+    write!(out, ",\"frames\":")?;
+    frames(out, &finding.frames, sources)?;
+    if let Some(found) = finding.object {
+        write!(out, ",\"object\":")?;
+        object(out, &found, finding, sources)?;
+    }
+    writeln!(
+        out,
+        ",\"guarded_permille\":{},\"allocations\":{},\"refused\":{},\"seed\":{}}}",
+        sources.totals.guarded_permille(),
+        sources.totals.all(),
+        sources.totals.refused,
+        sources.seed,
+    )
+}
+
+fn object(out: &mut dyn Write, object: &Object, finding: &Finding, sources: &Sources<'_>) -> fmt::Result {
+    write!(out, "{{\"start\":\"0x{:x}\"", object.start.get())?;
+    if let Some(size) = object.size {
+        write!(out, ",\"size\":{size}")?;
+    }
+    let (place, distance) = match finding.relation() {
+        Some(Relation::Before(distance)) => ("before", distance),
+        Some(Relation::After(distance)) => ("after", distance),
+        Some(Relation::Inside(distance)) => ("inside", distance),
+        None => ("unknown", 0),
+    };
+    write!(
+        out,
+        ",\"relation\":\"{place}\",\"distance\":{distance},\"freed\":{},\"allocated_with\":\"{}\"",
+        object.freed,
+        object.origin.allocator_name(),
+    )?;
+    event(out, "allocated_by", object.history.allocated, sources)?;
+    if object.freed {
+        event(out, "freed_by", object.history.freed, sources)?;
+    }
+    write!(out, "}}")
+}
+
+fn event(out: &mut dyn Write, name: &str, event: Event, sources: &Sources<'_>) -> fmt::Result {
+    if event.thread == 0 {
+        return Ok(());
+    }
+    write!(out, ",\"{name}\":{{\"thread\":{},\"frames\":", event.thread)?;
+    frames(out, &sources.depot.get(event.stack), sources)?;
+    write!(out, "}}")
+}
+
+fn frames(out: &mut dyn Write, frames: &Frames, sources: &Sources<'_>) -> fmt::Result {
+    write!(out, "[")?;
+    for (index, pc) in frames.as_slice().iter().enumerate() {
+        write!(out, "{}{{\"pc\":\"0x{pc:x}\"", if index == 0 { "" } else { "," })?;
+        if let Some(place) = sources.modules.place(Addr::new(*pc)) {
+            write!(out, ",\"module\":\"")?;
+            escaped(out, place.path)?;
+            write!(out, "\",\"offset\":\"0x{:x}\"", place.offset)?;
+        }
+        write!(out, "}}")?;
+    }
+    write!(out, "]")
+}
+
+/// Writes bytes as the inside of a JSON string; what is not UTF-8 becomes the replacement character.
+fn escaped(out: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' | '\\' => write!(out, "\\{character}")?,
+                control if control < ' ' => write!(out, "\\u{:04x}", u32::from(control))?,
+                plain => out.write_char(plain)?,
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            out.write_char('\u{fffd}')?;
+        }
+    }
+    Ok(())
+}

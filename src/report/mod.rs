@@ -1,0 +1,19 @@
+//! From a misuse to a report, and from a report to the end of the process.
+//!
+//! - [`finding`]: what is reported, and the pure step from a fault and metadata to it.
+//! - [`render`], [`json`], [`picture`], [`modules`]: the forms of a report.
+//! - [`handler`]: faults that the hardware finds.
+//! - [`fatal`]: writing a report and what follows.
+//!
+//! Everything here works in fixed buffers, takes no lock of the allocator, and assumes that metadata
+//! and memory may be damaged.
+
+pub mod fatal;
+pub mod finding;
+pub mod handler;
+mod json;
+mod modules;
+mod picture;
+mod render;
+
+pub use finding::{Access, Finding};

@@ -1,0 +1,136 @@
+//! Random numbers: ChaCha8 in blocks of 256 bytes, kept in pages that the kernel wipes in a forked
+//! child.
+//!
+//! A generator whose page was wiped has `seeded == 0` and no bytes left, so the next draw takes a new
+//! key: parent and child never share a stream, however the child came to be (`fork`, raw `clone`).
+//! On kernels without `MADV_WIPEONFORK` the fork hook does the same by [`Rng::forget`].
+//!
+//! With a fixed `seed` option the n-th generator made in a process has the key (seed, n), so that a
+//! single-threaded run can be repeated.
+
+use crate::sys::entropy;
+use core::sync::atomic::{AtomicU64, Ordering};
+use rand_chacha::ChaCha8Core;
+use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::block::Generator;
+
+const WORDS: usize = 64;
+/// Bytes of one block of output.
+const BLOCK: usize = WORDS * 4;
+
+/// The seed option, 0 for keys from the kernel.
+static SEED: AtomicU64 = AtomicU64::new(0);
+/// Generators keyed so far.
+static STREAMS: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the seed for generators made from now on.
+pub fn set_seed(seed: u64) {
+    SEED.store(seed, Ordering::Relaxed);
+}
+
+/// A generator. All zero bytes are a valid value: one that takes a key at the first draw.
+#[repr(C)]
+pub struct Rng {
+    /// Bytes of `block` not handed out yet.
+    left: u32,
+    /// 1 once `core` holds a key.
+    seeded: u32,
+    block: [u32; WORDS],
+    core: core::mem::MaybeUninit<ChaCha8Core>,
+}
+
+impl Rng {
+    /// A generator without a key.
+    pub const fn new() -> Self {
+        Self { left: 0, seeded: 0, block: [0; WORDS], core: core::mem::MaybeUninit::uninit() }
+    }
+
+    /// Drops the key, so that the next draw takes a new one.
+    pub fn forget(&mut self) {
+        self.left = 0;
+        self.seeded = 0;
+    }
+
+    /// A random byte.
+    #[inline(always)]
+    pub fn byte(&mut self) -> u8 {
+        if self.left == 0 {
+            self.refill_slow();
+        }
+        self.left = self.left.wrapping_sub(1);
+        let index = self.left as usize % BLOCK;
+        // SAFETY: the index is within the block, which is plain words and readable as bytes.
+        unsafe { *(&raw const self.block).cast::<u8>().add(index) }
+    }
+
+    /// A random number.
+    pub fn next_u64(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        for byte in &mut bytes {
+            *byte = self.byte();
+        }
+        u64::from_le_bytes(bytes)
+    }
+
+    /// A random number below `bound`; 0 for a bound of 0. The bias is below 2^-32 for bounds below
+    /// 2^32.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        let product = u128::from(self.next_u64()) * u128::from(bound);
+        u64::try_from(product >> 64).unwrap_or(0)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill_slow(&mut self) {
+        if self.seeded == 0 {
+            self.core.write(ChaCha8Core::from_seed(fresh_key()));
+            self.seeded = 1;
+        }
+        // SAFETY: `seeded` says that a key was written and not wiped since.
+        unsafe { self.core.assume_init_mut() }.generate(&mut self.block);
+        self.left = BLOCK as u32;
+    }
+}
+
+impl Default for Rng {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn fresh_key() -> [u8; 32] {
+    let stream = STREAMS.fetch_add(1, Ordering::Relaxed);
+    match SEED.load(Ordering::Relaxed) {
+        0 => entropy::key(),
+        seed => {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&seed.to_le_bytes());
+            key[8..16].copy_from_slice(&stream.to_le_bytes());
+            key
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_key_is_replaced() {
+        let mut rng = Rng::new();
+        let first = rng.next_u64();
+        rng.forget();
+        assert_ne!(first, rng.next_u64());
+    }
+
+    #[test]
+    fn below_stays_below_and_reaches_all() {
+        let mut rng = Rng::new();
+        let mut seen = [0_u32; 10];
+        for _ in 0..10_000 {
+            seen[rng.below(10) as usize] += 1;
+        }
+        // 1000 expected, standard deviation 30: ten of them either way.
+        assert!(seen.iter().all(|count| (700..1300).contains(count)), "{seen:?}");
+    }
+}

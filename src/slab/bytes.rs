@@ -1,0 +1,165 @@
+//! Clearing slots and checking that they are clear, 16 or 32 bytes at a time.
+//!
+//! Slots are multiples of 16 bytes and aligned to 16. Up to 256 bytes SSE2 is used inline; above,
+//! AVX2 where the processor has it, chosen once at start.
+
+use core::arch::x86_64::{
+    __m128i, __m256i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_or_si128, _mm_setzero_si128,
+    _mm_store_si128, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256, _mm256_storeu_si256,
+    _mm256_testz_si256,
+};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+const INLINE_MAX: usize = 256;
+
+static AVX2: AtomicBool = AtomicBool::new(false);
+
+/// Finds out what the processor has; before this the narrow code is used.
+pub fn detect() {
+    use core::arch::x86_64::{__cpuid, __cpuid_count};
+    let highest = __cpuid(0).eax;
+    // OSXSAVE and AVX: without the operating system's support AVX2 must not be used.
+    let usable = __cpuid(1).ecx & (1 << 27 | 1 << 28) == (1 << 27 | 1 << 28);
+    // SAFETY: OSXSAVE was just seen, so xgetbv exists.
+    let saved = usable && unsafe { xcr0() } & 6 == 6;
+    let avx2 = saved && highest >= 7 && __cpuid_count(7, 0).ebx & (1 << 5) != 0;
+    AVX2.store(avx2, Ordering::Relaxed);
+}
+
+/// The extended control register 0: which register state the operating system saves.
+///
+/// # Safety
+/// The processor has OSXSAVE.
+unsafe fn xcr0() -> u32 {
+    let low: u32;
+    // SAFETY: the caller saw OSXSAVE.
+    unsafe {
+        core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack, preserves_flags));
+    }
+    low
+}
+
+/// Whether `len` bytes at `start` are zero.
+///
+/// # Safety
+/// - `start` is aligned to 16 and `len` a multiple of 16.
+/// - The bytes are readable.
+#[inline(always)]
+pub unsafe fn is_zero(start: *const u8, len: usize) -> bool {
+    if len > INLINE_MAX && AVX2.load(Ordering::Relaxed) {
+        // SAFETY: the processor has AVX2, and the caller vouches for the bytes.
+        return unsafe { is_zero_avx2(start, len) };
+    }
+    // SAFETY: every load is aligned and within the caller's bytes.
+    unsafe {
+        let mut seen = _mm_setzero_si128();
+        let mut at = 0;
+        while at < len {
+            seen = _mm_or_si128(seen, _mm_load_si128(start.add(at).cast::<__m128i>()));
+            at += 16;
+        }
+        _mm_movemask_epi8(_mm_cmpeq_epi8(seen, _mm_setzero_si128())) == 0xffff
+    }
+}
+
+/// Clears `len` bytes at `start`.
+///
+/// # Safety
+/// - `start` is aligned to 16 and `len` a multiple of 16.
+/// - The bytes are writable and nobody else uses them.
+#[inline(always)]
+pub unsafe fn clear(start: *mut u8, len: usize) {
+    if len > INLINE_MAX && AVX2.load(Ordering::Relaxed) {
+        // SAFETY: the processor has AVX2, and the caller vouches for the bytes.
+        unsafe { clear_avx2(start, len) };
+        return;
+    }
+    // SAFETY: every store is aligned and within the caller's bytes.
+    unsafe {
+        let mut at = 0;
+        while at < len {
+            _mm_store_si128(start.add(at).cast::<__m128i>(), _mm_setzero_si128());
+            at += 16;
+        }
+    }
+}
+
+/// # Safety
+/// As [`is_zero`], with `len` at least 32, on a processor with AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn is_zero_avx2(start: *const u8, len: usize) -> bool {
+    // SAFETY: loads stay within the caller's bytes; the last one overlaps the one before.
+    unsafe {
+        let mut first = _mm256_setzero_si256();
+        let mut second = first;
+        let mut at = 0;
+        while at + 64 <= len {
+            first = _mm256_or_si256(first, _mm256_loadu_si256(start.add(at).cast::<__m256i>()));
+            second = _mm256_or_si256(second, _mm256_loadu_si256(start.add(at + 32).cast::<__m256i>()));
+            at += 64;
+        }
+        if at + 32 <= len {
+            first = _mm256_or_si256(first, _mm256_loadu_si256(start.add(at).cast::<__m256i>()));
+        }
+        second = _mm256_or_si256(second, _mm256_loadu_si256(start.add(len - 32).cast::<__m256i>()));
+        let seen = _mm256_or_si256(first, second);
+        _mm256_testz_si256(seen, seen) != 0
+    }
+}
+
+/// # Safety
+/// As [`clear`], with `len` at least 32, on a processor with AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn clear_avx2(start: *mut u8, len: usize) {
+    // SAFETY: stores stay within the caller's bytes; the last one overlaps the one before.
+    unsafe {
+        let zero = _mm256_setzero_si256();
+        let mut at = 0;
+        while at + 32 <= len {
+            _mm256_storeu_si256(start.add(at).cast::<__m256i>(), zero);
+            at += 32;
+        }
+        _mm256_storeu_si256(start.add(len - 32).cast::<__m256i>(), zero);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(align(64))]
+    struct Buffer([u8; 1024]);
+
+    #[test]
+    fn every_byte_counts_in_both_widths() {
+        let mut buffer = Buffer([0; 1024]);
+        for wide in [false, true] {
+            if wide {
+                detect();
+            }
+            for len in (16..=1024).step_by(16) {
+                for at in 0..len {
+                    buffer.0[at] = 1;
+                    // SAFETY: the buffer is aligned, larger than len, and ours.
+                    unsafe {
+                        assert!(!is_zero(buffer.0.as_ptr(), len), "{len} {at}");
+                        clear(buffer.0.as_mut_ptr(), len);
+                        assert!(is_zero(buffer.0.as_ptr(), len));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn clear_stops_at_its_end() {
+        let mut buffer = Buffer([7; 1024]);
+        for len in (16..1008).step_by(16) {
+            buffer.0.fill(7);
+            // SAFETY: as above.
+            unsafe { clear(buffer.0.as_mut_ptr(), len) };
+            assert!(buffer.0[..len].iter().all(|byte| *byte == 0));
+            assert!(buffer.0[len..].iter().all(|byte| *byte == 7));
+        }
+    }
+}

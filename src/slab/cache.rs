@@ -1,0 +1,498 @@
+//! A thread's cache of free slots, and the fast paths over it.
+//!
+//! Each class has a magazine of free slots and a quarantine ring. An allocation takes a random slot
+//! of the magazine, which for slots up to 1 KiB never holds fewer than 64 to choose from. A free puts
+//! the slot into the ring and moves the slot it displaces there into the magazine: so a freed slot
+//! comes back after at least as many frees as the ring is long, and then at random. The magazine is
+//! the random-replacement part of the quarantine.
+//!
+//! Nothing here locks or makes system calls but the `_slow` functions, which exchange batches with
+//! [`central`]. A cache belongs to one thread.
+//!
+//! A slot's state is written by whoever holds the slot: the cache it is in, or the freeing thread.
+//! Two threads that free one object at the same moment can both see it live; the slot then stands in
+//! two places, and the allocation that takes it second finds it live and reports the double free.
+
+use super::layout::{ClassInfo, Place, SlotState, layout, locate, object_at};
+use super::{bytes, canary, central, class};
+use crate::addr::Addr;
+use crate::fault::{Fault, Kind, Object};
+use crate::request::{Claim, Origin};
+use crate::rng::Rng;
+
+const MAGAZINE: usize = 128;
+const RING: usize = 32;
+/// Slots exchanged with the central store at once.
+const EXCHANGE: usize = 64;
+
+/// One class's counters; the slots lie apart so that a new cache touches little memory.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Bin {
+    /// Slots in the magazine.
+    len: u16,
+    /// The magazine is refilled when it has no more than this many.
+    low: u16,
+    /// The most it holds.
+    capacity: u16,
+    /// Where the ring's next slot goes.
+    ring_at: u16,
+    /// The ring's length; 0 for none.
+    ring_len: u16,
+}
+
+/// A thread's cache. All zero bytes are a valid value that holds nothing; [`Cache::init`] readies it.
+#[repr(C)]
+pub struct Cache {
+    rng: *mut Rng,
+    /// What the last call found; taken by the heap when a call says it failed.
+    fault: Option<Fault>,
+    /// Whether the last allocation was of memory that nobody has cleared or checked.
+    fresh: bool,
+    bins: [Bin; class::COUNT],
+    magazines: [[u32; MAGAZINE]; class::COUNT],
+    rings: [[u32; RING]; class::COUNT],
+}
+
+impl Cache {
+    /// Readies the cache. `rng` is the thread's own and outlives it; `quarantine` bounds the bytes its
+    /// rings may hold, 0 for no rings.
+    pub fn init(&mut self, rng: *mut Rng, quarantine: usize) {
+        self.rng = rng;
+        self.fault = None;
+        let share = quarantine / class::COUNT;
+        for (class, bin) in self.bins.iter_mut().enumerate() {
+            let size = class::size(class);
+            let (low, capacity) = match size {
+                0..=1024 => (64, MAGAZINE),
+                1025..=8192 => (16, 48),
+                _ => (4, 12),
+            };
+            bin.low = low;
+            bin.capacity = capacity as u16;
+            let affordable = (share / size).next_power_of_two().min(RING);
+            let wanted = if size <= 1024 { RING } else { 16 };
+            bin.ring_len = if quarantine == 0 { 0 } else { affordable.min(wanted) as u16 };
+        }
+    }
+
+    /// What the last failed call found, if it failed for a misuse.
+    pub fn take_fault(&mut self) -> Option<Fault> {
+        self.fault.take()
+    }
+
+    /// Whether a fault waits to be taken.
+    pub fn has_fault(&self) -> bool {
+        self.fault.is_some()
+    }
+
+    /// A slot for an object of `size` bytes; null when there is no memory or a misuse was found.
+    ///
+    /// # Safety
+    /// - `class` is below [`class::COUNT`] and its slots hold `size` bytes and the tail.
+    /// - The cache is the calling thread's, and initialised.
+    #[inline(always)]
+    pub unsafe fn allocate(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
+        // SAFETY: the class is in range, as the caller says.
+        let (info, bin) =
+            unsafe { (layout().classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
+        if bin.len <= bin.low {
+            // SAFETY: as for this function.
+            return unsafe { self.allocate_slow(size, class, origin) };
+        }
+        let slot = self.pick(class);
+        if info.load(slot) != SlotState::FREED || !layout().protection.zero || !layout().protection.canary {
+            // SAFETY: the slot was in the magazine: it is this thread's.
+            return unsafe { self.hand_out_slow(info, slot, size, origin) };
+        }
+        let start = info.address(slot);
+        let pointer = Addr::new(start).as_ptr::<u8>();
+        let word = canary::word(layout().secret, start + info.size);
+        // SAFETY: the slot is this thread's, and a freed slot's memory is mapped.
+        unsafe {
+            if !is_untouched(pointer, info.size, word) {
+                return self.report_slow(Kind::WriteAfterFree, info, slot);
+            }
+            info.store(slot, SlotState::live(info.size - size, origin));
+            canary::fill(pointer, size, info.size, word);
+        }
+        pointer
+    }
+
+    /// Takes a random slot out of a magazine that has one.
+    #[inline(always)]
+    fn pick(&mut self, class: usize) -> u32 {
+        // SAFETY: the class is in range; `init` set the generator; `len` is at most MAGAZINE and at
+        // least one, so that the index, a fraction below one of it, is below it.
+        unsafe {
+            let bin = self.bins.get_unchecked_mut(class);
+            let magazine = self.magazines.get_unchecked_mut(class);
+            let len = usize::from(bin.len);
+            let index = (usize::from((*self.rng).byte()) * len) >> 8;
+            let last = len - 1;
+            bin.len = last as u16;
+            let slot = *magazine.get_unchecked(index);
+            *magazine.get_unchecked_mut(index) = *magazine.get_unchecked(last);
+            slot
+        }
+    }
+
+    /// # Safety
+    /// As [`Cache::allocate`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn allocate_slow(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
+        let (Some(info), Some(bin), Some(magazine)) =
+            (layout().classes.get(class), self.bins.get_mut(class), self.magazines.get_mut(class))
+        else {
+            return core::ptr::null_mut();
+        };
+        let len = usize::from(bin.len);
+        let end = (len + EXCHANGE).min(usize::from(bin.capacity));
+        if let Some(room) = magazine.get_mut(len..end) {
+            // SAFETY: `init` set the generator, which is this thread's.
+            bin.len += central::take(class, room, unsafe { &mut *self.rng }) as u16;
+        }
+        if bin.len == 0 {
+            return core::ptr::null_mut();
+        }
+        let slot = self.pick(class);
+        // SAFETY: the slot was in the magazine: it is this thread's.
+        unsafe { self.hand_out_slow(info, slot, size, origin) }
+    }
+
+    /// Makes a slot live, whatever its state and the protections.
+    ///
+    /// # Safety
+    /// The slot is this thread's, and its class holds `size` bytes and the tail.
+    #[inline(never)]
+    unsafe fn hand_out_slow(&mut self, info: &'static ClassInfo, slot: u32, size: usize, origin: Origin) -> *mut u8 {
+        let start = info.address(slot);
+        let pointer = Addr::new(start).as_ptr::<u8>();
+        let secret = layout().secret;
+        let word = canary::word(secret, start + info.size);
+        let state = info.load(slot);
+        if state.is_live() {
+            return self.report_slow(Kind::DoubleFree, info, slot);
+        }
+        // SAFETY: the slot is this thread's, in an opened slab. The word before it belongs to the slot
+        // before it in the same slab, whose last word always holds its canary once touched.
+        unsafe {
+            match state {
+                SlotState::FREED => {
+                    if layout().protection.zero && layout().protection.canary && !is_untouched(pointer, info.size, word) {
+                        return self.report_slow(Kind::WriteAfterFree, info, slot);
+                    }
+                    self.fresh = !layout().protection.zero;
+                }
+                _ => {
+                    self.fresh = true;
+                    let before = info.load(slot.wrapping_sub(1));
+                    if layout().protection.canary && matches!(before, SlotState::FRESH | SlotState::RELEASED) {
+                        pointer.sub(8).cast::<u64>().write(canary::word(secret, start));
+                    }
+                }
+            }
+            info.store(slot, SlotState::live(info.size - size, origin));
+            if layout().protection.canary {
+                canary::fill(pointer, size, info.size, word);
+            }
+        }
+        pointer
+    }
+
+    /// Like [`Cache::allocate`], with the object's bytes zero.
+    ///
+    /// # Safety
+    /// As [`Cache::allocate`].
+    pub unsafe fn allocate_zeroed(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
+        self.fresh = false;
+        // SAFETY: the caller vouches for the same.
+        let pointer = unsafe { self.allocate(size, class, origin) };
+        if self.fresh && !pointer.is_null() {
+            // SAFETY: the object is `size` bytes and this thread's.
+            unsafe { pointer.write_bytes(0, size) };
+        }
+        pointer
+    }
+
+    /// Frees the object that `claim` names, which lies at `place`. `false` if a misuse was found, with
+    /// nothing changed unless the misuse is an overwritten canary.
+    #[inline(always)]
+    pub fn free(&mut self, place: Place, claim: &Claim) -> bool {
+        // SAFETY: `locate` makes places of existing classes only.
+        let info = unsafe { layout().classes.get_unchecked(place.class) };
+        let state = info.load(place.slot);
+        if place.into != 0 || !state.is_live() {
+            return self.refuse_slow(place, claim);
+        }
+        let size = info.size - state.slack();
+        if (state.origin() != claim.origin && layout().protection.mismatch)
+            || claim.size.is_some_and(|stated| stated != size)
+        {
+            return self.refuse_slow(place, claim);
+        }
+        info.store(place.slot, SlotState::FREED);
+        let start = claim.address.get();
+        let pointer = claim.address.as_ptr::<u8>();
+        let secret = layout().secret;
+        // SAFETY: the slot was live, so it is mapped and whoever frees it owns it now; the word before
+        // a slot that was ever handed out is its neighbour's last, and mapped.
+        unsafe {
+            if layout().protection.canary {
+                let word = canary::word(secret, start + info.size);
+                let before = pointer.sub(8).cast::<u64>().read();
+                let intact = canary::intact(pointer, size, info.size, word);
+                if !intact || before != canary::word(secret, start) {
+                    return self.overwritten_slow(info, place.slot, state);
+                }
+            }
+            if layout().protection.zero {
+                bytes::clear(pointer, info.size - 16);
+                pointer.add(info.size - 16).cast::<u64>().write(0);
+            }
+        }
+        self.quarantine(place.class, place.slot);
+        self.fault.is_none()
+    }
+
+    /// Puts a freed slot into the ring and what it displaces into the magazine.
+    #[inline(always)]
+    fn quarantine(&mut self, class: usize, slot: u32) {
+        // SAFETY: the class comes from a place. `ring_at` stays below `ring_len`, at most RING, and
+        // `len` below `capacity`, at most MAGAZINE, when it is used as an index.
+        unsafe {
+            let bin = self.bins.get_unchecked_mut(class);
+            let mut out = slot;
+            if bin.ring_len != 0 {
+                let at = usize::from(bin.ring_at);
+                out = core::mem::replace(self.rings.get_unchecked_mut(class).get_unchecked_mut(at), slot);
+                bin.ring_at = (bin.ring_at + 1) & (bin.ring_len - 1);
+                // Slot 0 of a region is never handed out: it marks an empty place.
+                if out == 0 {
+                    return;
+                }
+            }
+            if bin.len == bin.capacity {
+                self.flush_slow(class);
+            }
+            let bin = self.bins.get_unchecked_mut(class);
+            *self.magazines.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.len)) = out;
+            bin.len += 1;
+        }
+    }
+
+    /// Gives half of a full magazine back.
+    #[cold]
+    #[inline(never)]
+    fn flush_slow(&mut self, class: usize) {
+        let (Some(bin), Some(magazine)) = (self.bins.get_mut(class), self.magazines.get_mut(class)) else {
+            return;
+        };
+        let half = usize::from(bin.capacity / 2);
+        let len = usize::from(bin.len);
+        if let Some(slots) = magazine.get(..half)
+            && let Err(fault) = central::give(class, slots)
+        {
+            self.fault = Some(fault);
+        }
+        magazine.copy_within(half..len, 0);
+        bin.len = (len - half) as u16;
+    }
+
+    /// Gives everything back, at thread exit.
+    pub fn drain(&mut self) {
+        for class in 0..class::COUNT {
+            let (Some(bin), Some(magazine), Some(ring)) =
+                (self.bins.get_mut(class), self.magazines.get_mut(class), self.rings.get_mut(class))
+            else {
+                continue;
+            };
+            let (len, ring_len) = (usize::from(bin.len), usize::from(bin.ring_len));
+            bin.len = 0;
+            if len == 0 && ring_len == 0 {
+                continue;
+            }
+            let mut results = [Ok(()), Ok(())];
+            if let Some(slots) = magazine.get(..len) {
+                results[0] = central::give(class, slots);
+            }
+            let mut held = [0; RING];
+            let mut count = 0;
+            // A ring that was never touched is not touched now: its first place tells.
+            for place in ring.iter_mut().take(ring_len) {
+                if *place == 0 {
+                    break;
+                }
+                if let Some(to) = held.get_mut(count) {
+                    *to = core::mem::take(place);
+                    count += 1;
+                }
+            }
+            if let Some(slots) = held.get(..count) {
+                results[1] = central::give(class, slots);
+            }
+            for result in results {
+                if let Err(fault) = result {
+                    self.fault = Some(fault);
+                }
+            }
+        }
+    }
+
+    /// Changes the size of a live object in its slot, if the slot suits the new size: it holds it, and
+    /// not more than twice. `false` otherwise, and nothing changed.
+    pub fn resize(&mut self, place: Place, new_size: usize) -> bool {
+        let Some(info) = layout().classes.get(place.class) else {
+            return false;
+        };
+        let state = info.load(place.slot);
+        let needed = new_size.saturating_add(class::TAIL);
+        if !state.is_live() || needed > info.size || info.size - new_size > class::MAX_SLACK {
+            return false;
+        }
+        if info.size > 64 && needed < info.size / 2 {
+            return false;
+        }
+        let old_size = info.size - state.slack();
+        let start = info.address(place.slot);
+        let pointer = Addr::new(start).as_ptr::<u8>();
+        let word = canary::word(layout().secret, start + info.size);
+        // SAFETY: the slot is live and the caller owns the object; all offsets lie in the slot.
+        unsafe {
+            if layout().protection.canary && !canary::intact(pointer, old_size, info.size, word) {
+                return false;
+            }
+            // Neither canary bytes nor old contents may be left in what was or becomes slack.
+            let kept = old_size.min(new_size);
+            pointer.add(kept).write_bytes(0, info.size - class::TAIL - kept);
+            info.store(place.slot, SlotState::live(info.size - new_size, state.origin()));
+            if layout().protection.canary {
+                canary::fill_behind(pointer, new_size, info.size, word);
+            }
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn report_slow(&mut self, kind: Kind, info: &'static ClassInfo, slot: u32) -> *mut u8 {
+        let start = info.address(slot);
+        let mut address = start;
+        if kind == Kind::WriteAfterFree {
+            let word = canary::word(layout().secret, start + info.size);
+            // SAFETY: the slot is this thread's and mapped.
+            address += unsafe { first_touched(Addr::new(start).as_ptr(), info.size, word) };
+        }
+        self.fault = Some(Fault::new(kind, Addr::new(address), Some(freed_object(info, start))));
+        core::ptr::null_mut()
+    }
+
+    /// Says why a free is refused.
+    #[cold]
+    #[inline(never)]
+    fn refuse_slow(&mut self, place: Place, claim: &Claim) -> bool {
+        self.fault = Some(misuse(place, claim));
+        false
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn overwritten_slow(&mut self, info: &'static ClassInfo, slot: u32, state: SlotState) -> bool {
+        self.fault = overwritten(info, slot, state);
+        self.fault.is_none()
+    }
+}
+
+/// What is wrong with a free of the slot at `place`.
+pub fn misuse(place: Place, claim: &Claim) -> Fault {
+    let layout = layout();
+    let object = object_at(layout, place);
+    let kind = match object {
+        None => Kind::InvalidFree,
+        Some(object) if object.freed && place.into == 0 => Kind::DoubleFree,
+        Some(_) if place.into != 0 => Kind::InvalidFree,
+        Some(object) if object.origin != claim.origin => Kind::AllocDeallocMismatch,
+        Some(_) => Kind::BadSize,
+    };
+    Fault { kind, address: claim.address, object, freed_by: Some(claim.origin), stated: claim.size }
+}
+
+/// The overwritten canary around a slot whose state is or was `state`: behind the object or before it.
+pub fn overwritten(info: &'static ClassInfo, slot: u32, state: SlotState) -> Option<Fault> {
+    let start = info.address(slot);
+    let size = info.size - state.slack();
+    let secret = layout().secret;
+    let object = Object {
+        start: Addr::new(start),
+        size: Some(size),
+        freed: false,
+        origin: state.origin(),
+        history: Default::default(),
+    };
+    let pointer = Addr::new(start).as_ptr::<u8>();
+    // SAFETY: the slot is or was live, so it and the word before it are mapped.
+    unsafe {
+        let word = canary::word(secret, start + info.size);
+        let wrong = canary::first_wrong(pointer, size, info.size, word);
+        if wrong != size || !canary::intact(pointer, size, info.size, word) {
+            return Some(Fault::new(Kind::CanaryOverwritten, Addr::new(start + wrong), Some(object)));
+        }
+        let before = pointer.sub(8).cast::<u64>().read() ^ canary::word(secret, start);
+        if before != 0 {
+            // The wrong byte nearest to the object.
+            let at = start - 1 - (before.leading_zeros() / 8) as usize;
+            return Some(Fault::new(Kind::CanaryOverwritten, Addr::new(at), Some(object)));
+        }
+    }
+    None
+}
+
+/// A freed slot as a report shows it.
+pub fn freed_object(info: &ClassInfo, start: usize) -> Object {
+    Object {
+        start: Addr::new(start),
+        size: Some(info.size - class::TAIL),
+        freed: true,
+        origin: Origin::Malloc,
+        history: Default::default(),
+    }
+}
+
+/// Whether a freed slot is as [`Cache::free`] left it: clear, with its canary as the last word.
+///
+/// # Safety
+/// The slot of `slot` bytes is mapped and aligned to 16.
+#[inline(always)]
+pub unsafe fn is_untouched(start: *const u8, slot: usize, word: u64) -> bool {
+    // SAFETY: all within the slot, as the caller says.
+    unsafe {
+        let end = start.add(slot - 16).cast::<u64>();
+        bytes::is_zero(start, slot - 16) && end.read() | (end.add(1).read() ^ word) == 0
+    }
+}
+
+/// The first byte of a freed slot that was written, as an offset.
+///
+/// # Safety
+/// As [`is_untouched`].
+pub unsafe fn first_touched(start: *const u8, slot: usize, word: u64) -> usize {
+    let tail = slot - class::TAIL;
+    for at in 0..slot {
+        let expected = match at.checked_sub(tail) {
+            None => 0,
+            Some(index) => word.to_le_bytes().get(index).copied().unwrap_or(0),
+        };
+        // SAFETY: `at` is within the slot.
+        if unsafe { start.add(at).read() } != expected {
+            return at;
+        }
+    }
+    0
+}
+
+/// The place of `address` if it is in the regions.
+#[inline(always)]
+pub fn place(address: Addr) -> Option<Place> {
+    locate(layout(), address.get())
+}

@@ -1,0 +1,147 @@
+//! Size classes: which slot size serves which request, and how slots lie in slabs. Pure arithmetic.
+//!
+//! Slot sizes step by 16 bytes up to 256 and then in eight steps per doubling, so that rounding
+//! wastes at most an eighth. Every slot ends in at least [`TAIL`] bytes that are not the object's: the
+//! canary behind it, which is the canary before the next slot as well.
+//!
+//! Slots of one class are numbered through the whole region, without a break between slabs: slot `i`
+//! starts `i × size` bytes into the region. A slab is a power of two of slot numbers. Its first slot is
+//! never handed out (its last word is the canary before the second slot), and neither are the last
+//! ones, which the guard page at the end of the slab takes.
+//!
+//! ```text
+//! slab:  | slot 0: unused | slot 1 | slot 2 | ... | last usable | rest, guard page |
+//! slot:  | object: n bytes | slack, at least 8 bytes: canary |
+//! ```
+
+use crate::addr::PAGE_SIZE;
+
+/// Canary bytes behind every object at least.
+pub const TAIL: usize = 8;
+/// The number of size classes.
+pub const COUNT: usize = 89;
+/// The largest slot.
+pub const LARGEST: usize = 144 * 1024;
+/// Requests up to this many bytes find their class by table.
+pub const TABLE_MAX: usize = 8192 - TAIL;
+/// The largest alignment that slots offer; the page arm serves larger ones.
+pub const MAX_ALIGN: usize = 1024;
+
+const FINE_STEP: usize = 16;
+const FINE_CLASSES: usize = 16;
+const STEPS_PER_DOUBLING: usize = 8;
+
+/// The slot size of class `class`, in bytes.
+pub const fn size(class: usize) -> usize {
+    if class < FINE_CLASSES {
+        return (class + 1) * FINE_STEP;
+    }
+    let beyond = class - FINE_CLASSES;
+    let base = (FINE_CLASSES * FINE_STEP) << (beyond / STEPS_PER_DOUBLING);
+    base + base / STEPS_PER_DOUBLING * (beyond % STEPS_PER_DOUBLING + 1)
+}
+
+/// The smallest class whose slots hold `bytes` bytes, tail included; `COUNT` if none does.
+const fn smallest_holding(bytes: usize) -> usize {
+    let mut class = 0;
+    while class < COUNT && size(class) < bytes {
+        class += 1;
+    }
+    class
+}
+
+const TABLE_LEN: usize = (TABLE_MAX + TAIL) / FINE_STEP + 1;
+
+static TABLE: [u8; TABLE_LEN] = {
+    let mut table = [0; TABLE_LEN];
+    let mut units = 0;
+    while units < TABLE_LEN {
+        table[units] = smallest_holding(units * FINE_STEP) as u8;
+        units += 1;
+    }
+    table
+};
+
+/// The class for a request of `size` bytes with the ABI's alignment, at most [`TABLE_MAX`] bytes.
+#[inline(always)]
+pub fn of_small(size: usize) -> usize {
+    let units = (size.wrapping_add(TAIL + FINE_STEP - 1)) / FINE_STEP;
+    // SAFETY: callers pass at most TABLE_MAX, and the table has an entry for that many units.
+    usize::from(unsafe { *TABLE.get_unchecked(units) })
+}
+
+/// The class for `size` bytes aligned to `align`; `None` if slots do not serve it.
+pub fn of(size: usize, align: usize) -> Option<usize> {
+    if align > MAX_ALIGN || size > LARGEST - TAIL {
+        return None;
+    }
+    let mut class = if size <= TABLE_MAX { of_small(size) } else { smallest_holding(size + TAIL) };
+    while class < COUNT && !self::size(class).is_multiple_of(align) {
+        class += 1;
+    }
+    (class < COUNT && self::size(class) - size <= MAX_SLACK).then_some(class)
+}
+
+/// The most slack that a slot's state can express.
+pub const MAX_SLACK: usize = 16_000;
+
+/// log2 of the slot numbers in a slab of class `class`: slabs of about 64 KiB, at least 128 slots.
+pub const fn slab_shift(class: usize) -> u32 {
+    let slots = (64 * 1024 / size(class)).next_power_of_two();
+    if slots < 128 { 7 } else { slots.trailing_zeros() }
+}
+
+/// Bytes from one slab to the next.
+pub const fn slab_bytes(class: usize) -> usize {
+    size(class) << slab_shift(class)
+}
+
+/// One past the last slot of a slab that can be handed out.
+pub const fn usable_end(class: usize) -> usize {
+    (slab_bytes(class) - PAGE_SIZE) / size(class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_ascend_in_small_steps() {
+        for class in 1..COUNT {
+            assert!(size(class) > size(class - 1));
+            assert!(size(class).is_multiple_of(16));
+            if class > 8 {
+                assert!(size(class) * 8 <= size(class - 1) * 9, "class {class}");
+            }
+        }
+        assert_eq!(size(COUNT - 1), LARGEST);
+    }
+
+    #[test]
+    fn every_request_fits_and_no_smaller_class_would() {
+        for bytes in 0..=TABLE_MAX {
+            let class = of_small(bytes);
+            assert!(size(class) >= bytes + TAIL);
+            assert!(class == 0 || size(class - 1) < bytes + TAIL);
+        }
+    }
+
+    #[test]
+    fn alignment_is_kept() {
+        for align in [16, 32, 64, 128, 256, 512, 1024] {
+            for bytes in [0, 1, 16, 63, 64, 65, 1000, 5000] {
+                if let Some(class) = of(bytes, align) {
+                    assert!(size(class).is_multiple_of(align) && slab_bytes(class).is_multiple_of(align));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slabs_are_whole_pages_with_room() {
+        for class in 0..COUNT {
+            assert!(slab_bytes(class).is_multiple_of(PAGE_SIZE), "class {class}");
+            assert!(usable_end(class) > 64, "class {class}: too few slots to choose from");
+        }
+    }
+}

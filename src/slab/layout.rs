@@ -1,0 +1,342 @@
+//! Where everything of the slab arm lies: regions, slots, and their out-of-line state.
+//!
+//! ```text
+//! regions: | class 0 | class 1 | ... | class 88 |        one reservation, equal parts, inaccessible
+//! region:  | ... | slab | slab | slab | slab | ...       opened from a random slab on
+//! states:  one u16 a slot    slabs: one record a slab    bitmaps: one bit a slot    (other mappings)
+//! ```
+//!
+//! From an address to its slot is arithmetic: the region by a shift, the slot by a multiplication with
+//! the class's reciprocal, and no memory is read but the class's line of [`Layout`].
+//!
+//! The layout is written once, before the first allocation, and then made read-only.
+
+use super::class;
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::fault::Object;
+use crate::request::Origin;
+use crate::rng::Rng;
+use crate::sys::guard::Backend;
+use crate::sys::vm;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+/// A slot's state: free in one of three ways, or live with its slack and origin.
+///
+/// | bits | meaning |
+/// |---|---|
+/// | 0 | fresh: never handed out; the memory may never have been touched |
+/// | 1 | released: freed, and its slab's memory was given back since |
+/// | 2 | freed: cleared, last word is the canary |
+/// | `origin << 14 \| 4 + slack` | live |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct SlotState(u16);
+
+impl SlotState {
+    /// Never handed out.
+    pub const FRESH: Self = Self(0);
+    /// Freed, memory given back.
+    pub const RELEASED: Self = Self(1);
+    /// Freed.
+    pub const FREED: Self = Self(2);
+    const LIVE_BASE: u16 = 4;
+    const SLACK_MASK: u16 = (1 << 14) - 1;
+
+    /// Live with this slack; at most [`class::MAX_SLACK`].
+    #[inline(always)]
+    pub const fn live(slack: usize, origin: Origin) -> Self {
+        Self((origin as u16) << 14 | (slack as u16 + Self::LIVE_BASE))
+    }
+
+    /// Whether the slot is handed out.
+    #[inline(always)]
+    pub const fn is_live(self) -> bool {
+        self.0 >= Self::LIVE_BASE
+    }
+
+    /// Bytes of the slot behind the object; meaningful for live slots.
+    #[inline(always)]
+    pub const fn slack(self) -> usize {
+        ((self.0 & Self::SLACK_MASK) as usize).saturating_sub(Self::LIVE_BASE as usize)
+    }
+
+    /// Who allocated; meaningful for live slots.
+    #[inline(always)]
+    pub const fn origin(self) -> Origin {
+        Origin::from_tag((self.0 >> 14) as u8)
+    }
+}
+
+/// Which protections are on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Protection {
+    /// Canaries in the slack.
+    pub canary: bool,
+    /// Clear at free, check at reuse.
+    pub zero: bool,
+    /// Compare the families that allocate and free.
+    pub mismatch: bool,
+}
+
+/// What the fast paths need to know of a class.
+#[repr(C, align(64))]
+pub struct ClassInfo {
+    /// Slot size in bytes.
+    pub size: usize,
+    /// ceil(2^64 / size): the high half of `offset × reciprocal` is `offset / size`.
+    reciprocal: u64,
+    /// The region's first byte.
+    pub base: usize,
+    /// The states of the region's slots.
+    states: *const AtomicU16,
+    /// The free bits of the region's slots.
+    bitmap: *const AtomicU64,
+    /// log2 of the slot numbers in a slab.
+    pub slab_shift: u32,
+    /// One past the last slot of a slab that is handed out.
+    pub usable_end: u32,
+    /// The first slab that is opened.
+    pub first_slab: u32,
+    /// One past the last slab of the region.
+    pub end_slab: u32,
+}
+
+impl ClassInfo {
+    /// The state of slot `slot`.
+    #[inline(always)]
+    pub fn state(&self, slot: u32) -> &'static AtomicU16 {
+        // SAFETY: the table covers every slot number of the region, and slot numbers come from
+        // `locate`, which bounds them by the region, or from the slabs' bitmaps.
+        unsafe { &*self.states.add(slot as usize) }
+    }
+
+    /// The state of slot `slot`, loaded.
+    #[inline(always)]
+    pub fn load(&self, slot: u32) -> SlotState {
+        SlotState(self.state(slot).load(Ordering::Relaxed))
+    }
+
+    /// Sets the state of slot `slot`.
+    #[inline(always)]
+    pub fn store(&self, slot: u32, state: SlotState) {
+        self.state(slot).store(state.0, Ordering::Relaxed);
+    }
+
+    /// Word `word` of slab `slab`'s free bits; changed under the class's lock only.
+    pub fn free_bits(&self, slab: u32, word: u32) -> &'static AtomicU64 {
+        let index = ((slab as usize) << (self.slab_shift - 6)) + word as usize;
+        // SAFETY: the bitmap covers every slot number of the region.
+        unsafe { &*self.bitmap.add(index) }
+    }
+
+    /// Slot `slot`'s first byte.
+    #[inline(always)]
+    pub fn address(&self, slot: u32) -> usize {
+        self.base + slot as usize * self.size
+    }
+
+    /// The slot that contains region offset `offset`.
+    #[inline(always)]
+    pub fn slot_at(&self, offset: usize) -> u32 {
+        ((offset as u128 * self.reciprocal as u128) >> 64) as u32
+    }
+
+    /// The pages of slab `slab`, guard included.
+    pub fn slab_span(&self, slab: u32) -> Span {
+        let bytes = self.size << self.slab_shift;
+        Span::new(Addr::new(self.base + slab as usize * bytes), PageCount::holding(bytes))
+    }
+
+    /// The guard page of slab `slab`.
+    pub fn guard_span(&self, slab: u32) -> Span {
+        let span = self.slab_span(slab);
+        Span::new(span.end().minus(PAGE_SIZE), PageCount::new(1))
+    }
+}
+
+/// The place of everything.
+#[repr(C, align(4096))]
+pub struct Layout {
+    /// The first byte of the reservation; `usize::MAX` before [`init`], so that nothing is in it.
+    pub base: usize,
+    /// Its length in bytes.
+    pub span: usize,
+    /// log2 of a region's length.
+    pub region_shift: u32,
+    /// How guard pages are made.
+    pub backend: Backend,
+    /// Which protections are on.
+    pub protection: Protection,
+    /// What canary words are mixed from.
+    pub secret: u64,
+    /// By class.
+    pub classes: [ClassInfo; class::COUNT],
+}
+
+struct Sealed(UnsafeCell<Layout>);
+
+// SAFETY: written by `init` alone, before any other thread can reach the allocator (the heap's start
+// gate orders it), and read-only afterwards.
+unsafe impl Sync for Sealed {}
+
+const NO_CLASS: ClassInfo = ClassInfo {
+    size: 16,
+    reciprocal: 0,
+    base: usize::MAX,
+    states: core::ptr::null(),
+    bitmap: core::ptr::null(),
+    slab_shift: 7,
+    usable_end: 0,
+    first_slab: 0,
+    end_slab: 0,
+};
+
+static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
+    base: usize::MAX,
+    span: 0,
+    region_shift: 36,
+    backend: Backend::Mprotect,
+    protection: Protection { canary: true, zero: true, mismatch: true },
+    secret: 0,
+    classes: [NO_CLASS; class::COUNT],
+}));
+
+/// The layout.
+#[inline(always)]
+pub fn layout() -> &'static Layout {
+    // SAFETY: see `Sealed`: after the start gate nobody writes.
+    unsafe { &*LAYOUT.0.get() }
+}
+
+/// log2 of the largest region: 64 GiB of slots a class.
+const REGION_SHIFT_MAX: u32 = 36;
+/// log2 of the smallest: one slab of the largest class that fits a page or so.
+const REGION_SHIFT_MIN: u32 = 21;
+
+/// What is decided at start.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How guard pages are made.
+    pub backend: Backend,
+    /// Bytes that the process may map in all, if that is limited.
+    pub limit: Option<u64>,
+    /// Which protections are on.
+    pub protection: Protection,
+}
+
+/// Reserves the regions and their tables. `false` if not even the smallest reservation can be had. Called once, at start.
+pub fn init(config: Config, rng: &mut Rng) -> bool {
+    let most = match config.limit {
+        None => REGION_SHIFT_MAX,
+        // A quarter for the regions, so a 356th for each.
+        Some(limit) => (limit / 4 / class::COUNT as u64).max(1).ilog2(),
+    };
+    let mut shift = most.clamp(REGION_SHIFT_MIN, REGION_SHIFT_MAX);
+    while shift >= REGION_SHIFT_MIN {
+        if let Some((span, tables)) = map(shift) {
+            fill(config, shift, span, tables, rng);
+            return true;
+        }
+        shift -= 1;
+    }
+    false
+}
+
+fn map(shift: u32) -> Option<(Span, Addr)> {
+    let bytes = class::COUNT << shift;
+    let tables = vm::tables(table_bytes(shift))?;
+    match vm::reserve(bytes, 1 << 21) {
+        Some(span) => Some((span, tables)),
+        None => {
+            vm::unmap(Span::new(tables, PageCount::holding(table_bytes(shift))));
+            None
+        }
+    }
+}
+
+/// Slots of class `class` in a region, whole slabs only.
+fn region_slots(class: usize, shift: u32) -> usize {
+    let slabs = (1_usize << shift) / class::slab_bytes(class);
+    slabs << class::slab_shift(class)
+}
+
+/// Bytes of the state and bitmap tables.
+fn table_bytes(shift: u32) -> usize {
+    (0..class::COUNT)
+        .map(|class| region_slots(class, shift))
+        .map(|slots| (slots * 2).next_multiple_of(PAGE_SIZE) + (slots / 8).next_multiple_of(PAGE_SIZE))
+        .sum()
+}
+
+fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
+    // SAFETY: see `Sealed`: this is the one writer.
+    let layout = unsafe { &mut *LAYOUT.0.get() };
+    layout.base = span.start.get();
+    layout.span = span.bytes();
+    layout.region_shift = shift;
+    layout.backend = config.backend;
+    layout.protection = config.protection;
+    layout.secret = rng.next_u64();
+    let mut table = tables.get();
+    for (class, info) in layout.classes.iter_mut().enumerate() {
+        let slots = region_slots(class, shift);
+        info.size = class::size(class);
+        info.reciprocal = (u64::MAX / class::size(class) as u64) + 1;
+        info.base = span.start.get() + (class << shift);
+        info.states = Addr::new(table).as_ptr();
+        table += (slots * 2).next_multiple_of(PAGE_SIZE);
+        info.bitmap = Addr::new(table).as_ptr();
+        table += (slots / 8).next_multiple_of(PAGE_SIZE);
+        info.slab_shift = class::slab_shift(class);
+        info.usable_end = class::usable_end(class) as u32;
+        info.end_slab = (slots >> info.slab_shift) as u32;
+        // The first slab at random in the lower half, so that half the region is left to grow.
+        info.first_slab = rng.below(u64::from(info.end_slab / 2).max(1)) as u32;
+    }
+    let pages = PageCount::holding(core::mem::size_of::<Layout>());
+    vm::seal(Span::new(Addr::of(LAYOUT.0.get().cast_const()), pages));
+}
+
+/// A place in the regions.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The class.
+    pub class: usize,
+    /// The slot in it.
+    pub slot: u32,
+    /// Bytes from the slot's start.
+    pub into: usize,
+}
+
+/// The slot that `address` lies in; `None` outside the regions.
+#[inline(always)]
+pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
+    let offset = address.wrapping_sub(layout.base);
+    if offset >= layout.span {
+        return None;
+    }
+    let class = offset >> layout.region_shift;
+    // SAFETY: the span is COUNT regions long.
+    let info = unsafe { layout.classes.get_unchecked(class) };
+    let within = offset & ((1 << layout.region_shift) - 1);
+    let slot = info.slot_at(within);
+    Some(Place { class, slot, into: within - slot as usize * info.size })
+}
+
+/// What reports can say of the slot at `place`: `None` if no object ever lay there.
+pub fn object_at(layout: &Layout, place: Place) -> Option<Object> {
+    let info = layout.classes.get(place.class)?;
+    if place.slot >> info.slab_shift >= info.end_slab {
+        return None;
+    }
+    let state = info.load(place.slot);
+    let start = Addr::new(info.address(place.slot));
+    let object = |size, freed, origin| Object { start, size, freed, origin, history: Default::default() };
+    match state {
+        SlotState::FRESH => None,
+        live if live.is_live() => Some(object(info.size.checked_sub(live.slack()), false, live.origin())),
+        // Of a freed object only its slot is known.
+        _ => Some(object(info.size.checked_sub(class::TAIL), true, Origin::Malloc)),
+    }
+}

@@ -1,0 +1,84 @@
+//! Checking what lies still: all live slots' canaries, all freed slots' contents.
+//!
+//! Runs at exit and on request, beside threads that go on allocating. A slot that looks wrong is
+//! looked at again a few times with pauses: what another thread was in the middle of is over then.
+
+use super::cache::{first_touched, freed_object, is_untouched, overwritten};
+use super::layout::{ClassInfo, SlotState, layout};
+use super::{canary, central, class};
+use crate::addr::Addr;
+use crate::fault::{Fault, Kind};
+use crate::sys::thread;
+
+/// Looks at a suspicious slot again so many times, this many microseconds apart.
+const LOOKS: u32 = 5;
+const PAUSE_MICROS: u32 = 1000;
+
+/// Checks every slot of every class; hands what is wrong to `found` until it returns `false`.
+pub fn all(mut found: impl FnMut(Fault) -> bool) {
+    for class in 0..class::COUNT {
+        let mut go_on = true;
+        central::each_slab(class, |info, slab| {
+            let first = slab << info.slab_shift;
+            for slot in first + 1..first + info.usable_end {
+                if let Some(fault) = settled(info, slot) {
+                    go_on = found(fault);
+                    if !go_on {
+                        return false;
+                    }
+                }
+            }
+            true
+        });
+        if !go_on {
+            return;
+        }
+    }
+}
+
+/// Checks the freed slots of a slab that is in nobody's hands.
+pub fn check_freed(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
+    let first = slab << info.slab_shift;
+    for slot in first + 1..first + info.usable_end {
+        if info.load(slot) == SlotState::FREED
+            && let Some(fault) = check(info, slot)
+        {
+            return Err(fault);
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a slot, if it stays wrong.
+fn settled(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
+    let mut fault = check(info, slot)?;
+    for _ in 0..LOOKS {
+        thread::sleep_micros(PAUSE_MICROS);
+        fault = check(info, slot)?;
+    }
+    Some(fault)
+}
+
+fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
+    let state = info.load(slot);
+    let start = info.address(slot);
+    let protection = layout().protection;
+    if !protection.canary {
+        return None;
+    }
+    match state {
+        SlotState::FREED if protection.zero => {
+            let word = canary::word(layout().secret, start + info.size);
+            let pointer = Addr::new(start).as_ptr::<u8>();
+            // SAFETY: a freed slot's slab is open: its memory is mapped.
+            let touched = unsafe { !is_untouched(pointer, info.size, word) };
+            touched.then(|| {
+                // SAFETY: as above.
+                let at = unsafe { first_touched(pointer, info.size, word) };
+                Fault::new(Kind::WriteAfterFree, Addr::new(start + at), Some(freed_object(info, start)))
+            })
+        }
+        live if live.is_live() => overwritten(info, slot, live),
+        _ => None,
+    }
+}

@@ -1,0 +1,27 @@
+//! The auxiliary vector.
+
+/// Whether the kernel asks for secure execution (a setuid program, for one): then the environment
+/// is not to be trusted and no file named by it may be written.
+pub fn secure() -> bool {
+    // SAFETY: getauxval reads the process's own auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// The 16 random bytes the kernel gave the process at its start, as two numbers.
+pub fn random() -> Option<[u64; 2]> {
+    // SAFETY: as above.
+    let address = unsafe { libc::getauxval(libc::AT_RANDOM) };
+    let pointer = core::ptr::with_exposed_provenance::<[u64; 2]>(usize::try_from(address).ok()?);
+    if pointer.is_null() {
+        return None;
+    }
+    // SAFETY: AT_RANDOM, when present, is the address of 16 bytes that live as long as the process.
+    Some(unsafe { pointer.read_unaligned() })
+}
+
+/// One past the bytes of the first thread's stack: the kernel places the program's name above it.
+pub fn stack_end() -> crate::addr::Addr {
+    // SAFETY: as above.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    crate::addr::Addr::new(usize::try_from(name).unwrap_or(0))
+}

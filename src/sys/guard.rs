@@ -1,0 +1,86 @@
+//! Guard regions: pages whose access faults, inside reserved address space.
+//!
+//! Two backends behind one contract. `Madvise` puts a marker into the page table
+//! (`MADV_GUARD_INSTALL`, Linux 6.13): one mapping holds any number of guards. `Mprotect` makes
+//! `PROT_NONE` mappings: any kernel, but each island of accessible pages costs two mappings of
+//! `vm.max_map_count`.
+//!
+//! Contract of both: after [`Backend::close`] the pages hold no memory and any access faults; after
+//! [`Backend::open`] they read as zero and can be written. Each can be refused, and then nothing
+//! has changed that the caller must undo.
+
+use super::vm::{self, advise};
+use crate::addr::{PAGE_SIZE, PageCount, Span};
+use crate::options::Guards;
+use libc::c_int;
+
+/// `MADV_GUARD_INSTALL` of `linux/mman.h`.
+const MADV_GUARD_INSTALL: c_int = 102;
+/// `MADV_GUARD_REMOVE`.
+const MADV_GUARD_REMOVE: c_int = 103;
+
+/// How guard pages are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// Markers in the page table.
+    Madvise,
+    /// Inaccessible mappings.
+    Mprotect,
+}
+
+impl Backend {
+    /// The backend for `choice`: what was forced if the kernel has it, else what the kernel has.
+    pub fn choose(choice: Guards) -> Self {
+        match choice {
+            Guards::Mprotect => Self::Mprotect,
+            Guards::Auto | Guards::Madvise if works() => Self::Madvise,
+            Guards::Auto | Guards::Madvise => Self::Mprotect,
+        }
+    }
+
+    /// The name as options spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Madvise => "madvise",
+            Self::Mprotect => "mprotect",
+        }
+    }
+
+    /// Readies a range of reserved pages so that all of it is closed and parts can be opened.
+    #[must_use]
+    pub fn prepare(self, span: Span) -> bool {
+        match self {
+            Self::Mprotect => true,
+            Self::Madvise => vm::commit(span) && advise(span, MADV_GUARD_INSTALL),
+        }
+    }
+
+    /// Opens pages of a prepared range.
+    #[must_use]
+    pub fn open(self, span: Span) -> bool {
+        match self {
+            Self::Madvise => advise(span, MADV_GUARD_REMOVE),
+            Self::Mprotect => vm::commit(span),
+        }
+    }
+
+    /// Closes pages and frees their memory in one system call. In locked memory the marker is
+    /// refused (`mlockall`); the mapping is replaced there.
+    #[must_use]
+    pub fn close(self, span: Span) -> bool {
+        match self {
+            Self::Madvise => advise(span, MADV_GUARD_INSTALL) || vm::decommit(span),
+            Self::Mprotect => vm::decommit(span),
+        }
+    }
+}
+
+/// Whether the kernel takes the advice, tried on a page of its own.
+fn works() -> bool {
+    let Some(span) = vm::reserve(PAGE_SIZE, PAGE_SIZE) else {
+        return false;
+    };
+    let works = vm::commit(span) && advise(span, MADV_GUARD_INSTALL) && advise(span, MADV_GUARD_REMOVE);
+    vm::unmap(Span::new(span.start, PageCount::new(1)));
+    works
+}

@@ -1,0 +1,53 @@
+//! What the machine, the cgroup and the process limits grant.
+
+use super::file;
+
+/// The kernel's overcommit mode, 0 if it cannot be read.
+pub fn overcommit_mode() -> u64 {
+    number_in(b"/proc/sys/vm/overcommit_memory\0").unwrap_or(0)
+}
+
+/// How many mappings a process may have.
+pub fn max_map_count() -> u64 {
+    number_in(b"/proc/sys/vm/max_map_count\0").unwrap_or(65_530)
+}
+
+/// The soft limit of a resource in bytes, `None` if unlimited.
+fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live; the resource is one of libc's constants.
+    let status = unsafe { libc::getrlimit(resource, &raw mut limit) };
+    (status == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// The least of the limits that count address space or writable memory whether or not it is used:
+/// `RLIMIT_AS`, `RLIMIT_DATA`, and the commit limit in overcommit mode 2. `None` if there is none.
+pub fn address_space() -> Option<u64> {
+    let commit = (overcommit_mode() == 2).then(|| meminfo(b"CommitLimit:")).flatten();
+    [soft_limit(libc::RLIMIT_AS), soft_limit(libc::RLIMIT_DATA), commit].into_iter().flatten().min()
+}
+
+/// Memory in bytes that the machine or the cgroup grants this process.
+pub fn memory() -> Option<u64> {
+    let cgroup = number_in(b"/sys/fs/cgroup/memory.max\0");
+    [meminfo(b"MemTotal:"), cgroup].into_iter().flatten().min()
+}
+
+/// A row of /proc/meminfo in bytes.
+fn meminfo(key: &[u8]) -> Option<u64> {
+    let mut buffer = [0; 4096];
+    let text = file::read(b"/proc/meminfo\0", &mut buffer)?;
+    let row = text.split(|byte| *byte == b'\n').find_map(|row| row.strip_prefix(key))?;
+    leading_number(row)?.checked_mul(1024)
+}
+
+fn number_in(path: &[u8]) -> Option<u64> {
+    let mut buffer = [0; 64];
+    leading_number(file::read(path, &mut buffer)?)
+}
+
+fn leading_number(text: &[u8]) -> Option<u64> {
+    let digits = text.trim_ascii_start();
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+    core::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()
+}

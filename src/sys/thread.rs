@@ -1,0 +1,136 @@
+//! Threads: the thread-local slot, ids, yielding, exit hooks, fork hooks.
+//!
+//! The slot is one word of static TLS in the initial-exec model: a hidden symbol in `.tbss`, reached
+//! by its offset from the thread pointer. std's `thread_local!` would call `__tls_get_addr` from a
+//! shared object on every access, which costs about twice as much and may allocate.
+
+use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicU32, Ordering};
+use libc::{c_int, c_void};
+
+global_asm!(
+    ".pushsection .tbss.fencepost_thread_slot,\"awT\",@nobits",
+    ".hidden fencepost_thread_slot",
+    ".globl fencepost_thread_slot",
+    ".type fencepost_thread_slot,@object",
+    ".size fencepost_thread_slot,8",
+    ".p2align 3",
+    "fencepost_thread_slot:",
+    ".zero 8",
+    ".popsection",
+);
+
+/// The calling thread's word; zero in a new thread.
+#[inline(always)]
+pub fn slot() -> usize {
+    let value: usize;
+    // SAFETY: the linker resolves the symbol to this object's TLS offset, and fs points at the
+    // thread's TLS from the first instruction the dynamic loader runs on.
+    unsafe {
+        asm!(
+            "mov {value}, qword ptr [rip + fencepost_thread_slot@GOTTPOFF]",
+            "mov {value}, qword ptr fs:[{value}]",
+            value = out(reg) value,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    value
+}
+
+/// Sets the calling thread's word.
+pub fn set_slot(value: usize) {
+    // SAFETY: as in `slot`; only this thread reads or writes the word.
+    unsafe {
+        asm!(
+            "mov {offset}, qword ptr [rip + fencepost_thread_slot@GOTTPOFF]",
+            "mov qword ptr fs:[{offset}], {value}",
+            offset = out(reg) _,
+            value = in(reg) value,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// The thread pointer. In glibc it lies at the top of the stack of every thread but the first.
+pub fn pointer() -> usize {
+    let value: usize;
+    // SAFETY: the x86-64 ABI keeps the thread pointer itself in the first word of the TCB.
+    unsafe {
+        asm!("mov {value}, qword ptr fs:[0]", value = out(reg) value, options(nostack, preserves_flags, readonly));
+    }
+    value
+}
+
+/// The frame pointer register and the stack pointer, here and now.
+#[inline(always)]
+pub fn frame() -> (usize, usize) {
+    let (fp, sp): (usize, usize);
+    // SAFETY: reads two registers.
+    unsafe {
+        asm!("mov {fp}, rbp", "mov {sp}, rsp", fp = out(reg) fp, sp = out(reg) sp, options(nostack, nomem, preserves_flags));
+    }
+    (fp, sp)
+}
+
+/// The kernel's id of the calling thread.
+pub fn id() -> u32 {
+    // SAFETY: gettid takes nothing and cannot fail.
+    u32::try_from(unsafe { libc::gettid() }).unwrap_or(0)
+}
+
+/// The process id.
+pub fn pid() -> u32 {
+    // SAFETY: getpid takes nothing and cannot fail.
+    u32::try_from(unsafe { libc::getpid() }).unwrap_or(0)
+}
+
+/// Gives the processor away.
+pub fn yield_now() {
+    // SAFETY: sched_yield takes nothing.
+    unsafe { libc::sched_yield() };
+}
+
+/// Sleeps for about `micros` microseconds.
+pub fn sleep_micros(micros: u32) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: i64::from(micros.min(999_999)).saturating_mul(1000) };
+    // SAFETY: the request is a live timespec and the remainder is not wanted.
+    unsafe { libc::nanosleep(&raw const time, core::ptr::null_mut()) };
+}
+
+/// Nanoseconds of the monotonic clock.
+pub fn clock_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec)
+        .unwrap_or(0)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The key whose destructor runs at thread exit, plus one; zero before [`on_exit_init`].
+static EXIT_KEY: AtomicU32 = AtomicU32::new(0);
+
+/// Makes `hook` run at the exit of each thread that called [`arm_exit`], with what it passed.
+pub fn on_exit_init(hook: unsafe extern "C" fn(*mut c_void)) {
+    let mut key: libc::pthread_key_t = 0;
+    // SAFETY: `key` is live; the hook is a function of the right type.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(hook)) } == 0 {
+        EXIT_KEY.store(key.wrapping_add(1), Ordering::Release);
+    }
+}
+
+/// Arms the exit hook for the calling thread with `value`, which is not null. May be called again by
+/// the hook to run once more after other destructors. `false` if there is no hook to be had.
+pub fn arm_exit(value: *mut c_void) -> bool {
+    let key = EXIT_KEY.load(Ordering::Acquire);
+    // SAFETY: the key was created by `on_exit_init`.
+    key != 0 && unsafe { libc::pthread_setspecific(key.wrapping_sub(1), value) } == 0
+}
+
+/// Makes the three hooks run around every `fork`.
+pub fn on_fork(prepare: unsafe extern "C" fn(), parent: unsafe extern "C" fn(), child: unsafe extern "C" fn()) -> bool {
+    // SAFETY: the hooks are functions of the right type that live as long as the program.
+    let status: c_int = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+    status == 0
+}

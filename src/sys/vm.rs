@@ -1,0 +1,146 @@
+//! Address space: reserve, commit, populate, move, release.
+
+use super::errno;
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
+use libc::{c_int, c_void};
+
+const MADV_POPULATE_WRITE: c_int = 23;
+
+fn map(at: Addr, bytes: usize, protection: c_int, flags: c_int) -> Option<Addr> {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: without MAP_FIXED the kernel chooses free address space; with it the callers below pass
+    // spans of reservations that are theirs.
+    let start = unsafe { libc::mmap(at.as_ptr::<c_void>(), bytes, protection, flags, -1, 0) };
+    (start != libc::MAP_FAILED).then(|| Addr::new(start.expose_provenance()))
+}
+
+/// Reserves inaccessible address space that costs no memory, aligned to `align` bytes, a power of
+/// two of a page or more.
+pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
+    let padded = bytes.checked_add(align)?;
+    let start = map(Addr::NULL, padded, libc::PROT_NONE, 0)?;
+    let aligned = Addr::new(round_up(start.get(), align)?);
+    let before = aligned.offset_from(start)?;
+    unmap(Span::new(start, PageCount::holding(before)));
+    let span = Span::new(aligned, PageCount::holding(bytes));
+    let after = start.plus(padded).offset_from(span.end())?;
+    unmap(Span::new(span.end(), PageCount::holding(after)));
+    Some(span)
+}
+
+/// Maps zeroed memory for the allocator's own tables: readable, writable, no huge pages. It takes
+/// memory page by page as it is touched.
+pub fn tables(bytes: usize) -> Option<Addr> {
+    let span = Span::new(map(Addr::NULL, bytes, libc::PROT_READ | libc::PROT_WRITE, 0)?, PageCount::holding(bytes));
+    no_huge_pages(span);
+    Some(span.start)
+}
+
+/// Gives address space back.
+pub fn unmap(span: Span) {
+    if span.pages.get() != 0 {
+        // SAFETY: callers pass spans of their own reservations that nothing refers to any more.
+        unsafe { libc::munmap(span.start.as_ptr(), span.bytes()) };
+    }
+}
+
+/// Makes reserved pages readable and writable; `false` if the kernel refuses for want of memory,
+/// mappings or permission.
+#[must_use]
+pub fn commit(span: Span) -> bool {
+    protect(span, libc::PROT_READ | libc::PROT_WRITE)
+}
+
+/// Makes pages read-only for good.
+pub fn seal(span: Span) -> bool {
+    protect(span, libc::PROT_READ)
+}
+
+fn protect(span: Span, protection: c_int) -> bool {
+    // SAFETY: callers pass spans of their own reservations; no Rust object lives in pages whose
+    // access is being taken away.
+    unsafe { libc::mprotect(span.start.as_ptr(), span.bytes(), protection) == 0 }
+}
+
+/// Replaces pages by inaccessible ones without memory or page tables; `false` if the kernel refuses.
+#[must_use]
+pub fn decommit(span: Span) -> bool {
+    map(span.start, span.bytes(), libc::PROT_NONE, libc::MAP_FIXED).is_some()
+}
+
+/// Frees the memory of pages and keeps them accessible; they read as zero.
+pub fn release(span: Span) -> bool {
+    advise(span, libc::MADV_DONTNEED)
+}
+
+/// Takes memory for pages at once instead of at the first touch of each. A hint: what fails here is
+/// done by the page fault.
+pub fn populate(span: Span) {
+    advise(span, MADV_POPULATE_WRITE);
+}
+
+/// Keeps huge pages out of a range.
+pub fn no_huge_pages(span: Span) {
+    advise(span, libc::MADV_NOHUGEPAGE);
+}
+
+/// Makes a range read as zero in a forked child; `false` on kernels without the advice.
+pub fn wipe_on_fork(span: Span) -> bool {
+    advise(span, libc::MADV_WIPEONFORK)
+}
+
+/// Takes a range out of locked memory.
+pub fn unlock(span: Span) {
+    // SAFETY: unlocking changes no contents.
+    unsafe { libc::munlock(span.start.as_ptr::<c_void>(), span.bytes()) };
+}
+
+/// Locks the process's memory as `mlockall` does, but each page when it is first touched: all at once
+/// would fill the allocator's sparse tables.
+pub fn lock_all_on_fault(flags: c_int) -> c_int {
+    // SAFETY: locking changes no contents.
+    let status = unsafe { libc::syscall(libc::SYS_mlockall, flags | libc::MCL_ONFAULT) };
+    if status == 0 { 0 } else { -1 }
+}
+
+/// `madvise`, repeated while it is interrupted.
+pub(super) fn advise(span: Span, advice: c_int) -> bool {
+    loop {
+        // SAFETY: callers pass spans of their own reservations, and the advices used never take
+        // memory away that a live Rust object occupies.
+        let status = unsafe { libc::madvise(span.start.as_ptr(), span.bytes(), advice) };
+        if status == 0 {
+            return true;
+        }
+        if !matches!(errno::get(), libc::EINTR | libc::EAGAIN) {
+            return false;
+        }
+    }
+}
+
+/// Moves the memory of `from` to `to`, a reserved span of the same length, without copying. The old
+/// pages stay mapped and read as zero. `false`, and nothing happened, if the kernel cannot.
+#[must_use]
+pub fn relocate(from: Span, to: Addr) -> bool {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    // SAFETY: both spans lie in the caller's reservations, and the caller owns the object in `from`.
+    let moved = unsafe {
+        libc::mremap(from.start.as_ptr(), from.bytes(), from.bytes(), flags, to.as_ptr::<c_void>())
+    };
+    moved != libc::MAP_FAILED
+}
+
+/// Whether the page size of the kernel is the one the crate was built for.
+pub fn page_size_matches() -> bool {
+    // SAFETY: getauxval reads the process's own auxiliary vector.
+    usize::try_from(unsafe { libc::getauxval(libc::AT_PAGESZ) }) == Ok(PAGE_SIZE)
+}
+
+/// Copies bytes at `address` into `buffer` without ever faulting; how many were readable.
+pub fn peek(address: Addr, buffer: &mut [u8]) -> usize {
+    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: buffer.len() };
+    let remote = libc::iovec { iov_base: address.as_ptr::<c_void>(), iov_len: buffer.len() };
+    // SAFETY: the kernel writes into `buffer` only and reports unreadable source pages as an error.
+    let count = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(count).unwrap_or(0)
+}

@@ -1,0 +1,11 @@
+/* Bug: reads the byte behind an object of argv[1] bytes. */
+#include "program.h"
+
+int main(int argc, char **argv) {
+    (void)argc;
+    size_t size = number(argv, 1);
+    char *p = object(size);
+    (void)read_byte(p + size);
+    release(p);
+    return 0;
+}

@@ -1,0 +1,10 @@
+/* Bug: writes the byte argv[2] bytes before an object of argv[1] bytes, then frees the object. */
+#include "program.h"
+
+int main(int argc, char **argv) {
+    (void)argc;
+    char *p = object(number(argv, 1));
+    write_byte(p - number(argv, 2));
+    release(p);
+    return 0;
+}

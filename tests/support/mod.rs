@@ -1,0 +1,16 @@
+//! What test suites share that run whole processes under the library.
+//!
+//! - [`report`]: fencepost's report, from text to fields.
+//! - [`process`]: runs a process with a time limit and without a core dump.
+//! - [`expectation`]: what a run must look like, and the verdict on one.
+//! - [`library`]: builds `libfencepost.so` and says where it is.
+//! - [`skip`]: names what could not be tested; in CI that is a failure.
+
+// Each suite is a crate of its own and uses its part.
+#![allow(dead_code)]
+
+pub mod expectation;
+pub mod library;
+pub mod process;
+pub mod report;
+pub mod skip;

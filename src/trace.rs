@@ -186,7 +186,10 @@ impl Depot {
     fn holds(&self, at: u32, pcs: &[usize]) -> bool {
         let at = at as usize;
         self.word(at).load(Ordering::Relaxed) == pcs.len() as u64
-            && pcs.iter().enumerate().all(|(i, pc)| self.word(at + 1 + i).load(Ordering::Relaxed) == *pc as u64)
+            && pcs
+                .iter()
+                .enumerate()
+                .all(|(i, pc)| self.word(at + 1 + i).load(Ordering::Relaxed) == *pc as u64)
     }
 
     /// The stack called `number`; empty if there is none. Any number may be asked for.

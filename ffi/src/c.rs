@@ -93,7 +93,12 @@ pub unsafe extern "C" fn free_aligned_sized(
     unsafe { free_sized(pointer, size, at, fp) };
 }
 
-pub unsafe extern "C" fn realloc(pointer: *mut c_void, size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+pub unsafe extern "C" fn realloc(
+    pointer: *mut c_void,
+    size: usize,
+    at: ReturnSlot,
+    fp: usize,
+) -> *mut c_void {
     if pointer.is_null() {
         // SAFETY: the caller vouches for the same.
         return unsafe { malloc(size, at, fp) };

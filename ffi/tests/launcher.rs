@@ -33,12 +33,8 @@ fn with_stub(subcommand: &str) -> Command {
 /// The C library of this process.
 fn stub() -> PathBuf {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let path = maps
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(5));
-    path.map(PathBuf::from)
-        .find(|path| path.ends_with("libc.so.6"))
-        .expect("a glibc process")
+    let path = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    path.map(PathBuf::from).find(|path| path.ends_with("libc.so.6")).expect("a glibc process")
 }
 
 fn run(command: &mut Command) -> Output {
@@ -54,9 +50,7 @@ fn seen(command: &mut Command, flags: &[&str], name: &str) -> Option<String> {
     let output = run(command.args(flags).args(["--", "env"]));
     assert!(output.status.success(), "{}", text(&output.stderr));
     let start = format!("{name}=");
-    text(&output.stdout)
-        .lines()
-        .find_map(|line| line.strip_prefix(&start).map(str::to_owned))
+    text(&output.stdout).lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned))
 }
 
 fn options(command: &mut Command, flags: &[&str]) -> Option<String> {
@@ -78,10 +72,7 @@ impl Scratch {
     fn program(&self, name: &str, contents: &[u8]) -> PathBuf {
         let (data, program) = (self.0.join("data"), self.0.join(name));
         fs::write(&data, contents).unwrap();
-        let status = Command::new("install")
-            .args(["-m", "755"])
-            .args([&data, &program])
-            .status();
+        let status = Command::new("install").args(["-m", "755"]).args([&data, &program]).status();
         assert!(status.unwrap().success());
         program
     }
@@ -95,24 +86,14 @@ impl Drop for Scratch {
 
 #[test]
 fn flags_stand_after_the_environment_in_the_order_given() {
-    let flags = [
-        "--align",
-        "exact",
-        "-o",
-        "seed=4",
-        "--align=abi",
-        "--guard-side",
-        "left",
-    ];
+    let flags = ["--align", "exact", "-o", "seed=4", "--align=abi", "--guard-side", "left"];
     let expected = "seed=1:align=exact:seed=4:align=abi:guard_side=left";
     assert_eq!(
         options(with_stub("run").env("FENCEPOST_OPTIONS", "seed=1"), &flags).as_deref(),
         Some(expected)
     );
     let mut result = Options::DEFAULT;
-    apply(&mut result, expected.as_bytes(), |warning| {
-        panic!("{warning:?}")
-    });
+    apply(&mut result, expected.as_bytes(), |warning| panic!("{warning:?}"));
     assert_eq!(result.seed, 4);
 }
 
@@ -121,20 +102,14 @@ fn without_flags_the_environment_stays_as_it_is() {
     assert_eq!(options(&mut with_stub("run"), &[]), None);
     let mut command = with_stub("run");
     command.env("FENCEPOST_OPTIONS", "mode=patrol, seed=3");
-    assert_eq!(
-        options(&mut command, &[]).as_deref(),
-        Some("mode=patrol, seed=3")
-    );
+    assert_eq!(options(&mut command, &[]).as_deref(), Some("mode=patrol, seed=3"));
 }
 
 #[test]
 fn hunt_means_mode_hunt_unless_a_flag_says_otherwise() {
     let mut command = with_stub("hunt");
     command.env("FENCEPOST_OPTIONS", "mode=harden");
-    assert_eq!(
-        options(&mut command, &[]).as_deref(),
-        Some("mode=harden:mode=hunt")
-    );
+    assert_eq!(options(&mut command, &[]).as_deref(), Some("mode=harden:mode=hunt"));
     let patrol = options(&mut with_stub("hunt"), &["--mode", "patrol"]);
     assert_eq!(patrol.as_deref(), Some("mode=hunt:mode=patrol"));
 }
@@ -145,9 +120,7 @@ fn values_with_separators_survive() {
     let given = options(&mut with_stub("run"), &["--log-path", path, "--stats"]).unwrap();
     assert_eq!(given, format!("log_path=\"{path}\":stats=1"));
     let mut result = Options::DEFAULT;
-    apply(&mut result, given.as_bytes(), |warning| {
-        panic!("{warning:?}")
-    });
+    apply(&mut result, given.as_bytes(), |warning| panic!("{warning:?}"));
     assert_eq!(result.log_path.as_bytes(), path.as_bytes());
     assert!(result.stats);
 }
@@ -158,9 +131,7 @@ fn an_open_quote_in_the_environment_does_not_swallow_flags() {
     command.env("FENCEPOST_OPTIONS", "log_path=\"x");
     let given = options(&mut command, &["--seed", "2"]).unwrap();
     let mut result = Options::DEFAULT;
-    apply(&mut result, given.as_bytes(), |warning| {
-        panic!("{warning:?}")
-    });
+    apply(&mut result, given.as_bytes(), |warning| panic!("{warning:?}"));
     assert_eq!(result.seed, 2);
 }
 
@@ -177,10 +148,7 @@ fn every_option_is_a_flag() {
 
 #[test]
 fn a_switch_needs_no_value_and_takes_one() {
-    let given = options(
-        &mut with_stub("run"),
-        &["--stats", "--canary", "0", "--zero=off"],
-    );
+    let given = options(&mut with_stub("run"), &["--stats", "--canary", "0", "--zero=off"]);
     assert_eq!(given.as_deref(), Some("stats=1:canary=0:zero=off"));
 }
 
@@ -188,10 +156,7 @@ fn a_switch_needs_no_value_and_takes_one() {
 fn the_library_is_preloaded_before_others() {
     let stub = stub();
     let stub = stub.to_str().unwrap();
-    assert_eq!(
-        seen(&mut with_stub("run"), &[], "LD_PRELOAD").as_deref(),
-        Some(stub)
-    );
+    assert_eq!(seen(&mut with_stub("run"), &[], "LD_PRELOAD").as_deref(), Some(stub));
     let mut command = with_stub("run");
     let listed = seen(command.env("LD_PRELOAD", "libm.so.6"), &[], "LD_PRELOAD");
     assert_eq!(listed, Some(format!("{stub}:libm.so.6")));
@@ -213,16 +178,9 @@ fn what_is_wrong_is_said_and_nothing_is_run() {
         (&["--colour", "red"], "--colour"),
     ];
     for (flags, complaint) in cases {
-        let output = run(launcher()
-            .arg("run")
-            .args(*flags)
-            .args(["--", "echo", "it ran"]));
+        let output = run(launcher().arg("run").args(*flags).args(["--", "echo", "it ran"]));
         assert_eq!(output.status.code(), Some(125), "{flags:?}");
-        assert!(
-            text(&output.stderr).contains(complaint),
-            "{flags:?}: {}",
-            text(&output.stderr)
-        );
+        assert!(text(&output.stderr).contains(complaint), "{flags:?}: {}", text(&output.stderr));
         assert!(output.stdout.is_empty(), "{flags:?}");
     }
 }
@@ -259,24 +217,13 @@ fn what_cannot_be_executed_ends_as_in_a_shell() {
     let orphan = scratch.program("orphan", b"#!/nonexistent/shell\n");
     let (code, complaint) = status_and_complaint(&orphan);
     assert_eq!(code, Some(126));
-    assert!(
-        complaint.contains("/nonexistent/shell is missing"),
-        "{complaint}"
-    );
+    assert!(complaint.contains("/nonexistent/shell is missing"), "{complaint}");
 }
 
 #[test]
 fn the_launcher_becomes_the_program() {
     let child = with_stub("run")
-        .args([
-            "--",
-            "sh",
-            "-c",
-            "echo $$ \"$@\"; exit 42",
-            "sh",
-            "--mode",
-            "x y",
-        ])
+        .args(["--", "sh", "-c", "echo $$ \"$@\"; exit 42", "sh", "--mode", "x y"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -294,9 +241,7 @@ fn the_launcher_becomes_the_program() {
 #[test]
 fn an_ignored_sigpipe_stays_ignored() {
     let script = "trap '' PIPE; exec \"$0\" run --lib \"$1\" -- sh -c 'kill -PIPE $$; echo alive'";
-    let output = run(Command::new("sh")
-        .args(["-c", script, LAUNCHER])
-        .arg(stub()));
+    let output = run(Command::new("sh").args(["-c", script, LAUNCHER]).arg(stub()));
     assert_eq!(text(&output.stdout), "alive\n");
 }
 
@@ -333,11 +278,7 @@ fn a_static_program_gets_a_warning_and_runs() {
     assert!(complaint.contains("statically linked"), "{complaint}");
     assert_eq!(complaint.lines().count(), 1, "{complaint}");
     let script = scratch.program("script", format!("#!{}\n", program.display()).as_bytes());
-    assert!(
-        status_and_complaint(&script)
-            .1
-            .contains("statically linked")
-    );
+    assert!(status_and_complaint(&script).1.contains("statically linked"));
 }
 
 #[test]
@@ -345,11 +286,7 @@ fn a_setuid_program_gets_a_warning() {
     let scratch = Scratch::new("setuid");
     let program = scratch.program("setuid", &fs::read("/bin/true").unwrap());
     let (code, complaint) = status_and_complaint(&program);
-    assert_eq!(
-        (code, complaint.as_str()),
-        (Some(0), ""),
-        "an ordinary program gets none"
-    );
+    assert_eq!((code, complaint.as_str()), (Some(0), ""), "an ordinary program gets none");
     if chown(&program, Some(65_534), None).is_err() {
         return; // Only root can give a file away.
     }
@@ -366,26 +303,16 @@ fn options_lists_every_row() {
         let listed = text(&output.stdout);
         for row in ROWS {
             assert!(listed.contains(row.help), "{}", row.name);
-            let line = listed.lines().find(|line| {
-                line.trim_start_matches(['|', ' ', '`'])
-                    .starts_with(row.name)
-            });
-            assert!(
-                line.is_some_and(|line| line.contains(row.range)),
-                "{}",
-                row.name
-            );
+            let line =
+                listed.lines().find(|line| line.trim_start_matches(['|', ' ', '`']).starts_with(row.name));
+            assert!(line.is_some_and(|line| line.contains(row.range)), "{}", row.name);
         }
     }
 }
 
 #[test]
 fn nobody_reading_is_no_error() {
-    let mut child = launcher()
-        .arg("options")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = launcher().arg("options").stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
 }
@@ -395,85 +322,47 @@ fn doctor_fails_for_a_library_that_is_not_fencepost() {
     let output = run(&mut with_stub("doctor"));
     assert_eq!(output.status.code(), Some(1));
     let findings = text(&output.stdout);
-    let failed: Vec<_> = findings
-        .lines()
-        .filter(|line| line.starts_with("FAIL"))
-        .collect();
-    assert!(
-        matches!(failed[..], [line] if line.contains("libc.so.6")),
-        "{findings}"
-    );
+    let failed: Vec<_> = findings.lines().filter(|line| line.starts_with("FAIL")).collect();
+    assert!(matches!(failed[..], [line] if line.contains("libc.so.6")), "{findings}");
 }
 
 #[test]
 fn doctor_names_what_the_environment_gets_wrong() {
     let mut command = with_stub("doctor");
     let findings = text(&run(command.env("FENCEPOST_OPTIONS", "colour=red:align=x")).stdout);
-    let notes: Vec<_> = findings
-        .lines()
-        .filter(|line| line.contains("environment"))
-        .collect();
+    let notes: Vec<_> = findings.lines().filter(|line| line.contains("environment")).collect();
     assert_eq!(notes.len(), 2, "{findings}");
-    assert!(
-        notes[0].starts_with("note") && notes[0].contains("'colour'"),
-        "{findings}"
-    );
-    assert!(
-        notes[1].starts_with("note") && notes[1].contains("abi, exact"),
-        "{findings}"
-    );
+    assert!(notes[0].starts_with("note") && notes[0].contains("'colour'"), "{findings}");
+    assert!(notes[1].starts_with("note") && notes[1].contains("abi, exact"), "{findings}");
 }
 
 #[test]
 fn doctor_finds_this_machine_fit() {
     let output = run(launcher().arg("doctor"));
     let findings = text(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{findings}{}",
-        text(&output.stderr)
-    );
+    assert!(output.status.success(), "{findings}{}", text(&output.stderr));
     for mode in ["harden", "patrol", "hunt"] {
         let works = |line: &&str| line.split_whitespace().take(3).eq(["ok", mode, "works:"]);
-        assert!(
-            findings.lines().any(|line| works(&line)),
-            "{mode}: {findings}"
-        );
+        assert!(findings.lines().any(|line| works(&line)), "{mode}: {findings}");
     }
 }
 
 #[test]
 fn demo_shows_three_kinds() {
-    let output = run(launcher()
-        .arg("demo")
-        .env("FENCEPOST_OPTIONS", "on_error=continue"));
+    let output = run(launcher().arg("demo").env("FENCEPOST_OPTIONS", "on_error=continue"));
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}{}", text(&output.stderr));
     for (kind, signal, place) in [
-        (
-            "heap-buffer-overflow",
-            "SIGSEGV",
-            "0 bytes after 13-byte region",
-        ),
+        ("heap-buffer-overflow", "SIGSEGV", "0 bytes after 13-byte region"),
         ("heap-use-after-free", "SIGSEGV", "64-byte region"),
         ("double-free", "SIGABRT", "64-byte region"),
     ] {
-        let report = shown
-            .split("==ERROR: fencepost: ")
-            .find(|part| part.starts_with(kind));
+        let report = shown.split("==ERROR: fencepost: ").find(|part| part.starts_with(kind));
         let report = report.unwrap_or_else(|| panic!("no {kind} in: {shown}"));
         assert!(report.contains(place), "{kind}: {report}");
-        assert!(
-            report.contains(&format!("SUMMARY: fencepost: {kind}")),
-            "{kind}: {report}"
-        );
+        assert!(report.contains(&format!("SUMMARY: fencepost: {kind}")), "{kind}: {report}");
         let verdict = shown.lines().filter(|line| line.starts_with("  ok "));
-        assert_eq!(
-            verdict
-                .filter(|line| line.contains(kind) && line.ends_with(signal))
-                .count(),
-            1
-        );
+        assert_eq!(verdict.filter(|line| line.contains(kind) && line.ends_with(signal)).count(), 1);
     }
 }
 
@@ -481,10 +370,7 @@ fn demo_shows_three_kinds() {
 fn demo_says_what_was_missed() {
     let output = run(&mut with_stub("demo"));
     assert_eq!(output.status.code(), Some(1));
-    let missed = text(&output.stdout)
-        .lines()
-        .filter(|line| line.starts_with("  MISSED"))
-        .count();
+    let missed = text(&output.stdout).lines().filter(|line| line.starts_with("  MISSED")).count();
     assert_eq!(missed, 3);
 }
 

@@ -15,7 +15,8 @@ pub mod start;
 mod thread;
 
 pub use ops::{
-    Denied, allocate, check, free, lock_memory, on_exit, resize, set_origin, size_of, try_allocate_fast, try_allocate_zeroed_fast, try_free_fast,
+    Denied, allocate, check, free, lock_memory, on_exit, resize, set_origin, size_of, try_allocate_fast,
+    try_allocate_zeroed_fast, try_free_fast,
 };
 pub use start::{Overrides, ensure_started, options};
 

@@ -309,7 +309,8 @@ impl Heap {
         }
         match thread.until_sample {
             0 => {
-                thread.until_sample = u32::try_from(thread.rng().below(rate.saturating_mul(2))).unwrap_or(u32::MAX);
+                thread.until_sample =
+                    u32::try_from(thread.rng().below(rate.saturating_mul(2))).unwrap_or(u32::MAX);
                 true
             }
             _ => {

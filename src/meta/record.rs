@@ -54,7 +54,7 @@ pub struct Record {
     pub lane: AtomicU32,
     state: AtomicU8,
     origin: AtomicU8,
-    /// Whether the pages were opened: an object of zero bytes has none.
+    /// Whether the object has pages that it may use: not if it has zero bytes or was moved away.
     opened: AtomicU8,
 }
 
@@ -128,6 +128,11 @@ impl Record {
     /// Who allocated it.
     pub fn origin(&self) -> Origin {
         Origin::from_tag(self.origin.load(Ordering::Relaxed))
+    }
+
+    /// Says that the object's pages were moved away: there is no slack to be checked.
+    pub fn empty(&self) {
+        self.opened.store(0, Ordering::Relaxed);
     }
 
     /// Names another family as its allocator.

@@ -271,7 +271,8 @@ impl Arena {
             return false;
         }
         let change = self.gap_change(number);
-        let buried = (change <= 0 || *holes + change <= MAX_HOLES) && vm::decommit(self.chunk_span(number, 1));
+        let buried =
+            (change <= 0 || *holes + change <= MAX_HOLES) && vm::decommit(self.chunk_span(number, 1));
         chunk.state.store(if buried { EMPTY } else { DEAD }, Ordering::Relaxed);
         if buried {
             if self.backend == Backend::Madvise {

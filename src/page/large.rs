@@ -37,7 +37,8 @@ impl Large {
         let aligned = align.max(PAGE_SIZE);
         let gap = PageCount::new(1 + rng.below(MAX_GAP) as usize).bytes();
         // Gap before, the object wherever alignment puts it, and a guard page behind.
-        let bytes = gap.checked_add(aligned)?.checked_add(room.get().max(pages.get()).checked_mul(PAGE_SIZE)?)?;
+        let bytes =
+            gap.checked_add(aligned)?.checked_add(room.get().max(pages.get()).checked_mul(PAGE_SIZE)?)?;
         let count = bytes.div_ceil(CHUNK_BYTES);
         if count > area.len() {
             return None;

@@ -13,8 +13,8 @@
 //!    open a chunk (one in some two hundred objects) and bury one are made inside.
 
 pub mod arena;
-mod large;
 mod lane;
+mod large;
 pub mod placement;
 mod slack;
 
@@ -84,6 +84,8 @@ pub struct PageArm {
 
 /// Optional objects are refused so many times before the budget is looked at again.
 const REFUSALS: u32 = 256;
+/// From so many pages on an object gets a mapping even when those for smaller ones have run out.
+const ALONE_PAGES: usize = 16;
 /// Mappings left to the program and the loader under the `mprotect` backend.
 const SPARE_MAPPINGS: u64 = 8192;
 /// Pages on either side of an address in which reports look for objects.
@@ -131,7 +133,8 @@ impl PageArm {
             return false;
         };
         // A tenth of a limit at most for records.
-        let affordable = config.limit.map_or(u64::MAX, |limit| limit / 10 / core::mem::size_of::<Record>() as u64);
+        let affordable =
+            config.limit.map_or(u64::MAX, |limit| limit / 10 / core::mem::size_of::<Record>() as u64);
         let mut count = MAX_RECORDS.min(u32::try_from(affordable).unwrap_or(u32::MAX)).max(1024);
         let records = loop {
             match Records::map(count) {
@@ -173,8 +176,14 @@ impl PageArm {
             return self.allocate_large(request, side, pages, pages, lane, event, rng);
         }
         let slot = self.lanes.get(lane)?;
-        if optional && !self.within_budget(slot) || !self.take_island() {
+        if optional && !self.within_budget(slot) {
             return None;
+        }
+        if !self.take_island() {
+            // Beyond what slabs hold, an object needs a mapping of its own in any case.
+            let alone = !optional && pages.get() >= ALONE_PAGES;
+            let large = || self.allocate_large(request, side, pages, pages, lane, event, rng);
+            return if alone { large() } else { None };
         }
         let placed = {
             let mut state = slot.lane.lock();
@@ -483,25 +492,34 @@ impl PageArm {
         let offset = start.offset_from(old.start)?;
         let new_pages = PageCount::holding(offset.checked_add(request.size)?);
         let room = PageCount::new(new_pages.get().checked_mul(2)?);
-        // Not more than two objects' worth of mappings is spent on any: small ones are copied.
+        // Its free is to find what is wrong with it.
+        if self.wrong_slack(found.record).is_some() {
+            return None;
+        }
         let old_size = found.record.size();
         let moved = self.allocate_large(request, Side::Left, new_pages, room, lane, event, rng)?;
         let new = self.find_live(moved)?;
         let span = new.record.span();
-        let from_large = self.arena.chunk_of(old.start).is_some_and(|chunk| self.arena.large_chunks().contains(&chunk));
+        let from_large =
+            self.arena.chunk_of(old.start).is_some_and(|chunk| self.arena.large_chunks().contains(&chunk));
         if from_large && old.pages <= span.pages && vm::relocate(old, span.start) {
             let address = span.start.plus(offset);
-            // The moved pages are a mapping of their own; the pages behind them were opened before.
+            found.record.empty();
             self.finish(new.record, new.id, address, request, span, event, lane);
             let old_end = address.plus(old_size);
-            let stale = old.bytes().saturating_sub(offset + old_size).min(request.size.saturating_sub(old_size));
+            let stale =
+                old.bytes().saturating_sub(offset + old_size).min(request.size.saturating_sub(old_size));
             // SAFETY: the object's own pages: what was the old object's canary becomes its bytes.
             unsafe { old_end.as_ptr::<u8>().write_bytes(0, stale) };
             return Some(address);
         }
         // SAFETY: the old object is live and the caller's, the new one fresh and at least as long.
         unsafe {
-            core::ptr::copy_nonoverlapping(start.as_ptr::<u8>(), moved.as_ptr::<u8>(), old_size.min(request.size));
+            core::ptr::copy_nonoverlapping(
+                start.as_ptr::<u8>(),
+                moved.as_ptr::<u8>(),
+                old_size.min(request.size),
+            );
         }
         Some(moved)
     }

@@ -78,7 +78,8 @@ impl Slack {
     unsafe fn intact(&self, range: Range<usize>) -> bool {
         let (edge_end, words_end) = edges(&range);
         // SAFETY: within the range.
-        let edges = (range.start..edge_end).chain(words_end..range.end).all(|at| unsafe { self.is_right(at) });
+        let edges =
+            (range.start..edge_end).chain(words_end..range.end).all(|at| unsafe { self.is_right(at) });
         let mut wrong = 0;
         let mut at = edge_end;
         while at < words_end {

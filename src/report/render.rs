@@ -185,4 +185,3 @@ fn rerun(out: &mut dyn Write, sources: &Sources<'_>) -> fmt::Result {
     }
     write!(out, "{}seed={}", if first { "" } else { ":" }, sources.seed)
 }
-

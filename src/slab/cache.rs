@@ -166,7 +166,13 @@ impl Cache {
     /// # Safety
     /// The slot is this thread's, and its class holds `size` bytes and the tail.
     #[inline(never)]
-    unsafe fn hand_out_slow(&mut self, info: &'static ClassInfo, slot: u32, size: usize, origin: Origin) -> *mut u8 {
+    unsafe fn hand_out_slow(
+        &mut self,
+        info: &'static ClassInfo,
+        slot: u32,
+        size: usize,
+        origin: Origin,
+    ) -> *mut u8 {
         let start = info.address(slot);
         let pointer = Addr::new(start).as_ptr::<u8>();
         let secret = layout().secret;
@@ -180,7 +186,10 @@ impl Cache {
         unsafe {
             match state {
                 SlotState::FREED => {
-                    if layout().protection.zero && layout().protection.canary && !is_untouched(pointer, info.size, word) {
+                    if layout().protection.zero
+                        && layout().protection.canary
+                        && !is_untouched(pointer, info.size, word)
+                    {
                         return self.report_slow(Kind::WriteAfterFree, info, slot);
                     }
                     self.fresh = !layout().protection.zero;
@@ -188,7 +197,8 @@ impl Cache {
                 _ => {
                     self.fresh = true;
                     let before = info.load(slot.wrapping_sub(1));
-                    if layout().protection.canary && matches!(before, SlotState::FRESH | SlotState::RELEASED) {
+                    if layout().protection.canary && matches!(before, SlotState::FRESH | SlotState::RELEASED)
+                    {
                         pointer.sub(8).cast::<u64>().write(canary::word(secret, start));
                     }
                 }

@@ -129,7 +129,11 @@ pub fn arm_exit(value: *mut c_void) -> bool {
 }
 
 /// Makes the three hooks run around every `fork`.
-pub fn on_fork(prepare: unsafe extern "C" fn(), parent: unsafe extern "C" fn(), child: unsafe extern "C" fn()) -> bool {
+pub fn on_fork(
+    prepare: unsafe extern "C" fn(),
+    parent: unsafe extern "C" fn(),
+    child: unsafe extern "C" fn(),
+) -> bool {
     // SAFETY: the hooks are functions of the right type that live as long as the program.
     let status: c_int = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
     status == 0

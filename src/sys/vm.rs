@@ -31,7 +31,8 @@ pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
 /// Maps zeroed memory for the allocator's own tables: readable, writable, no huge pages. It takes
 /// memory page by page as it is touched.
 pub fn tables(bytes: usize) -> Option<Addr> {
-    let span = Span::new(map(Addr::NULL, bytes, libc::PROT_READ | libc::PROT_WRITE, 0)?, PageCount::holding(bytes));
+    let span =
+        Span::new(map(Addr::NULL, bytes, libc::PROT_READ | libc::PROT_WRITE, 0)?, PageCount::holding(bytes));
     no_huge_pages(span);
     Some(span.start)
 }
@@ -141,6 +142,7 @@ pub fn peek(address: Addr, buffer: &mut [u8]) -> usize {
     let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: buffer.len() };
     let remote = libc::iovec { iov_base: address.as_ptr::<c_void>(), iov_len: buffer.len() };
     // SAFETY: the kernel writes into `buffer` only and reports unreadable source pages as an error.
-    let count = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+    let count =
+        unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
     usize::try_from(count).unwrap_or(0)
 }

@@ -65,44 +65,28 @@ impl Expectation {
             }
         };
         compare("kind", report.kind.clone(), self.kind.to_owned());
-        compare(
-            "end",
-            run.end.to_string(),
-            End::Signal(self.found.signal()).to_string(),
-        );
+        compare("end", run.end.to_string(), End::Signal(self.found.signal()).to_string());
         compare("relation", say(&report.relation), say(&self.relation));
         let access = report.access.map(|(access, _)| access);
         compare("access", say(&access), say(&self.access));
         if self.alloc_stack {
-            compare(
-                "allocation stack",
-                say(&report.has_alloc_stack),
-                say(&true),
-            );
+            compare("allocation stack", say(&report.has_alloc_stack), say(&true));
         }
         if self.free_stack {
             compare("free stack", say(&report.has_free_stack), say(&true));
         }
-        let pid = if self.in_child {
-            run.stdout.trim().to_owned()
-        } else {
-            run.pid.to_string()
-        };
+        let pid = if self.in_child { run.stdout.trim().to_owned() } else { run.pid.to_string() };
         compare("process", report.pid.to_string(), pid);
         let summary = report.summary.as_deref().unwrap_or("missing");
         let summary_kind = summary.split(' ').next().unwrap_or_default();
         compare("summary", summary_kind.to_owned(), self.kind.to_owned());
-        if wrong.is_empty() {
-            Verdict::Match
-        } else {
-            Verdict::Mismatch(wrong.join("; "))
-        }
+        if wrong.is_empty() { Verdict::Match } else { Verdict::Mismatch(wrong.join("; ")) }
     }
 }
 
 /// A correct program: it ends with `end`, and the library says nothing.
 pub fn judge_silent(run: &Run, end: End) -> Verdict {
-    if let Some(line) = run.stderr.lines().find(|line| line.contains("fencepost")) {
+    if let Some(line) = run.stderr.lines().find(|line| line.contains("fencepost:")) {
         return Verdict::Mismatch(format!("{line:?}, {}", run.end));
     }
     if run.end != end {
@@ -136,11 +120,7 @@ SUMMARY: fencepost: double-free (a+0x20)
     const EXPECTED: Expectation = Expectation {
         kind: "double-free",
         found: Found::ByCheck,
-        relation: Some(Relation {
-            distance: 0,
-            side: Side::Inside,
-            object_size: 64,
-        }),
+        relation: Some(Relation { distance: 0, side: Side::Inside, object_size: 64 }),
         access: None,
         alloc_stack: true,
         free_stack: true,
@@ -148,13 +128,7 @@ SUMMARY: fencepost: double-free (a+0x20)
     };
 
     fn run(end: End, stderr: &str) -> Run {
-        Run {
-            pid: 7,
-            end,
-            stdout: String::new(),
-            stderr: stderr.to_owned(),
-            time: Duration::ZERO,
-        }
+        Run { pid: 7, end, stdout: String::new(), stderr: stderr.to_owned(), time: Duration::ZERO }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What test suites share that run whole processes under the library.
 //!
+//! - [`compiler`]: compiles the C and C++ programs.
 //! - [`report`]: fencepost's report, from text to fields.
 //! - [`process`]: runs a process with a time limit and without a core dump.
 //! - [`expectation`]: what a run must look like, and the verdict on one.
@@ -9,6 +10,7 @@
 // Each suite is a crate of its own and uses its part.
 #![allow(dead_code)]
 
+pub mod compiler;
 pub mod expectation;
 pub mod library;
 pub mod process;

@@ -52,18 +52,11 @@ impl fmt::Display for End {
 /// otherwise this process's, less what concerns preloads and the allocator.
 pub fn command(program: impl AsRef<OsStr>, library: Option<&Path>, options: &str) -> Command {
     let mut command = Command::new(program);
-    for name in [
-        "LD_PRELOAD",
-        "LD_LIBRARY_PATH",
-        "FENCEPOST_OPTIONS",
-        "GLIBC_TUNABLES",
-    ] {
+    for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "FENCEPOST_OPTIONS", "GLIBC_TUNABLES"] {
         command.env_remove(name);
     }
     if let Some(library) = library {
-        command
-            .env("LD_PRELOAD", library)
-            .env("FENCEPOST_OPTIONS", options);
+        command.env("LD_PRELOAD", library).env("FENCEPOST_OPTIONS", options);
     }
     command
 }
@@ -73,17 +66,11 @@ pub fn command(program: impl AsRef<OsStr>, library: Option<&Path>, options: &str
 /// # Panics
 /// If the process cannot be started: the test machine is at fault then.
 pub fn run(command: &mut Command, limit: Duration) -> Run {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     // SAFETY: `no_core_dump` makes one system call and touches nothing that fork left inconsistent.
     unsafe { command.pre_exec(no_core_dump) };
     let begin = Instant::now();
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let stdout = collect(child.stdout.take().expect("stdout is piped"));
     let stderr = collect(child.stderr.take().expect("stderr is piped"));
     let status = wait(&mut child, begin + limit);
@@ -93,10 +80,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Run {
     }
     let time = begin.elapsed();
     let text = |output: Receiver<Vec<u8>>| {
-        output
-            .recv_timeout(GRACE)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .ok()
+        output.recv_timeout(GRACE).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).ok()
     };
     let (stdout, stderr) = (text(stdout), text(stderr));
     let end = match status {
@@ -107,13 +91,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Run {
         }
         Some(status) => end(status),
     };
-    Run {
-        pid: child.id(),
-        end,
-        stdout: stdout.unwrap_or_default(),
-        stderr: stderr.unwrap_or_default(),
-        time,
-    }
+    Run { pid: child.id(), end, stdout: stdout.unwrap_or_default(), stderr: stderr.unwrap_or_default(), time }
 }
 
 fn end(status: ExitStatus) -> End {
@@ -124,10 +102,7 @@ fn end(status: ExitStatus) -> End {
 }
 
 fn no_core_dump() -> std::io::Result<()> {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `none` lives for the call, which only reads it.
     match unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) } {
         0 => Ok(()),
@@ -181,10 +156,7 @@ mod tests {
     #[test]
     fn output_and_status_are_kept_apart() {
         let run = shell("echo out; echo err >&2; exit 3", LIMIT);
-        assert_eq!(
-            (run.end, run.stdout.as_str(), run.stderr.as_str()),
-            (End::Status(3), "out\n", "err\n")
-        );
+        assert_eq!((run.end, run.stdout.as_str(), run.stderr.as_str()), (End::Status(3), "out\n", "err\n"));
     }
 
     #[test]

@@ -116,11 +116,7 @@ fn relation(line: &str) -> Option<Relation> {
         _ => return None,
     };
     let (object_size, _) = rest.split_once("-byte region [")?;
-    Some(Relation {
-        distance,
-        side,
-        object_size: object_size.parse().ok()?,
-    })
+    Some(Relation { distance, side, object_size: object_size.parse().ok()? })
 }
 
 fn is_frame(line: &str) -> bool {
@@ -128,9 +124,7 @@ fn is_frame(line: &str) -> bool {
 }
 
 fn leading_number(text: &str) -> Option<u64> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text[..end].parse().ok()
 }
 
@@ -174,11 +168,7 @@ freed by thread T13 here:
             pid: 4711,
             address: 0x7f30_c0de_1000,
             access: Some((Access::Write, Some(4))),
-            relation: Some(Relation {
-                distance: 0,
-                side: Side::After,
-                object_size: 13,
-            }),
+            relation: Some(Relation { distance: 0, side: Side::After, object_size: 13 }),
             has_alloc_stack: true,
             has_free_stack: false,
             summary: Some("heap-buffer-overflow (/tmp/a+0x1234)".to_owned()),
@@ -206,20 +196,10 @@ freed by thread T13 here:
     #[test]
     fn relations_and_accesses_have_variants() {
         let before = "0x10 is located 1 byte before 16-byte region [0x11,0x21)";
-        let expected = Relation {
-            distance: 1,
-            side: Side::Before,
-            object_size: 16,
-        };
+        let expected = Relation { distance: 1, side: Side::Before, object_size: 16 };
         assert_eq!(relation(before), Some(expected));
-        assert_eq!(
-            relation("0x10 is located 1 bytes beside 16-byte region [)"),
-            None
-        );
-        assert_eq!(
-            access("READ at 0x10 by thread T1"),
-            Some((Access::Read, None))
-        );
+        assert_eq!(relation("0x10 is located 1 bytes beside 16-byte region [)"), None);
+        assert_eq!(access("READ at 0x10 by thread T1"), Some((Access::Read, None)));
         assert_eq!(access("READ ONLY"), None);
         assert_eq!(access("WRITE of something"), None);
     }

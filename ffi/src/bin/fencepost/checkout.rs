@@ -29,43 +29,24 @@ struct TargetDir {
 /// Builds the library into the target directory that holds `launcher` and returns its path; `None` if
 /// the launcher does not lie in one, or its checkout is gone.
 pub fn build(launcher: &Path) -> Result<Option<PathBuf>, Failure> {
-    let Some(target) = target_dir(launcher).filter(|_| holds_package(Path::new(PACKAGE_DIR)))
-    else {
+    let Some(target) = target_dir(launcher).filter(|_| holds_package(Path::new(PACKAGE_DIR))) else {
         return Ok(None);
     };
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
-    command.args([
-        "build",
-        "--release",
-        "--quiet",
-        "--lib",
-        "--package",
-        PACKAGE,
-    ]);
+    command.args(["build", "--release", "--quiet", "--lib", "--package", PACKAGE]);
     command.arg("--message-format=json-render-diagnostics");
     command.arg("--target-dir").arg(&target.path);
     if let Some(triple) = &target.triple {
         command.arg("--target").arg(triple);
     }
-    command
-        .current_dir(PACKAGE_DIR)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit());
-    complain(&format!(
-        "building {FILE} (cargo build --release -p {PACKAGE} --lib)"
-    ));
-    let output = command.output().map_err(|error| {
-        Failure::new(format!(
-            "cannot run {} to build {FILE}: {error}",
-            cargo.display()
-        ))
-    })?;
+    command.current_dir(PACKAGE_DIR).stdin(Stdio::null()).stderr(Stdio::inherit());
+    complain(&format!("building {FILE} (cargo build --release -p {PACKAGE} --lib)"));
+    let output = command
+        .output()
+        .map_err(|error| Failure::new(format!("cannot run {} to build {FILE}: {error}", cargo.display())))?;
     if !output.status.success() {
-        return Err(Failure::new(format!(
-            "building {FILE} failed: cargo: {}",
-            output.status
-        )));
+        return Err(Failure::new(format!("building {FILE} failed: cargo: {}", output.status)));
     }
     match artifact(&String::from_utf8_lossy(&output.stdout)) {
         Some(path) => Ok(Some(path)),
@@ -88,18 +69,13 @@ fn artifact(messages: &str) -> Option<PathBuf> {
 fn target_dir(launcher: &Path) -> Option<TargetDir> {
     let inner = launcher.parent()?.parent().filter(|dir| is_cargos(dir))?;
     let triple = inner.file_name().filter(|name| {
-        name.to_str()
-            .is_some_and(|name| name.starts_with(&format!("{}-", env::consts::ARCH)))
+        name.to_str().is_some_and(|name| name.starts_with(&format!("{}-", env::consts::ARCH)))
     });
     match (triple, inner.parent().filter(|dir| is_cargos(dir))) {
-        (Some(triple), Some(outer)) => Some(TargetDir {
-            path: outer.to_path_buf(),
-            triple: Some(triple.to_os_string()),
-        }),
-        _ => Some(TargetDir {
-            path: inner.to_path_buf(),
-            triple: None,
-        }),
+        (Some(triple), Some(outer)) => {
+            Some(TargetDir { path: outer.to_path_buf(), triple: Some(triple.to_os_string()) })
+        }
+        _ => Some(TargetDir { path: inner.to_path_buf(), triple: None }),
     }
 }
 
@@ -110,11 +86,8 @@ fn is_cargos(dir: &Path) -> bool {
 
 /// Whether `dir` holds the package.
 fn holds_package(dir: &Path) -> bool {
-    fs::read_to_string(dir.join("Cargo.toml")).is_ok_and(|manifest| {
-        manifest
-            .lines()
-            .any(|line| line.trim() == format!("name = \"{PACKAGE}\""))
-    })
+    fs::read_to_string(dir.join("Cargo.toml"))
+        .is_ok_and(|manifest| manifest.lines().any(|line| line.trim() == format!("name = \"{PACKAGE}\"")))
 }
 
 #[cfg(test)]
@@ -123,9 +96,7 @@ mod tests {
 
     #[test]
     fn the_artifact_is_the_shared_library() {
-        let file = env::temp_dir()
-            .join(format!("fencepost-artifact-{}", std::process::id()))
-            .join(FILE);
+        let file = env::temp_dir().join(format!("fencepost-artifact-{}", std::process::id())).join(FILE);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, "").unwrap();
         let shown = file.display();
@@ -149,15 +120,9 @@ mod tests {
         for dir in [&root, &inner] {
             fs::write(dir.join("CACHEDIR.TAG"), "# created by cargo.\n").unwrap();
         }
-        let plain = TargetDir {
-            path: root.clone(),
-            triple: None,
-        };
+        let plain = TargetDir { path: root.clone(), triple: None };
         assert_eq!(target_dir(&root.join("debug/fencepost")), Some(plain));
-        let crossed = TargetDir {
-            path: root.clone(),
-            triple: Some(triple.into()),
-        };
+        let crossed = TargetDir { path: root.clone(), triple: Some(triple.into()) };
         assert_eq!(target_dir(&launcher), Some(crossed));
         fs::remove_dir_all(root).unwrap();
     }

@@ -66,40 +66,20 @@ pub fn demo(library: &Path) -> Result<ExitCode, Failure> {
     let mut summary = String::from("Summary\n");
     let mut missed = false;
     for (index, act) in ACTS.iter().enumerate() {
-        print(&format!(
-            "{}/{}  {}\n{}\n\n",
-            index.saturating_add(1),
-            ACTS.len(),
-            act.title,
-            act.story
-        ))?;
+        print(&format!("{}/{}  {}\n{}\n\n", index.saturating_add(1), ACTS.len(), act.title, act.story))?;
         let outcome = perform(library, act)?;
         let report = outcome.text.trim_end();
-        print(&format!(
-            "{}\n\n",
-            if report.is_empty() {
-                "(no report)"
-            } else {
-                report
-            }
-        ))?;
+        print(&format!("{}\n\n", if report.is_empty() { "(no report)" } else { report }))?;
         missed |= !outcome.matches(act);
         // Writing to a string does not fail.
         let _ = writeln!(summary, "{}", outcome.verdict(act));
     }
     print(&summary)?;
-    Ok(if missed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn perform(library: &Path, act: &Act) -> Result<Outcome, Failure> {
-    let name = act
-        .bug
-        .to_possible_value()
-        .map(|value| value.get_name().to_owned());
+    let name = act.bug.to_possible_value().map(|value| value.get_name().to_owned());
     let child = Command::new(library::own_path()?)
         .arg(victim::COMMAND)
         .args(name)
@@ -111,31 +91,20 @@ fn perform(library: &Path, act: &Act) -> Result<Outcome, Failure> {
         .spawn()
         .map_err(|error| Failure::new(format!("cannot start the buggy program: {error}")))?;
     let process = child.id();
-    let output = child
-        .wait_with_output()
-        .map_err(|error| Failure::new(format!("cannot read the report: {error}")))?;
+    let output =
+        child.wait_with_output().map_err(|error| Failure::new(format!("cannot read the report: {error}")))?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    Ok(Outcome {
-        process,
-        status: output.status,
-        text,
-    })
+    Ok(Outcome { process, status: output.status, text })
 }
 
 impl Outcome {
     /// The kind in the report's first line, if it is of this process and the summary agrees.
     fn kind(&self) -> Option<&str> {
         let opening = format!("=={}==ERROR: fencepost: ", self.process);
-        let first = self
-            .text
-            .lines()
-            .find_map(|line| line.strip_prefix(&opening))?;
+        let first = self.text.lines().find_map(|line| line.strip_prefix(&opening))?;
         let kind = first.split_whitespace().next()?;
         let closing = format!("SUMMARY: fencepost: {kind}");
-        self.text
-            .lines()
-            .any(|line| line.starts_with(&closing))
-            .then_some(kind)
+        self.text.lines().any(|line| line.starts_with(&closing)).then_some(kind)
     }
 
     fn matches(&self, act: &Act) -> bool {
@@ -150,10 +119,7 @@ impl Outcome {
             return format!("  ok      {:15} {kind:21} {end}", act.title);
         }
         let wanted = format!("{} and {}", act.kind, signal_name(act.signal));
-        format!(
-            "  MISSED  {:15} {kind:21} {end} (expected {wanted})",
-            act.title
-        )
+        format!("  MISSED  {:15} {kind:21} {end} (expected {wanted})", act.title)
     }
 }
 
@@ -183,11 +149,7 @@ mod tests {
 
     /// `raw` is a wait status: a signal number, or an exit status shifted by 8.
     fn outcome(raw: i32, text: &str) -> Outcome {
-        Outcome {
-            process: 7,
-            status: ExitStatus::from_raw(raw),
-            text: text.to_owned(),
-        }
+        Outcome { process: 7, status: ExitStatus::from_raw(raw), text: text.to_owned() }
     }
 
     const REPORT: &str = "==7==ERROR: fencepost: double-free on address 0x10 at pc 0x20\n\
@@ -197,10 +159,7 @@ mod tests {
     fn a_report_counts_only_with_kind_process_summary_and_signal() {
         let act = &ACTS[2];
         assert!(outcome(libc::SIGABRT, REPORT).matches(act));
-        assert!(
-            !outcome(libc::SIGSEGV, REPORT).matches(act),
-            "another signal"
-        );
+        assert!(!outcome(libc::SIGSEGV, REPORT).matches(act), "another signal");
         assert!(!outcome(0, REPORT).matches(act), "no signal");
         assert!(!outcome(libc::SIGABRT, &REPORT.replace("==7==", "==8==")).matches(act));
         assert!(!outcome(libc::SIGABRT, &REPORT.replace("double-", "invalid-")).matches(act));

@@ -48,8 +48,7 @@ impl Findings {
             Grade::Fail => "FAIL",
         };
         self.failed |= grade == Fail;
-        self.text
-            .push_str(&format!("{word:4}  {subject:17} {finding}\n"));
+        self.text.push_str(&format!("{word:4}  {subject:17} {finding}\n"));
     }
 }
 
@@ -68,11 +67,7 @@ pub fn doctor(flag: Option<&Path>) -> Result<ExitCode, Failure> {
         Err(failure) => findings.add(Fail, "library", &failure.message),
     }
     print(&findings.text)?;
-    Ok(if findings.failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if findings.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn kernel(findings: &mut Findings) -> bool {
@@ -108,11 +103,7 @@ fn mappings(findings: &mut Findings, guards: bool) {
     match machine::number("/proc/sys/vm/max_map_count") {
         None => findings.add(Note, SUBJECT, "unknown"),
         Some(count) if guards => {
-            findings.add(
-                Fine,
-                SUBJECT,
-                &format!("{count}: no limit here, guards need no mappings"),
-            );
+            findings.add(Fine, SUBJECT, &format!("{count}: no limit here, guards need no mappings"));
         }
         Some(count) => {
             let objects = count / 2;
@@ -137,11 +128,7 @@ fn memory(findings: &mut Findings) {
             "2 (strict): all writable address space counts, so the arenas are small; \
              patrol and hunt guard fewer objects",
         ),
-        Some(mode) => findings.add(
-            Fine,
-            OVERCOMMIT,
-            &format!("{mode}: reserving address space is free"),
-        ),
+        Some(mode) => findings.add(Fine, OVERCOMMIT, &format!("{mode}: reserving address space is free")),
         None => findings.add(Note, OVERCOMMIT, "unknown"),
     }
     const SPACE: &str = "RLIMIT_AS";
@@ -162,11 +149,7 @@ fn memory(findings: &mut Findings) {
     const HUGE: &str = "huge pages";
     match machine::chosen("/sys/kernel/mm/transparent_hugepage/enabled") {
         Some(setting) => {
-            findings.add(
-                Fine,
-                HUGE,
-                &format!("{setting}: guarded arenas opt out, no mode depends on it"),
-            );
+            findings.add(Fine, HUGE, &format!("{setting}: guarded arenas opt out, no mode depends on it"));
         }
         None => findings.add(Fine, HUGE, "the kernel has none"),
     }
@@ -175,11 +158,8 @@ fn memory(findings: &mut Findings) {
     let group = group.filter(|limit| total.is_none_or(|total| *limit < total));
     match group.or(total) {
         Some(bytes) => {
-            let whose = if group.is_some() {
-                "the cgroup grants"
-            } else {
-                "no cgroup limit, the machine has"
-            };
+            let whose =
+                if group.is_some() { "the cgroup grants" } else { "no cgroup limit, the machine has" };
             findings.add(
                 Fine,
                 "memory",
@@ -196,16 +176,8 @@ fn memory(findings: &mut Findings) {
 
 fn processor(findings: &mut Findings) {
     match machine::protection_keys() {
-        Some(true) => findings.add(
-            Fine,
-            "protection keys",
-            "offered: metadata can be sealed with one",
-        ),
-        _ => findings.add(
-            Fine,
-            "protection keys",
-            "not offered: metadata cannot be sealed with one",
-        ),
+        Some(true) => findings.add(Fine, "protection keys", "offered: metadata can be sealed with one"),
+        _ => findings.add(Fine, "protection keys", "not offered: metadata cannot be sealed with one"),
     }
 }
 
@@ -215,22 +187,14 @@ fn core_dumps(findings: &mut Findings) {
     match machine::core_size() {
         // The kernel does not apply the limit to a pipe; the program at its end may.
         _ if pattern.starts_with('|') => {
-            findings.add(
-                Fine,
-                subject,
-                &format!("handed to {}", pattern.trim_start_matches('|')),
-            );
+            findings.add(Fine, subject, &format!("handed to {}", pattern.trim_start_matches('|')));
         }
         Some(Limit::Bytes(0)) => findings.add(
             Note,
             subject,
             "RLIMIT_CORE is 0: a report is not followed by a core dump (ulimit -c unlimited)",
         ),
-        _ => findings.add(
-            Fine,
-            subject,
-            &format!("written as '{pattern}' after a report"),
-        ),
+        _ => findings.add(Fine, subject, &format!("written as '{pattern}' after a report")),
     }
 }
 
@@ -245,29 +209,16 @@ fn configuration(findings: &mut Findings) {
         }
     };
     if fs::metadata(CONFIGURATION).is_ok_and(|file| file.mode() & 0o022 != 0 || file.uid() != 0) {
-        let problem =
-            "others than root can write it, and it weakens every program that they choose";
-        findings.add(
-            Note,
-            "configuration",
-            &format!("{CONFIGURATION}: {problem}"),
-        );
+        let problem = "others than root can write it, and it weakens every program that they choose";
+        findings.add(Note, "configuration", &format!("{CONFIGURATION}: {problem}"));
     }
     let mut clean = true;
     apply_text(&mut { Options::DEFAULT }, &text, |warning| {
         clean = false;
-        findings.add(
-            Note,
-            "configuration",
-            &format!("{CONFIGURATION}: {}", explain(&warning)),
-        );
+        findings.add(Note, "configuration", &format!("{CONFIGURATION}: {}", explain(&warning)));
     });
     if clean {
-        findings.add(
-            Fine,
-            "configuration",
-            &format!("{CONFIGURATION} is understood"),
-        );
+        findings.add(Fine, "configuration", &format!("{CONFIGURATION} is understood"));
     }
 }
 
@@ -283,21 +234,13 @@ fn environment(findings: &mut Findings) {
                 findings.add(Note, subject, &format!("{name}: {}", explain(&warning)));
             });
             if clean {
-                findings.add(
-                    Fine,
-                    subject,
-                    &format!("{name}={} is understood", text.display()),
-                );
+                findings.add(Fine, subject, &format!("{name}={} is understood", text.display()));
             }
         }
     }
     if let Some(list) = env::var_os(PRELOAD).filter(|list| !list.is_empty()) {
         let list = list.display();
-        findings.add(
-            Note,
-            subject,
-            &format!("{PRELOAD}={list}: `run` puts fencepost before it"),
-        );
+        findings.add(Note, subject, &format!("{PRELOAD}={list}: `run` puts fencepost before it"));
     }
 }
 
@@ -316,14 +259,8 @@ fn under_the_library(findings: &mut Findings, library: &Library) -> Result<(), F
     }
     findings.add(Fine, "library", &format!("{place} loads"));
     for (mode, guarded) in [
-        (
-            Mode::Harden,
-            "objects of a page or more between guard pages, small ones in slabs",
-        ),
-        (
-            Mode::Patrol,
-            "a sample of small objects between guard pages as well",
-        ),
+        (Mode::Harden, "objects of a page or more between guard pages, small ones in slabs"),
+        (Mode::Patrol, "a sample of small objects between guard pages as well"),
         (Mode::Hunt, "every object between guard pages"),
     ] {
         let bad = if mode == Mode::Harden { Fail } else { Note };

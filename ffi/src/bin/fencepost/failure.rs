@@ -22,17 +22,11 @@ pub struct Failure {
 impl Failure {
     /// A failure of the launcher itself.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            code: TROUBLE,
-        }
+        Self { message: message.into(), code: TROUBLE }
     }
 
     /// A failure to execute the program.
     pub fn executing(message: impl Into<String>, code: u8) -> Self {
-        Self {
-            message: message.into(),
-            code,
-        }
+        Self { message: message.into(), code }
     }
 }

@@ -28,16 +28,10 @@ pub fn launch(library: &Path, settings: &Settings, command: &[OsString]) -> Fail
 
     let mut child = Command::new(name);
     child.args(arguments);
-    child.env(
-        PRELOAD,
-        preload_list(library, env::var_os(PRELOAD).as_deref()),
-    );
+    child.env(PRELOAD, preload_list(library, env::var_os(PRELOAD).as_deref()));
     let (options, closed) = settings.merged_with(env::var_os(settings::VARIABLE).as_deref());
     if closed {
-        complain(&format!(
-            "warning: {}: a quote is left open; closed it",
-            settings::VARIABLE
-        ));
+        complain(&format!("warning: {}: a quote is left open; closed it", settings::VARIABLE));
     }
     if let Some(options) = options {
         child.env(settings::VARIABLE, options);
@@ -52,18 +46,11 @@ fn refusal(name: &OsStr, found: Option<&Path>, error: &io::Error) -> Failure {
     let missing = error.raw_os_error() == Some(libc::ENOENT);
     match found {
         None if missing => Failure::executing(format!("{name}: program not found"), NOT_FOUND),
-        Some(path) if path.is_dir() => {
-            Failure::executing(format!("{name}: is a directory"), NOT_EXECUTABLE)
-        }
+        Some(path) if path.is_dir() => Failure::executing(format!("{name}: is a directory"), NOT_EXECUTABLE),
         Some(path) if missing => {
-            let what = program::interpreter(path).map_or_else(
-                || "its interpreter".to_owned(),
-                |it| it.display().to_string(),
-            );
-            Failure::executing(
-                format!("{name}: cannot execute: {what} is missing"),
-                NOT_EXECUTABLE,
-            )
+            let what = program::interpreter(path)
+                .map_or_else(|| "its interpreter".to_owned(), |it| it.display().to_string());
+            Failure::executing(format!("{name}: cannot execute: {what} is missing"), NOT_EXECUTABLE)
         }
         _ => Failure::executing(format!("{name}: cannot execute: {error}"), NOT_EXECUTABLE),
     }

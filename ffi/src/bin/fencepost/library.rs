@@ -57,23 +57,14 @@ pub fn locate(flag: Option<&Path>) -> Result<Library, Failure> {
 /// The path of this executable.
 pub fn own_path() -> Result<PathBuf, Failure> {
     env::current_exe().map_err(|error| {
-        Failure::new(format!(
-            "cannot tell where the launcher itself is (/proc/self/exe): {error}"
-        ))
+        Failure::new(format!("cannot tell where the launcher itself is (/proc/self/exe): {error}"))
     })
 }
 
 fn named(name: &Path, source: &'static str) -> Result<Library, Failure> {
     if !name.is_file() {
-        let problem = if name.exists() {
-            "is not a file"
-        } else {
-            "does not exist"
-        };
-        return Err(Failure::new(format!(
-            "{source}: {} {problem}",
-            name.display()
-        )));
+        let problem = if name.exists() { "is not a file" } else { "does not exist" };
+        return Err(Failure::new(format!("{source}: {} {problem}", name.display())));
     }
     let path = path::absolute(name)
         .map_err(|error| Failure::new(format!("{source}: {}: {error}", name.display())))?;
@@ -82,12 +73,7 @@ fn named(name: &Path, source: &'static str) -> Result<Library, Failure> {
 
 /// The loader splits `LD_PRELOAD` at colons and blanks, and knows no way to quote them.
 fn preloadable(path: PathBuf, source: &'static str) -> Result<Library, Failure> {
-    if path
-        .as_os_str()
-        .as_bytes()
-        .iter()
-        .any(|byte| matches!(byte, b':' | b' ' | b'$'))
-    {
+    if path.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b':' | b' ' | b'$')) {
         return Err(Failure::new(format!(
             "{}: LD_PRELOAD cannot carry a path with a colon, a blank or a dollar sign; \
              reach the library through a link",

@@ -7,12 +7,7 @@ use std::fmt::Write;
 /// Two lines an option: name, default and range; what it does.
 pub fn table() -> String {
     let name_width = ROWS.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    let default_width = ROWS
-        .iter()
-        .map(|row| default_of(row).len())
-        .max()
-        .unwrap_or(0)
-        .max(7);
+    let default_width = ROWS.iter().map(|row| default_of(row).len()).max().unwrap_or(0).max(7);
     let mut out = String::new();
     let mut line = |name: &str, default: &str, range: &str| {
         let _ = writeln!(out, "{name:name_width$}  {default:default_width$}  {range}");
@@ -35,11 +30,7 @@ pub fn markdown() -> String {
     for row in ROWS {
         let cell = |text: &str| text.replace('|', "\\|");
         let default = default_of(row);
-        let default = if default == "unset" {
-            default
-        } else {
-            format!("`{default}`")
-        };
+        let default = if default == "unset" { default } else { format!("`{default}`") };
         let (range, help) = (cell(row.range), cell(row.help));
         let _ = writeln!(out, "| `{}` | {default} | {range} | {help} |", row.name);
     }

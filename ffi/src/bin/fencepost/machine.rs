@@ -65,10 +65,7 @@ pub fn core_size() -> Option<Limit> {
 }
 
 fn limit(resource: libc::__rlimit_resource_t) -> Option<Limit> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` lives for the call, and the resource is one of libc's constants.
     let status = unsafe { libc::getrlimit(resource, &raw mut limit) };
     (status == 0).then_some(match limit.rlim_cur {
@@ -105,25 +102,14 @@ pub fn protection_keys() -> Option<bool> {
 /// The memory of the machine in bytes.
 pub fn memory() -> Option<u64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let row = info
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    row.split_whitespace()
-        .next()?
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    let row = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    row.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The least memory limit of this process's control groups in bytes; `None` if there is none.
 pub fn cgroup_memory() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    groups
-        .lines()
-        .filter_map(limit_files)
-        .flatten()
-        .filter_map(number)
-        .min()
+    groups.lines().filter_map(limit_files).flatten().filter_map(number).min()
 }
 
 /// The files with the memory limits of a group and those around it; `line` is of `/proc/self/cgroup`,
@@ -133,10 +119,7 @@ fn limit_files(line: &str) -> Option<Vec<PathBuf>> {
     let (controllers, group) = (parts.next()?, parts.next()?);
     let (mount, name) = if controllers.is_empty() {
         (CGROUPS, "memory.max")
-    } else if controllers
-        .split(',')
-        .any(|controller| controller == "memory")
-    {
+    } else if controllers.split(',').any(|controller| controller == "memory") {
         (CGROUPS_V1, "memory.limit_in_bytes")
     } else {
         return None;
@@ -164,9 +147,6 @@ mod tests {
         );
         assert_eq!(limit_files("5:cpu,cpuacct:/x"), None);
         let old = limit_files("4:memory:/").unwrap();
-        assert_eq!(
-            old,
-            [PathBuf::from("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
-        );
+        assert_eq!(old, [PathBuf::from("/sys/fs/cgroup/memory/memory.limit_in_bytes")]);
     }
 }

@@ -108,27 +108,17 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let lib = cli.lib.as_deref();
     match cli.command {
-        Command::Run(target) => Err(launch::launch(
-            &library::locate(lib)?.path,
-            &target.settings,
-            &target.command,
-        )),
+        Command::Run(target) => {
+            Err(launch::launch(&library::locate(lib)?.path, &target.settings, &target.command))
+        }
         Command::Hunt(target) => {
             let settings = target.settings.with_default_mode("hunt");
-            Err(launch::launch(
-                &library::locate(lib)?.path,
-                &settings,
-                &target.command,
-            ))
+            Err(launch::launch(&library::locate(lib)?.path, &settings, &target.command))
         }
         Command::Doctor => doctor::doctor(lib),
         Command::Demo => demo::demo(&library::locate(lib)?.path),
         Command::Options { markdown } => {
-            print(&if markdown {
-                listing::markdown()
-            } else {
-                listing::table()
-            })?;
+            print(&if markdown { listing::markdown() } else { listing::table() })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Victim { bug } => Ok(victim::commit(bug)),

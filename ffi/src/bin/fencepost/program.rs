@@ -32,13 +32,7 @@ pub fn resolve(name: &OsStr) -> Option<PathBuf> {
     }
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     let candidates: Vec<PathBuf> = env::split_paths(&path)
-        .map(|dir| {
-            if dir.as_os_str().is_empty() {
-                Path::new(".").join(name)
-            } else {
-                dir.join(name)
-            }
-        })
+        .map(|dir| if dir.as_os_str().is_empty() { Path::new(".").join(name) } else { dir.join(name) })
         .filter(|candidate| candidate.is_file())
         .collect();
     let runs = |path: &&PathBuf| fs::metadata(path).is_ok_and(|file| file.mode() & 0o111 != 0);
@@ -54,9 +48,7 @@ pub fn obstacle(path: &Path) -> Option<String> {
             // The kernel ignores the privilege bits of scripts.
             Some(interpreter) => path = interpreter,
             None => {
-                return raised(&path)
-                    .map(str::to_owned)
-                    .or_else(|| unpreloadable(&path, &file));
+                return raised(&path).map(str::to_owned).or_else(|| unpreloadable(&path, &file));
             }
         }
     }
@@ -76,15 +68,11 @@ fn raised(path: &Path) -> Option<&'static str> {
     // SAFETY: getuid and getgid read a number of this process and cannot fail.
     let (user, group) = unsafe { (libc::getuid(), libc::getgid()) };
     if file.mode() & libc::S_ISUID != 0 && file.uid() != user {
-        return Some(
-            "is setuid, and the loader ignores LD_PRELOAD there: it runs without fencepost",
-        );
+        return Some("is setuid, and the loader ignores LD_PRELOAD there: it runs without fencepost");
     }
     let setgid = libc::S_ISGID | libc::S_IXGRP;
     if file.mode() & setgid == setgid && file.gid() != group {
-        return Some(
-            "is setgid, and the loader ignores LD_PRELOAD there: it runs without fencepost",
-        );
+        return Some("is setgid, and the loader ignores LD_PRELOAD there: it runs without fencepost");
     }
     if user != 0 && has_capabilities(path) {
         return Some(
@@ -100,23 +88,15 @@ fn has_capabilities(path: &Path) -> bool {
     };
     // SAFETY: both names are NUL-terminated and live for the call; a null buffer of size 0 asks for
     // the length only.
-    let length = unsafe {
-        libc::getxattr(
-            path.as_ptr(),
-            c"security.capability".as_ptr(),
-            std::ptr::null_mut(),
-            0,
-        )
-    };
+    let length =
+        unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
     length > 0
 }
 
 /// Why the dynamic loader does not run for this ELF file, or is not the library's.
 fn unpreloadable(path: &Path, file: &File) -> Option<String> {
     let elf = Elf::read(file)?;
-    let own = File::open("/proc/self/exe")
-        .ok()
-        .and_then(|file| Elf::read(&file));
+    let own = File::open("/proc/self/exe").ok().and_then(|file| Elf::read(&file));
     if own.is_some_and(|own| own.machine != elf.machine) {
         return Some(
             "is made for another machine or word size, where the library cannot be loaded: \
@@ -128,13 +108,10 @@ fn unpreloadable(path: &Path, file: &File) -> Option<String> {
         // The loader itself names no loader, and preloads when it is run as a program.
         let name = path.file_name().unwrap_or_default().as_bytes();
         return (!name.starts_with(b"ld-") && !name.starts_with(b"ld.so")).then(|| {
-            "is statically linked, so no loader reads LD_PRELOAD: it runs without fencepost"
-                .to_owned()
+            "is statically linked, so no loader reads LD_PRELOAD: it runs without fencepost".to_owned()
         });
     };
-    let musl = loader
-        .file_name()
-        .is_some_and(|name| name.as_bytes().starts_with(b"ld-musl"));
+    let musl = loader.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld-musl"));
     (musl && cfg!(target_env = "gnu"))
         .then(|| "is linked with musl, and the library with glibc: it will not load".to_owned())
 }
@@ -143,16 +120,9 @@ fn unpreloadable(path: &Path, file: &File) -> Option<String> {
 fn script_interpreter(file: &File) -> Option<PathBuf> {
     let mut buffer = [0; SCRIPT_LINE];
     let length = file.read_at(&mut buffer, 0).ok()?;
-    let line = buffer
-        .get(..length)?
-        .strip_prefix(b"#!")?
-        .split(|byte| *byte == b'\n')
-        .next()?;
+    let line = buffer.get(..length)?.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let line = line.trim_ascii();
-    let end = line
-        .iter()
-        .position(u8::is_ascii_whitespace)
-        .unwrap_or(line.len());
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
     let name = line.get(..end).filter(|name| !name.is_empty())?;
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
@@ -176,11 +146,7 @@ impl Elf {
         }
         let machine = [header[4], header[5], header[18], header[19]];
         const NATIVE: [u8; 2] = [2, if cfg!(target_endian = "little") { 1 } else { 2 }];
-        let loader = if machine.starts_with(&NATIVE) {
-            Self::loader(file, &header)?
-        } else {
-            None
-        };
+        let loader = if machine.starts_with(&NATIVE) { Self::loader(file, &header)? } else { None };
         Some(Self { machine, loader })
     }
 
@@ -196,11 +162,7 @@ impl Elf {
                 let length = usize::try_from(u64_at(&entry, 32)?).ok()?;
                 let mut name = vec![0; length.min(libc::PATH_MAX as usize)];
                 file.read_exact_at(&mut name, u64_at(&entry, 8)?).ok()?;
-                name.truncate(
-                    name.iter()
-                        .position(|byte| *byte == 0)
-                        .unwrap_or(name.len()),
-                );
+                name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
                 return Some(Some(PathBuf::from(OsString::from_vec(name))));
             }
         }

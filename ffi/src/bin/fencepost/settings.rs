@@ -37,8 +37,7 @@ impl Settings {
     /// These settings, after a mode that any of them overrides.
     #[must_use]
     pub fn with_default_mode(mut self, mode: &str) -> Self {
-        self.items
-            .insert(0, Item(format!("mode={mode}").into_bytes()));
+        self.items.insert(0, Item(format!("mode={mode}").into_bytes()));
         self
     }
 
@@ -48,9 +47,7 @@ impl Settings {
         if self.items.is_empty() {
             return (existing.map(OsStr::to_os_string), false);
         }
-        let mut text = existing
-            .map(|value| value.as_bytes().to_vec())
-            .unwrap_or_default();
+        let mut text = existing.map(|value| value.as_bytes().to_vec()).unwrap_or_default();
         let open = text.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
         if open {
             text.push(b'"');
@@ -70,16 +67,10 @@ impl Item {
     fn new(key: &[u8], value: &[u8]) -> Result<Self, String> {
         if value.contains(&b'"') {
             let (key, value) = (String::from_utf8_lossy(key), String::from_utf8_lossy(value));
-            return Err(format!(
-                "{key}: no value can hold a double quote: '{value}'"
-            ));
+            return Err(format!("{key}: no value can hold a double quote: '{value}'"));
         }
         let separator = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b':' | b',');
-        let quote: &[u8] = if value.iter().any(separator) {
-            b"\""
-        } else {
-            b""
-        };
+        let quote: &[u8] = if value.iter().any(separator) { b"\"" } else { b"" };
         let item = [key, b"=", quote, value, quote].concat();
         let mut problem = None;
         apply(&mut { Options::DEFAULT }, &item, |warning| {
@@ -94,10 +85,7 @@ pub fn explain(warning: &Warning<'_>) -> String {
     let text = String::from_utf8_lossy;
     match *warning {
         Warning::UnknownKey(key) => {
-            format!(
-                "no option is called '{}' (`fencepost options` lists them)",
-                text(key)
-            )
+            format!("no option is called '{}' (`fencepost options` lists them)", text(key))
         }
         Warning::BadValue(key, value) => {
             let row = ROWS.iter().find(|row| row.name.as_bytes() == key);
@@ -120,20 +108,11 @@ enum Parser {
 impl TypedValueParser for Parser {
     type Value = Item;
 
-    fn parse_ref(
-        &self,
-        command: &Command,
-        _: Option<&Arg>,
-        value: &OsStr,
-    ) -> Result<Item, clap::Error> {
+    fn parse_ref(&self, command: &Command, _: Option<&Arg>, value: &OsStr) -> Result<Item, clap::Error> {
         let value = value.as_bytes();
         let (item, hint) = match *self {
             Self::Of(row) => {
-                let hint = if row.range == SWITCH {
-                    "; put -- before the program"
-                } else {
-                    ""
-                };
+                let hint = if row.range == SWITCH { "; put -- before the program" } else { "" };
                 (Item::new(row.name.as_bytes(), value), hint)
             }
             Self::Generic => {
@@ -169,16 +148,8 @@ fn flag(row: &'static Row) -> Arg {
         .value_parser(Parser::Of(row))
         .action(ArgAction::Append)
         .help_heading(HEADING)
-        .help(format!(
-            "{} [{}] [default: {default}]",
-            row.help.trim_end_matches('.'),
-            row.range
-        ));
-    if row.range == SWITCH {
-        arg.num_args(0..=1).default_missing_value("1")
-    } else {
-        arg
-    }
+        .help(format!("{} [{}] [default: {default}]", row.help.trim_end_matches('.'), row.range));
+    if row.range == SWITCH { arg.num_args(0..=1).default_missing_value("1") } else { arg }
 }
 
 /// The default of a row in the spelling the option takes.
@@ -186,11 +157,7 @@ pub fn default_of(row: &Row) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = (row.show)(&Options::DEFAULT, &mut text);
-    if text.is_empty() {
-        "unset".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "unset".to_owned() } else { text }
 }
 
 impl Args for Settings {
@@ -219,9 +186,7 @@ impl FromArgMatches for Settings {
             given.extend(indices.zip(matches.get_many::<Item>(id).into_iter().flatten()));
         }
         given.sort_by_key(|(index, _)| *index);
-        Ok(Self {
-            items: given.into_iter().map(|(_, item)| item.clone()).collect(),
-        })
+        Ok(Self { items: given.into_iter().map(|(_, item)| item.clone()).collect() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

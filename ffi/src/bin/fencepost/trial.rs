@@ -34,18 +34,11 @@ pub fn run(library: &Library, options: &str) -> Result<Result<String, String>, F
     if output.status.success() {
         return Ok(Ok(said));
     }
-    let first = said
-        .lines()
-        .next()
-        .map(|line| format!(": {line}"))
-        .unwrap_or_default();
+    let first = said.lines().next().map(|line| format!(": {line}")).unwrap_or_default();
     Ok(Err(if output.status.code() == Some(i32::from(ABSENT)) {
         format!("the loader does not load it{first}")
     } else {
-        format!(
-            "a small program under it ends with {}{first}",
-            output.status
-        )
+        format!("a small program under it ends with {}{first}", output.status)
     }))
 }
 
@@ -55,16 +48,8 @@ pub fn program(library: &Path) -> Result<ExitCode, Failure> {
     black_box(&objects);
     let maps = fs::read("/proc/self/maps")
         .map_err(|error| Failure::new(format!("cannot read /proc/self/maps: {error}")))?;
-    let path = library
-        .canonicalize()
-        .unwrap_or_else(|_| library.to_path_buf());
+    let path = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     let name = path.as_os_str().as_bytes();
-    let mapped = maps
-        .split(|byte| *byte == b'\n')
-        .any(|line| line.ends_with(name));
-    Ok(if mapped {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(ABSENT)
-    })
+    let mapped = maps.split(|byte| *byte == b'\n').any(|line| line.ends_with(name));
+    Ok(if mapped { ExitCode::SUCCESS } else { ExitCode::from(ABSENT) })
 }

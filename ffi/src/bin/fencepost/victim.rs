@@ -51,10 +51,7 @@ pub fn commit(bug: Bug) -> ExitCode {
 
 /// No core dumps, and an end.
 fn behave() {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `none` lives for the call; a lower limit and a pending alarm break no invariant of this
     // process, which nothing else runs in.
     unsafe {

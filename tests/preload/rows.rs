@@ -1,0 +1,351 @@
+//! The table: which program must be reported how, in which suite.
+
+use crate::support::expectation::{Expectation, Found};
+use crate::support::report::Access::{self, Read, Write};
+use crate::support::report::{Relation, Side};
+
+/// One run of a program with a bug.
+pub struct Row {
+    pub program: &'static str,
+    /// Separated by blanks.
+    pub arguments: &'static str,
+    pub expected: Expectation,
+}
+
+const fn row(program: &'static str, arguments: &'static str, expected: Expectation) -> Row {
+    Row { program, arguments, expected }
+}
+
+/// Objects of this size or more are the page arm's in every mode.
+const PAGE: u64 = 4096;
+
+impl Expectation {
+    /// The same bug in `harden`, where the stacks of small objects are not kept.
+    pub fn in_harden(mut self) -> Self {
+        if self.relation.is_some_and(|relation| relation.object_size < PAGE) {
+            self.alloc_stack = false;
+            self.free_stack = false;
+        }
+        self
+    }
+
+    const fn by_child(mut self) -> Self {
+        self.in_child = true;
+        self
+    }
+}
+
+const fn expect(kind: &'static str, found: Found, relation: Option<(u64, Side, u64)>) -> Expectation {
+    let relation = match relation {
+        Some((distance, side, object_size)) => Some(Relation { distance, side, object_size }),
+        None => None,
+    };
+    Expectation {
+        kind,
+        found,
+        relation,
+        access: None,
+        alloc_stack: relation.is_some(),
+        free_stack: false,
+        in_child: false,
+    }
+}
+
+const fn access(
+    kind: &'static str,
+    access: Access,
+    distance: u64,
+    side: Side,
+    size: u64,
+    freed: bool,
+) -> Expectation {
+    let mut expected = expect(kind, Found::AtAccess, Some((distance, side, size)));
+    expected.access = Some(access);
+    expected.free_stack = freed;
+    expected
+}
+
+pub const fn overflow(how: Access, distance: u64, size: u64) -> Expectation {
+    access("heap-buffer-overflow", how, distance, Side::After, size, false)
+}
+
+const fn underflow(how: Access, distance: u64, size: u64) -> Expectation {
+    access("heap-buffer-underflow", how, distance, Side::Before, size, false)
+}
+
+const fn use_after_free(how: Access, distance: u64, size: u64) -> Expectation {
+    access("heap-use-after-free", how, distance, Side::Inside, size, true)
+}
+
+const fn canary_after(distance: u64, size: u64) -> Expectation {
+    expect("canary-overwritten", Found::ByCheck, Some((distance, Side::After, size)))
+}
+
+const fn canary_before(distance: u64, size: u64) -> Expectation {
+    expect("canary-overwritten", Found::ByCheck, Some((distance, Side::Before, size)))
+}
+
+const fn write_after_free(distance: u64, size: u64) -> Expectation {
+    expect("write-after-free", Found::ByCheck, Some((distance, Side::Inside, size)))
+}
+
+const fn double_free(size: u64) -> Expectation {
+    let mut expected = expect("double-free", Found::ByCheck, Some((0, Side::Inside, size)));
+    expected.free_stack = true;
+    expected
+}
+
+/// A pointer to no object.
+const INVALID: Expectation = expect("invalid-free", Found::ByCheck, None);
+
+const fn interior(distance: u64, size: u64) -> Expectation {
+    expect("invalid-free", Found::ByCheck, Some((distance, Side::Inside, size)))
+}
+
+const fn mismatch(size: u64) -> Expectation {
+    expect("alloc-dealloc-mismatch", Found::ByCheck, Some((0, Side::Inside, size)))
+}
+
+const fn bad_size(size: u64) -> Expectation {
+    expect("bad-size", Found::ByCheck, Some((0, Side::Inside, size)))
+}
+
+/// Found in every mode, on either side.
+pub const ALWAYS: &[Row] = &[
+    row("double_free", "13", double_free(13)),
+    row("double_free", "100", double_free(100)),
+    row("double_free", "4096", double_free(4096)),
+    row("double_free", "300000", double_free(300_000)),
+    row("double_free_late", "24 2000", double_free(24)),
+    row("double_free_late", "5000 500", double_free(5000)),
+    row("double_free_thread", "40", double_free(40)),
+    row("double_free_thread", "5000", double_free(5000)),
+    row("double_delete", "", double_free(8)),
+    row("realloc_freed", "56", double_free(56)),
+    row("realloc_freed", "5000", double_free(5000)),
+    row("free_stack", "", INVALID),
+    row("free_global", "", INVALID),
+    row("free_literal", "", INVALID),
+    row("free_mmap", "", INVALID),
+    row("free_wild", "0x1234567", INVALID),
+    row("free_wild", "0x10", INVALID),
+    row("free_wild", "0xdeadbeefdeadbee0", INVALID),
+    row("free_interior", "64 16", interior(16, 64)),
+    row("free_interior", "100 1", interior(1, 100)),
+    row("free_interior", "4096 16", interior(16, 4096)),
+    row("free_interior", "5000 4990", interior(4990, 5000)),
+    row("free_interior", "300000 4096", interior(4096, 300_000)),
+    row("realloc_interior", "64 16", interior(16, 64)),
+    row("realloc_interior", "5000 8", interior(8, 5000)),
+    row("mismatch_malloc_delete", "", mismatch(40)),
+    row("mismatch_new_free", "", mismatch(40)),
+    row("mismatch_new_delete_array", "", mismatch(8)),
+    row("mismatch_array_delete", "", mismatch(40)),
+    row("mismatch_new_realloc", "", mismatch(40)),
+    row("sized_delete", "", bad_size(40)),
+    row("sized_delete_class", "", bad_size(40)),
+];
+
+/// Found in every mode with the guard on the right: objects whose pages have no slack, and freed ones.
+pub const PAGE_ARM: &[Row] = &[
+    row("overflow_write", "4096", overflow(Write, 0, 4096)),
+    row("overflow_read", "4096", overflow(Read, 0, 4096)),
+    row("overflow_run", "8192 5000", overflow(Write, 0, 8192)),
+    row("overflow_memset", "4096 16", overflow(Write, 0, 4096)),
+    row("overflow_strcpy", "4096", overflow(Write, 0, 4096)),
+    row("overflow_loop", "2048", overflow(Write, 0, 8192)),
+    row("overflow_aligned", "4096 8192", overflow(Write, 0, 8192)),
+    row("overflow_neighbours", "4096 8", overflow(Write, 0, 4096)),
+    row("overflow_thread", "4096", overflow(Write, 0, 4096)),
+    row("overflow_fork", "4096", overflow(Write, 0, 4096).by_child()),
+    row("overread_strlen", "4096", overflow(Read, 0, 4096)),
+    row("overread_memcpy", "4096", overflow(Read, 0, 4096)),
+    row("overflow_new", "4096", overflow(Write, 0, 8192)),
+    row("overflow_vector", "1024", overflow(Write, 0, 4096)),
+    row("underflow_write", "4096 1", underflow(Write, 1, 4096)),
+    row("underflow_write", "8192 8", underflow(Write, 8, 8192)),
+    row("underflow_read", "4096 1", underflow(Read, 1, 4096)),
+    row("underflow_write", "5000 1", canary_before(1, 5000)),
+    row("underflow_write", "5000 8", canary_before(8, 5000)),
+    row("underflow_exit", "5000 1", canary_before(1, 5000)),
+    row("uaf_read", "4096 0", use_after_free(Read, 0, 4096)),
+    row("uaf_read", "5000 4999", use_after_free(Read, 4999, 5000)),
+    row("uaf_write", "5000 8", use_after_free(Write, 8, 5000)),
+    row("uaf_write", "1000000 500000", use_after_free(Write, 500_000, 1_000_000)),
+    row("uaf_late", "5000", use_after_free(Read, 0, 5000)),
+    row("uaf_thread", "5000", use_after_free(Read, 0, 5000)),
+    row("waf_reuse", "5000 8", use_after_free(Write, 8, 5000)),
+    row("waf_exit", "5000 8", use_after_free(Write, 8, 5000)),
+    row("realloc_stale", "5000", use_after_free(Write, 0, 5000)),
+];
+
+/// Found in `hunt` whatever the alignment: frees, and small objects that fill multiples of 16 bytes.
+pub const HUNT: &[Row] = &[
+    row("overflow_write", "16", overflow(Write, 0, 16)),
+    row("overflow_read", "16", overflow(Read, 0, 16)),
+    row("overflow_run", "64 5000", overflow(Write, 0, 64)),
+    row("overflow_memset", "48 16", overflow(Write, 0, 48)),
+    row("overflow_loop", "4", overflow(Write, 0, 16)),
+    row("overflow_aligned", "64 128", overflow(Write, 0, 128)),
+    row("overflow_aligned", "64 100", canary_after(0, 100)),
+    row("overflow_neighbours", "64 8", overflow(Write, 0, 64)),
+    row("overflow_exit", "32", overflow(Write, 0, 32)),
+    row("overflow_thread", "32", overflow(Write, 0, 32)),
+    row("overflow_fork", "32", overflow(Write, 0, 32).by_child()),
+    row("overread_strlen", "16", overflow(Read, 0, 16)),
+    row("overread_memcpy", "32", overflow(Read, 0, 32)),
+    row("overflow_new", "8", overflow(Write, 0, 16)),
+    row("overflow_vector", "12", overflow(Write, 0, 48)),
+    row("underflow_write", "16 1", canary_before(1, 16)),
+    row("underflow_write", "16 8", canary_before(8, 16)),
+    row("underflow_write", "13 1", canary_before(1, 13)),
+    row("underflow_write", "100 8", canary_before(8, 100)),
+    row("underflow_exit", "48 1", canary_before(1, 48)),
+    row("uaf_read", "16 0", use_after_free(Read, 0, 16)),
+    row("uaf_read", "13 12", use_after_free(Read, 12, 13)),
+    row("uaf_write", "100 8", use_after_free(Write, 8, 100)),
+    row("uaf_late", "24", use_after_free(Read, 0, 24)),
+    row("uaf_thread", "24", use_after_free(Read, 0, 24)),
+    row("uaf_list", "", use_after_free(Read, 0, 16)),
+    row("uaf_vector", "", use_after_free(Read, 0, 40)),
+    row("waf_reuse", "56 8", use_after_free(Write, 8, 56)),
+    row("waf_exit", "56 0", use_after_free(Write, 0, 56)),
+    row("realloc_stale", "100", use_after_free(Write, 0, 100)),
+];
+
+/// Found in `hunt` with `align=exact`: any size, at the access.
+pub const EXACT: &[Row] = &[
+    row("overflow_write", "13", overflow(Write, 0, 13)),
+    row("overflow_write", "100", overflow(Write, 0, 100)),
+    row("overflow_write", "5000", overflow(Write, 0, 5000)),
+    row("overflow_read", "13", overflow(Read, 0, 13)),
+    row("overflow_read", "100", overflow(Read, 0, 100)),
+    row("overflow_read", "5000", overflow(Read, 0, 5000)),
+    row("overflow_run", "13 300", overflow(Write, 0, 13)),
+    row("overflow_memset", "100 16", overflow(Write, 0, 100)),
+    row("overflow_strcpy", "13", overflow(Write, 0, 13)),
+    row("overflow_strcpy", "100", overflow(Write, 0, 100)),
+    row("overflow_strdup", "", overflow(Write, 0, 13)),
+    row("overflow_loop", "25", overflow(Write, 0, 100)),
+    row("overflow_realloc", "13", overflow(Write, 0, 13)),
+    row("overflow_neighbours", "24 1", overflow(Write, 0, 24)),
+    row("overflow_exit", "13", overflow(Write, 0, 13)),
+    row("overread_strlen", "13", overflow(Read, 0, 13)),
+    row("overread_memcpy", "100", overflow(Read, 0, 100)),
+    row("overflow_new", "7", overflow(Write, 0, 14)),
+    row("overflow_vector", "10", overflow(Write, 0, 40)),
+];
+
+/// Found with `align=abi`: what lands in the slack is found at free or exit, what goes beyond at the access.
+pub const ABI: &[Row] = &[
+    row("overflow_write", "13", canary_after(0, 13)),
+    row("overflow_write", "100", canary_after(0, 100)),
+    row("overflow_write", "5000", canary_after(0, 5000)),
+    row("overflow_run", "13 3", canary_after(0, 13)),
+    row("overflow_run", "13 300", overflow(Write, 3, 13)),
+    row("overflow_run", "5000 300", overflow(Write, 8, 5000)),
+    row("overflow_memset", "100 12", canary_after(0, 100)),
+    row("overflow_strcpy", "13", canary_after(0, 13)),
+    row("overflow_strcpy", "100", canary_after(0, 100)),
+    row("overflow_strdup", "", canary_after(0, 13)),
+    row("overflow_loop", "25", canary_after(0, 100)),
+    row("overflow_realloc", "13", canary_after(0, 13)),
+    row("overflow_neighbours", "24 1", canary_after(0, 24)),
+    row("overflow_exit", "13", canary_after(0, 13)),
+    row("overflow_new", "7", canary_after(0, 14)),
+    row("overflow_vector", "10", canary_after(0, 40)),
+];
+
+/// Found with the guard on the left: what is before the object at the access, what is behind it at free.
+pub const LEFT: &[Row] = &[
+    row("underflow_write", "16 1", underflow(Write, 1, 16)),
+    row("underflow_write", "16 8", underflow(Write, 8, 16)),
+    row("underflow_write", "13 1", underflow(Write, 1, 13)),
+    row("underflow_write", "100 1", underflow(Write, 1, 100)),
+    row("underflow_write", "4096 1", underflow(Write, 1, 4096)),
+    row("underflow_write", "5000 8", underflow(Write, 8, 5000)),
+    row("underflow_read", "13 1", underflow(Read, 1, 13)),
+    row("underflow_read", "100 8", underflow(Read, 8, 100)),
+    row("underflow_read", "5000 1", underflow(Read, 1, 5000)),
+    row("underflow_exit", "48 1", underflow(Write, 1, 48)),
+    row("overflow_write", "13", canary_after(0, 13)),
+    row("overflow_write", "16", canary_after(0, 16)),
+    row("overflow_write", "5000", canary_after(0, 5000)),
+    row("overflow_write", "4096", overflow(Write, 0, 4096)),
+    row("overflow_exit", "100", canary_after(0, 100)),
+    row("uaf_read", "13 12", use_after_free(Read, 12, 13)),
+    row("uaf_write", "5000 8", use_after_free(Write, 8, 5000)),
+];
+
+/// Found in `harden` with small objects: by the canaries on both sides, and in freed memory. A freed
+/// small object is known by the size that its slot holds, so these have such sizes.
+pub const SLAB: &[Row] = &[
+    row("overflow_write", "13", canary_after(0, 13)),
+    row("overflow_write", "16", canary_after(0, 16)),
+    row("overflow_write", "100", canary_after(0, 100)),
+    row("overflow_write", "1000", canary_after(0, 1000)),
+    row("overflow_run", "13 8", canary_after(0, 13)),
+    row("overflow_run", "24 8", canary_after(0, 24)),
+    row("overflow_memset", "100 16", canary_after(0, 100)),
+    row("overflow_strcpy", "13", canary_after(0, 13)),
+    row("overflow_strcpy", "24", canary_after(0, 24)),
+    row("overflow_strdup", "", canary_after(0, 13)),
+    row("overflow_loop", "25", canary_after(0, 100)),
+    row("overflow_realloc", "13", canary_after(0, 13)),
+    row("overflow_aligned", "64 100", canary_after(0, 100)),
+    row("overflow_neighbours", "24 1", canary_after(0, 24)),
+    row("overflow_neighbours", "24 40", canary_after(0, 24)),
+    row("overflow_neighbours", "100 300", canary_after(0, 100)),
+    row("overflow_exit", "13", canary_after(0, 13)),
+    row("overflow_exit", "100", canary_after(0, 100)),
+    row("overflow_thread", "24", canary_after(0, 24)),
+    row("overflow_fork", "24", canary_after(0, 24).by_child()),
+    row("overflow_new", "7", canary_after(0, 14)),
+    row("overflow_vector", "10", canary_after(0, 40)),
+    row("underflow_write", "16 1", canary_before(1, 16)),
+    row("underflow_write", "16 8", canary_before(8, 16)),
+    row("underflow_write", "13 1", canary_before(1, 13)),
+    row("underflow_write", "100 8", canary_before(8, 100)),
+    row("underflow_exit", "24 1", canary_before(1, 24)),
+    row("underflow_exit", "100 1", canary_before(1, 100)),
+    row("waf_reuse", "56 0", write_after_free(0, 56)),
+    row("waf_reuse", "24 8", write_after_free(8, 24)),
+    row("waf_reuse", "1016 500", write_after_free(500, 1016)),
+    row("waf_exit", "56 0", write_after_free(0, 56)),
+    row("waf_exit", "24 8", write_after_free(8, 24)),
+    row("waf_exit", "1016 500", write_after_free(500, 1016)),
+];
+
+/// Not the heap's to explain: the program ends by this signal, without a word from the library.
+pub const FOREIGN: &[(&str, i32)] = &[("foreign_fault", libc::SIGSEGV), ("foreign_abort", libc::SIGABRT)];
+
+/// Correct programs: silent, with status 0.
+pub const CLEAN: &[&str] = &[
+    "clean_align",
+    "clean_calloc",
+    "clean_cancel",
+    "clean_containers",
+    "clean_detached",
+    "clean_dlopen",
+    "clean_errno",
+    "clean_exceptions",
+    "clean_exit",
+    "clean_fork_threads",
+    "clean_huge",
+    "clean_libc",
+    "clean_limit",
+    "clean_limit_late",
+    "clean_many",
+    "clean_mlock",
+    "clean_mlockall",
+    "clean_new",
+    "clean_realloc",
+    "clean_segv_default",
+    "clean_segv_handler",
+    "clean_spawn",
+    "clean_thread_storm",
+    "clean_threads",
+    "clean_tls",
+    "clean_usable_size",
+    "clean_zero",
+];

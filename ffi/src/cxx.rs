@@ -8,15 +8,14 @@
 
 use crate::c::{ReturnSlot, free_slow, site};
 use crate::init;
-use core::arch::global_asm;
 use core::ffi::{CStr, c_void};
 use fencepost_core::addr::{ABI_ALIGN, Addr};
 use fencepost_core::heap;
 use fencepost_core::request::{Claim, Origin, Request};
 
-/// Rows of `new`: symbol, origin, whether the second argument is an alignment.
+/// Rows of `new`: row number, symbol, a name here, origin, whether the second argument is an alignment.
 macro_rules! operators_new {
-    ($($symbol:literal, $origin:ident, $aligned:literal;)+) => {
+    ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $aligned:literal;)+) => {
         /// By row number.
         static NEWS: &[(&CStr, Origin, bool)] = &[$((
             // SAFETY: the literal ends in the one NUL that is appended to it.
@@ -24,64 +23,64 @@ macro_rules! operators_new {
             Origin::$origin,
             $aligned,
         )),+];
-        operators_new!(@entry 0; $($symbol,)+);
+        $(
+            /// The C++ operator of this mangled name.
+            ///
+            /// # Safety
+            /// As the C++ standard says.
+            #[unsafe(export_name = $symbol)]
+            #[unsafe(naked)]
+            pub unsafe extern "C" fn $name(size: usize, second: usize, third: usize) -> *mut c_void {
+                core::arch::naked_asm!(
+                    ".cfi_startproc",
+                    "push rdi",
+                    ".cfi_adjust_cfa_offset 8",
+                    "push rsi",
+                    ".cfi_adjust_cfa_offset 8",
+                    "push rdx",
+                    ".cfi_adjust_cfa_offset 8",
+                    "lea rdx, [rsp + 24]",
+                    "mov rcx, rbp",
+                    "mov r8d, {row}",
+                    "call {work}",
+                    "test rax, rax",
+                    "jz 2f",
+                    "3:",
+                    "add rsp, 24",
+                    ".cfi_adjust_cfa_offset -24",
+                    "ret",
+                    ".cfi_adjust_cfa_offset 24",
+                    "2:",
+                    "mov edi, {row}",
+                    "call {fallback}",
+                    "mov rdi, [rsp + 16]",
+                    "mov rsi, [rsp + 8]",
+                    "mov rdx, [rsp]",
+                    "call rax",
+                    "mov rdi, rax",
+                    "mov esi, {row}",
+                    "call {rename}",
+                    "jmp 3b",
+                    ".cfi_endproc",
+                    row = const $row,
+                    work = sym new,
+                    fallback = sym fallback,
+                    rename = sym rename,
+                )
+            }
+        )+
     };
-    (@entry $index:expr; $symbol:literal, $($rest:literal,)*) => {
-        global_asm!(
-            concat!(".globl ", $symbol),
-            concat!(".type ", $symbol, ",@function"),
-            concat!($symbol, ":"),
-            ".cfi_startproc",
-            "push rdi",
-            ".cfi_adjust_cfa_offset 8",
-            "push rsi",
-            ".cfi_adjust_cfa_offset 8",
-            "push rdx",
-            ".cfi_adjust_cfa_offset 8",
-            "lea rdx, [rsp + 24]",
-            "mov rcx, rbp",
-            "mov r8d, {index}",
-            "call {work}",
-            "test rax, rax",
-            "jz 2f",
-            "add rsp, 24",
-            ".cfi_adjust_cfa_offset -24",
-            "ret",
-            ".cfi_adjust_cfa_offset 24",
-            "2:",
-            "mov edi, {index}",
-            "call {fallback}",
-            "mov rdi, [rsp + 16]",
-            "mov rsi, [rsp + 8]",
-            "mov rdx, [rsp]",
-            "call rax",
-            "mov rdi, rax",
-            "mov esi, {index}",
-            "call {rename}",
-            "add rsp, 24",
-            ".cfi_adjust_cfa_offset -24",
-            "ret",
-            ".cfi_endproc",
-            concat!(".size ", $symbol, ", . - ", $symbol),
-            index = const $index,
-            work = sym new,
-            fallback = sym fallback,
-            rename = sym rename,
-        );
-        operators_new!(@entry $index + 1; $($rest,)*);
-    };
-    (@entry $index:expr;) => {};
 }
 
 operators_new! {
-    "_Znwm", New, false;
-    "_Znam", NewArray, false;
-    "_ZnwmRKSt9nothrow_t", New, false;
-    "_ZnamRKSt9nothrow_t", NewArray, false;
-    "_ZnwmSt11align_val_t", New, true;
-    "_ZnamSt11align_val_t", NewArray, true;
-    "_ZnwmSt11align_val_tRKSt9nothrow_t", New, true;
-    "_ZnamSt11align_val_tRKSt9nothrow_t", NewArray, true;
+    0, "_Znwm", new_plain, New, false;
+    1, "_Znam", new_array, NewArray, false;
+    2, "_ZnwmRKSt9nothrow_t", new_nothrow, New, false;
+    3, "_ZnamRKSt9nothrow_t", new_array_nothrow, NewArray, false;
+    4, "_ZnwmSt11align_val_t", new_aligned, New, true;
+    5, "_ZnamSt11align_val_t", new_array_aligned, NewArray, true;
+    6, "_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned_nothrow, New, true;
+    7, "_ZnamSt11align_val_tRKSt9nothrow_t", new_array_aligned_nothrow, NewArray, true;
 }
 
 unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {

@@ -182,7 +182,7 @@ impl PageArm {
         if !self.take_island() {
             // Beyond what slabs hold, an object needs a mapping of its own in any case.
             let alone = !optional && pages.get() >= ALONE_PAGES;
-            let large = || self.allocate_large(request, side, pages, pages, lane, event, rng);
+            let mut large = || self.allocate_large(request, side, pages, pages, lane, event, rng);
             return if alone { large() } else { None };
         }
         let placed = {

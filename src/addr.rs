@@ -72,7 +72,7 @@ impl Addr {
     }
 
     /// A pointer to this address. It carries the provenance of the mappings the crate exposed.
-    pub const fn as_ptr<T>(self) -> *mut T {
+    pub fn as_ptr<T>(self) -> *mut T {
         core::ptr::with_exposed_provenance_mut(self.0)
     }
 }

@@ -11,7 +11,11 @@ global_asm!(".weak fencepost_options");
 #[inline]
 pub fn ensure() {
     if !heap::start::is_started() {
-        heap::ensure_started(&Overrides { text: program_options(), build: None });
+        heap::ensure_started(&Overrides {
+            text: program_options(),
+            build: None,
+            mixed_runtimes: Some(crate::runtimes::are_mixed),
+        });
     }
 }
 

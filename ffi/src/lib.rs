@@ -5,6 +5,7 @@
 //! - [`c`]: their semantics.
 //! - [`cxx`]: the C++ operators.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
+//! - [`runtimes`]: processes with several C++ runtimes.
 //! - [`init`]: what runs at load and at exit.
 
 mod c;
@@ -12,3 +13,4 @@ mod cxx;
 mod entry;
 mod init;
 mod interpose;
+mod runtimes;

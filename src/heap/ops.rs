@@ -151,6 +151,9 @@ pub fn free(claim: &Claim, site: Site) -> bool {
             Foreign::Libc => return false,
         }
     }
+    if let Some(tolerated) = heap.tolerated(&fault, claim) {
+        return free(&tolerated, site);
+    }
     heap.misuse(fault, site);
     true
 }
@@ -243,6 +246,15 @@ pub fn on_exit() {
 }
 
 impl Heap {
+    /// For a mismatch between C and C++ in a process with several C++ runtimes: the claim to free with
+    /// all the same.
+    fn tolerated(&self, fault: &Fault, claim: &Claim) -> Option<Claim> {
+        let origin = fault.object.filter(|_| fault.kind == Kind::AllocDeallocMismatch)?.origin;
+        let plain = origin == Origin::Malloc || claim.origin == Origin::Malloc;
+        let mixed = plain && claim.origin != Origin::Rust && self.mixed_runtimes.is_some_and(|ask| ask());
+        mixed.then_some(Claim { origin, ..*claim })
+    }
+
     fn allocate(&self, thread: &mut Thread, request: &Request, site: Site) -> Option<Addr> {
         if request.size > isize::MAX.cast_unsigned() {
             return None;

@@ -31,11 +31,14 @@ pub struct Overrides {
     pub text: &'static [u8],
     /// Changes the builder makes.
     pub build: Option<Options>,
+    /// Asks whether objects of `malloc` may rightly be freed as C++ ones; see
+    /// [`super::ops::free`].
+    pub mixed_runtimes: Option<fn() -> bool>,
 }
 
 impl Overrides {
     /// None.
-    pub const NONE: Self = Self { text: &[], build: None };
+    pub const NONE: Self = Self { text: &[], build: None, mixed_runtimes: None };
 }
 
 /// Sets everything up unless it is; other threads wait meanwhile.
@@ -92,6 +95,7 @@ fn start(overrides: &Overrides) {
     };
     heap.options = options;
     heap.secure = secure;
+    heap.mixed_runtimes = overrides.mixed_runtimes;
     heap.seed = seed;
     rng::set_seed(seed_for_generators(&options, seed));
     let mut rng = Rng::new();

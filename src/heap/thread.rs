@@ -18,6 +18,7 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::sys::{signal, thread as sys, vm};
 use core::ffi::c_void;
 use core::mem::size_of;
+use core::ptr::NonNull;
 
 use super::heap;
 
@@ -206,7 +207,9 @@ fn adopt(thread: *mut Thread) {
     state.busy.store(1, Ordering::Relaxed);
     signal::use_stack(state.signal_stack());
     // May allocate; the state is busy, so that it uses the shared one.
-    sys::arm_exit(thread.cast::<c_void>());
+    if let Some(value) = NonNull::new(thread.cast::<c_void>()) {
+        sys::arm_exit(value);
+    }
     state.busy.store(0, Ordering::Relaxed);
 }
 
@@ -230,7 +233,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
     let state = unsafe { &mut *thread };
     if state.rounds < LAST_ROUND {
         state.rounds += 1;
-        if sys::arm_exit(value) {
+        if NonNull::new(value).is_some_and(sys::arm_exit) {
             return;
         }
     }

@@ -50,18 +50,23 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
         signal::restore_default(number);
         return;
     }
-    let (Some(heap), Some(address)) = (heap, signal::fault_address(info)) else {
-        signal::chain(number, info, context);
+    // SAFETY: the kernel passed both.
+    let address = unsafe { signal::fault_address(info) };
+    let (Some(heap), Some(address)) = (heap, address) else {
+        // SAFETY: as above.
+        unsafe { signal::chain(number, info, context) };
         return;
     };
     let object = match (heap.whose)(address) {
         Whose::Foreign => {
-            signal::chain(number, info, context);
+            // SAFETY: as above.
+            unsafe { signal::chain(number, info, context) };
             return;
         }
         Whose::Ours(object) => object,
     };
-    let registers = signal::context(context);
+    // SAFETY: as above.
+    let registers = unsafe { signal::context(context) };
     if FINAL.load(Ordering::Acquire) == 0 || heap.context.options.on_error == OnError::Continue {
         let access = match registers.write {
             Some(true) => Access::Write,

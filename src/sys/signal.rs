@@ -55,7 +55,10 @@ pub fn install(handler: Handler) {
 
 /// Hands a fault that is not ours to whoever had the signal before: calls their handler, or restores
 /// the default disposition so that the returning instruction faults again and ends the process.
-pub fn chain(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+///
+/// # Safety
+/// `info` and `context` are null or what the kernel passed to a handler.
+pub unsafe fn chain(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let previous = previous(signal);
     match previous.map(|action| (action.sa_sigaction, action.sa_flags)) {
         Some((handler, flags)) if handler != libc::SIG_DFL && handler != libc::SIG_IGN => {
@@ -144,7 +147,10 @@ pub fn leave_stack(base: Addr) {
 }
 
 /// The faulting address of a signal; `None` for a signal that somebody sent.
-pub fn fault_address(info: *const siginfo_t) -> Option<Addr> {
+///
+/// # Safety
+/// `info` is null or what the kernel passed to a handler.
+pub unsafe fn fault_address(info: *const siginfo_t) -> Option<Addr> {
     if info.is_null() {
         return None;
     }
@@ -159,7 +165,10 @@ pub fn fault_address(info: *const siginfo_t) -> Option<Addr> {
 }
 
 /// Reads registers and the access from a handler's third argument.
-pub fn context(context: *const c_void) -> Context {
+///
+/// # Safety
+/// `context` is null or what the kernel passed to a handler.
+pub unsafe fn context(context: *const c_void) -> Context {
     let context = context.cast::<libc::ucontext_t>();
     if context.is_null() {
         return Context::default();

@@ -5,6 +5,7 @@
 //! shared object on every access, which costs about twice as much and may allocate.
 
 use core::arch::{asm, global_asm};
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{c_int, c_void};
 
@@ -120,12 +121,12 @@ pub fn on_exit_init(hook: unsafe extern "C" fn(*mut c_void)) {
     }
 }
 
-/// Arms the exit hook for the calling thread with `value`, which is not null. May be called again by
+/// Arms the exit hook for the calling thread with `value`. May be called again by
 /// the hook to run once more after other destructors. `false` if there is no hook to be had.
-pub fn arm_exit(value: *mut c_void) -> bool {
+pub fn arm_exit(value: NonNull<c_void>) -> bool {
     let key = EXIT_KEY.load(Ordering::Acquire);
     // SAFETY: the key was created by `on_exit_init`.
-    key != 0 && unsafe { libc::pthread_setspecific(key.wrapping_sub(1), value) } == 0
+    key != 0 && unsafe { libc::pthread_setspecific(key.wrapping_sub(1), value.as_ptr()) } == 0
 }
 
 /// Makes the three hooks run around every `fork`.

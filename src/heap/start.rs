@@ -115,7 +115,7 @@ fn start(overrides: &Overrides) {
     {
         heap.depot = depot;
     }
-    thread::init();
+    thread::init(limit.is_some());
     install_reports();
 }
 

@@ -57,13 +57,22 @@ struct Registry {
     unused: *mut Thread,
     made: u32,
     rngs: *mut Rng,
+    /// Room for the states of the first threads, mapped at start: a process may limit its address
+    /// space later.
+    ahead: Addr,
+    ahead_left: u32,
 }
 
 // SAFETY: the pointers are to mappings that live as long as the process, reached under the lock.
 unsafe impl Send for Registry {}
 
-static REGISTRY: Lock<Registry> =
-    Lock::new(Registry { unused: core::ptr::null_mut(), made: 0, rngs: core::ptr::null_mut() });
+static REGISTRY: Lock<Registry> = Lock::new(Registry {
+    unused: core::ptr::null_mut(),
+    made: 0,
+    rngs: core::ptr::null_mut(),
+    ahead: Addr::NULL,
+    ahead_left: 0,
+});
 
 /// The list of all states, for sums; only grows.
 static ALL: AtomicPtr<Thread> = AtomicPtr::new(core::ptr::null_mut());
@@ -88,12 +97,27 @@ const BUDGET_THREADS: u64 = 16;
 /// Bytes of one state's mapping: the state and the signal stack behind it.
 const STATE_BYTES: usize = size_of::<Thread>().next_multiple_of(PAGE_SIZE);
 
-/// Maps the generators. Called once, at start.
-pub fn init() {
+/// Bytes of all that a thread has: its state, its signal stack, and a page for a generator of its own
+/// where the wiped pages have none left.
+const STATE_STRIDE: usize = STATE_BYTES + signal::STACK_BYTES + PAGE_SIZE;
+/// States that are mapped at start.
+const AHEAD: u32 = 256;
+/// The same where address space is limited.
+const AHEAD_LIMITED: u32 = 8;
+
+/// Maps the generators and the first threads' states. Called once, at start; `limited` says whether
+/// address space is.
+pub fn init(limited: bool) {
     let bytes = RNGS * size_of::<Rng>();
     if let Some(base) = vm::tables(bytes) {
         vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
         REGISTRY.lock().rngs = base.as_ptr();
+    }
+    let count = if limited { AHEAD_LIMITED } else { AHEAD };
+    if let Some(base) = vm::tables(STATE_STRIDE * count as usize) {
+        let mut registry = REGISTRY.lock();
+        registry.ahead = base;
+        registry.ahead_left = count;
     }
 }
 
@@ -139,10 +163,15 @@ fn make(shared: bool) -> Option<*mut Thread> {
     let ordinal = registry.made;
     registry.made += 1;
     let rngs = registry.rngs;
+    let mut ahead = None;
+    if registry.ahead_left > 0 {
+        ahead = Some(registry.ahead);
+        registry.ahead = registry.ahead.plus(STATE_STRIDE);
+        registry.ahead_left -= 1;
+    }
     drop(registry);
     let own_rng = rngs.is_null() || ordinal as usize >= RNGS;
-    let extra = if own_rng { PAGE_SIZE } else { 0 };
-    let base = vm::tables(STATE_BYTES + signal::STACK_BYTES + extra)?;
+    let base = ahead.or_else(|| vm::tables(STATE_STRIDE))?;
     let thread = base.as_ptr::<Thread>();
     let rng = if own_rng {
         base.plus(STATE_BYTES + signal::STACK_BYTES).as_ptr()

@@ -101,7 +101,7 @@ impl Cache {
             return unsafe { self.allocate_slow(size, class, origin) };
         }
         let slot = self.pick(class);
-        if info.load(slot) != SlotState::FREED || !layout().protection.zero || !layout().protection.canary {
+        if !info.load(slot).is_freed() || !layout().protection.zero || !layout().protection.canary {
             // SAFETY: the slot was in the magazine: it is this thread's.
             return unsafe { self.hand_out_slow(info, slot, size, origin) };
         }
@@ -113,8 +113,9 @@ impl Cache {
             if !is_untouched(pointer, info.size, word) {
                 return self.report_slow(Kind::WriteAfterFree, info, slot);
             }
-            info.store(slot, SlotState::live(info.size - size, origin));
+            info.store_busy(slot);
             canary::fill(pointer, size, info.size, word);
+            info.store(slot, SlotState::live(info.size - size, origin));
         }
         pointer
     }
@@ -178,37 +179,60 @@ impl Cache {
         let secret = layout().secret;
         let word = canary::word(secret, start + info.size);
         let state = info.load(slot);
-        if state.is_live() {
+        if state.is_live() || state == SlotState::BUSY {
             return self.report_slow(Kind::DoubleFree, info, slot);
         }
         // SAFETY: the slot is this thread's, in an opened slab. The word before it belongs to the slot
         // before it in the same slab, whose last word always holds its canary once touched.
         unsafe {
-            match state {
-                SlotState::FREED => {
-                    if layout().protection.zero
-                        && layout().protection.canary
-                        && !is_untouched(pointer, info.size, word)
-                    {
-                        return self.report_slow(Kind::WriteAfterFree, info, slot);
-                    }
-                    self.fresh = !layout().protection.zero;
+            if state.is_freed() {
+                if layout().protection.zero
+                    && layout().protection.canary
+                    && !is_untouched(pointer, info.size, word)
+                {
+                    return self.report_slow(Kind::WriteAfterFree, info, slot);
                 }
-                _ => {
-                    self.fresh = true;
-                    let before = info.load(slot.wrapping_sub(1));
-                    if layout().protection.canary && matches!(before, SlotState::FRESH | SlotState::RELEASED)
-                    {
-                        pointer.sub(8).cast::<u64>().write(canary::word(secret, start));
-                    }
+                self.fresh = !layout().protection.zero;
+            } else {
+                self.fresh = true;
+                if layout().protection.canary && !self.fence_fresh(info, slot) {
+                    return core::ptr::null_mut();
                 }
             }
-            info.store(slot, SlotState::live(info.size - size, origin));
+            info.store_busy(slot);
             if layout().protection.canary {
                 canary::fill(pointer, size, info.size, word);
             }
+            info.store(slot, SlotState::live(info.size - size, origin));
         }
         pointer
+    }
+
+    /// Readies the words before and at the end of a slot that was never handed out: both are canaries
+    /// as soon as a neighbour lives, and what the neighbour did to one of them must not be mended
+    /// unseen. `false` if the one at the end was overwritten.
+    ///
+    /// # Safety
+    /// The slot is this thread's.
+    unsafe fn fence_fresh(&mut self, info: &'static ClassInfo, slot: u32) -> bool {
+        let secret = layout().secret;
+        let start = info.address(slot);
+        let pointer = Addr::new(start).as_ptr::<u8>();
+        // SAFETY: the word before the slot is the last of the slot before it in the same slab, where the
+        // first is never handed out; the last word is the slot's own.
+        unsafe {
+            if info.load(slot.wrapping_sub(1)).is_untouched() {
+                pointer.sub(8).cast::<u64>().write(canary::word(secret, start));
+            }
+            let next = slot.wrapping_add(1);
+            let last = pointer.add(info.size - class::TAIL).cast::<u64>().read();
+            let state = info.load(next);
+            if state.is_live() && last != canary::word(secret, start + info.size) {
+                self.fault = overwritten(info, next, state);
+                return self.fault.is_none();
+            }
+        }
+        true
     }
 
     /// Like [`Cache::allocate`], with the object's bytes zero.
@@ -242,7 +266,7 @@ impl Cache {
         {
             return self.refuse_slow(place, claim);
         }
-        info.store(place.slot, SlotState::FREED);
+        info.store_busy(place.slot);
         let start = claim.address.get();
         let pointer = claim.address.as_ptr::<u8>();
         let secret = layout().secret;
@@ -262,6 +286,7 @@ impl Cache {
                 pointer.add(info.size - 16).cast::<u64>().write(0);
             }
         }
+        info.store(place.slot, state.freed());
         self.quarantine(place.class, place.slot);
         self.fault.is_none()
     }
@@ -375,11 +400,12 @@ impl Cache {
             }
             // Neither canary bytes nor old contents may be left in what was or becomes slack.
             let kept = old_size.min(new_size);
+            info.store_busy(place.slot);
             pointer.add(kept).write_bytes(0, info.size - class::TAIL - kept);
-            info.store(place.slot, SlotState::live(info.size - new_size, state.origin()));
             if layout().protection.canary {
                 canary::fill_behind(pointer, new_size, info.size, word);
             }
+            info.store(place.slot, SlotState::live(info.size - new_size, state.origin()));
         }
         true
     }
@@ -394,7 +420,7 @@ impl Cache {
             // SAFETY: the slot is this thread's and mapped.
             address += unsafe { first_touched(Addr::new(start).as_ptr(), info.size, word) };
         }
-        self.fault = Some(Fault::new(kind, Addr::new(address), Some(freed_object(info, start))));
+        self.fault = Some(Fault::new(kind, Addr::new(address), Some(freed_object(info, slot))));
         core::ptr::null_mut()
     }
 
@@ -429,44 +455,59 @@ pub fn misuse(place: Place, claim: &Claim) -> Fault {
 }
 
 /// The overwritten canary around a slot whose state is or was `state`: behind the object or before it.
+///
+/// The last word of the slack is also the canary before the next slot. It is taken for overwritten from
+/// there if the next slot is live and the bytes right behind this object are intact.
 pub fn overwritten(info: &'static ClassInfo, slot: u32, state: SlotState) -> Option<Fault> {
     let start = info.address(slot);
     let size = info.size - state.slack();
     let secret = layout().secret;
-    let object = Object {
-        start: Addr::new(start),
-        size: Some(size),
-        freed: false,
-        origin: state.origin(),
-        history: Default::default(),
-    };
     let pointer = Addr::new(start).as_ptr::<u8>();
+    let fault = |at, object| Some(Fault::new(Kind::CanaryOverwritten, Addr::new(at), Some(object)));
     // SAFETY: the slot is or was live, so it and the word before it are mapped.
     unsafe {
         let word = canary::word(secret, start + info.size);
-        let wrong = canary::first_wrong(pointer, size, info.size, word);
-        if wrong != size || !canary::intact(pointer, size, info.size, word) {
-            return Some(Fault::new(Kind::CanaryOverwritten, Addr::new(start + wrong), Some(object)));
+        if !canary::intact(pointer, size, info.size, word) {
+            let wrong = canary::first_wrong(pointer, size, info.size, word);
+            let next = slot.wrapping_add(1);
+            let next_state = info.load(next);
+            if wrong > size && wrong >= info.size - class::TAIL && next_state.is_live() {
+                return fault(wrong_before(info, next), object_in(info, next, next_state, false));
+            }
+            return fault(start + wrong, object_in(info, slot, state, false));
         }
-        let before = pointer.sub(8).cast::<u64>().read() ^ canary::word(secret, start);
-        if before != 0 {
-            // The wrong byte nearest to the object.
-            let at = start - 1 - (before.leading_zeros() / 8) as usize;
-            return Some(Fault::new(Kind::CanaryOverwritten, Addr::new(at), Some(object)));
-        }
+        let before = pointer.sub(8).cast::<u64>().read();
+        (before != canary::word(secret, start))
+            .then(|| fault(wrong_before(info, slot), object_in(info, slot, state, false)))
+            .flatten()
     }
-    None
 }
 
-/// A freed slot as a report shows it.
-pub fn freed_object(info: &ClassInfo, start: usize) -> Object {
+/// The overwritten byte of the canary word before a slot that is nearest to it.
+///
+/// # Safety
+/// The slot was handed out: the word before it is mapped.
+unsafe fn wrong_before(info: &ClassInfo, slot: u32) -> usize {
+    let start = info.address(slot);
+    // SAFETY: as the caller says.
+    let before = unsafe { Addr::new(start).minus(8).as_ptr::<u64>().read() };
+    let wrong = before ^ canary::word(layout().secret, start);
+    start - 1 - (wrong.leading_zeros() / 8).min(7) as usize
+}
+
+fn object_in(info: &ClassInfo, slot: u32, state: SlotState, freed: bool) -> Object {
     Object {
-        start: Addr::new(start),
-        size: Some(info.size - class::TAIL),
-        freed: true,
-        origin: Origin::Malloc,
+        start: Addr::new(info.address(slot)),
+        size: info.size.checked_sub(state.slack()),
+        freed,
+        origin: state.origin(),
         history: Default::default(),
     }
+}
+
+/// A freed slot's object as a report shows it.
+pub fn freed_object(info: &ClassInfo, slot: u32) -> Object {
+    object_in(info, slot, info.load(slot), true)
 }
 
 /// Whether a freed slot is as [`Cache::free`] left it: clear, with its canary as the last word.

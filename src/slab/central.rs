@@ -149,7 +149,7 @@ fn release(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
     let checked = sweep::check_freed(info, slab);
     let first = slab << info.slab_shift;
     for slot in first + 1..first + info.usable_end {
-        if info.load(slot) == SlotState::FREED {
+        if info.load(slot).is_freed() {
             info.store(slot, SlotState::RELEASED);
         }
     }

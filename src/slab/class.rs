@@ -83,7 +83,7 @@ pub fn of(size: usize, align: usize) -> Option<usize> {
 }
 
 /// The most slack that a slot's state can express.
-pub const MAX_SLACK: usize = 16_000;
+pub const MAX_SLACK: usize = (1 << 13) - 1 + TAIL - 1;
 
 /// log2 of the slot numbers in a slab of class `class`: slabs of about 64 KiB, at least 128 slots.
 pub const fn slab_shift(class: usize) -> u32 {

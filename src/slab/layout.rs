@@ -19,16 +19,17 @@ use crate::rng::Rng;
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, compiler_fence};
 
-/// A slot's state: free in one of three ways, or live with its slack and origin.
+/// A slot's state.
 ///
 /// | bits | meaning |
 /// |---|---|
 /// | 0 | fresh: never handed out; the memory may never have been touched |
-/// | 1 | released: freed, and its slab's memory was given back since |
-/// | 2 | freed: cleared, last word is the canary |
-/// | `origin << 14 \| 4 + slack` | live |
+/// | `0x8000` | released: freed, and its slab's memory was given back since |
+/// | `0x2000` | busy: a thread is handing it out or freeing it |
+/// | `origin << 13 \| slack - 7` | live; the low part is never 0 |
+/// | `0x8000 \| origin << 13 \| slack - 7` | freed: cleared, last word is the canary |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct SlotState(u16);
@@ -37,34 +38,53 @@ impl SlotState {
     /// Never handed out.
     pub const FRESH: Self = Self(0);
     /// Freed, memory given back.
-    pub const RELEASED: Self = Self(1);
-    /// Freed.
-    pub const FREED: Self = Self(2);
-    const LIVE_BASE: u16 = 4;
-    const SLACK_MASK: u16 = (1 << 14) - 1;
+    pub const RELEASED: Self = Self(Self::FREED_BIT);
+    /// In a thread's hands. Threads that a forked child does not have leave slots in this state.
+    pub const BUSY: Self = Self(1 << Self::ORIGIN_SHIFT);
+    const FREED_BIT: u16 = 1 << 15;
+    const ORIGIN_SHIFT: u32 = 13;
+    const SLACK_MASK: u16 = (1 << Self::ORIGIN_SHIFT) - 1;
+    const SLACK_BASE: u16 = class::TAIL as u16 - 1;
 
-    /// Live with this slack; at most [`class::MAX_SLACK`].
+    /// Live with this slack, at least [`class::TAIL`] and at most [`class::MAX_SLACK`].
     #[inline(always)]
     pub const fn live(slack: usize, origin: Origin) -> Self {
-        Self((origin as u16) << 14 | (slack as u16 + Self::LIVE_BASE))
+        Self((origin as u16) << Self::ORIGIN_SHIFT | (slack as u16).wrapping_sub(Self::SLACK_BASE))
+    }
+
+    /// Freed after having been live in state `self`.
+    #[inline(always)]
+    pub const fn freed(self) -> Self {
+        Self(self.0 | Self::FREED_BIT)
     }
 
     /// Whether the slot is handed out.
     #[inline(always)]
     pub const fn is_live(self) -> bool {
-        self.0 >= Self::LIVE_BASE
+        (self.0 & (Self::FREED_BIT | Self::SLACK_MASK)).wrapping_sub(1) < Self::SLACK_MASK
     }
 
-    /// Bytes of the slot behind the object; meaningful for live slots.
+    /// Whether the slot was freed and still has its memory.
+    #[inline(always)]
+    pub const fn is_freed(self) -> bool {
+        self.0 > Self::FREED_BIT
+    }
+
+    /// Whether the slot's memory is as the kernel gave it, or was given back.
+    pub const fn is_untouched(self) -> bool {
+        matches!(self, Self::FRESH | Self::RELEASED)
+    }
+
+    /// Bytes of the slot behind the object; meaningful for live and freed slots.
     #[inline(always)]
     pub const fn slack(self) -> usize {
-        ((self.0 & Self::SLACK_MASK) as usize).saturating_sub(Self::LIVE_BASE as usize)
+        ((self.0 & Self::SLACK_MASK) + Self::SLACK_BASE) as usize
     }
 
-    /// Who allocated; meaningful for live slots.
+    /// Who allocated; meaningful for live and freed slots.
     #[inline(always)]
     pub const fn origin(self) -> Origin {
-        Origin::from_tag((self.0 >> 14) as u8)
+        Origin::from_tag((self.0 >> Self::ORIGIN_SHIFT) as u8)
     }
 }
 
@@ -117,10 +137,18 @@ impl ClassInfo {
         SlotState(self.state(slot).load(Ordering::Relaxed))
     }
 
-    /// Sets the state of slot `slot`.
+    /// Sets the state of slot `slot`, after everything that was written to it before.
     #[inline(always)]
     pub fn store(&self, slot: u32, state: SlotState) {
-        self.state(slot).store(state.0, Ordering::Relaxed);
+        self.state(slot).store(state.0, Ordering::Release);
+    }
+
+    /// Marks slot `slot` busy, before anything that is written to it afterwards: a fork or a sweep at
+    /// any moment finds no slot half changed in another state.
+    #[inline(always)]
+    pub fn store_busy(&self, slot: u32) {
+        self.state(slot).store(SlotState::BUSY.0, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Word `word` of slab `slab`'s free bits; changed under the class's lock only.
@@ -332,11 +360,35 @@ pub fn object_at(layout: &Layout, place: Place) -> Option<Object> {
     }
     let state = info.load(place.slot);
     let start = Addr::new(info.address(place.slot));
-    let object = |size, freed, origin| Object { start, size, freed, origin, history: Default::default() };
-    match state {
-        SlotState::FRESH => None,
-        live if live.is_live() => Some(object(info.size.checked_sub(live.slack()), false, live.origin())),
-        // Of a freed object only its slot is known.
-        _ => Some(object(info.size.checked_sub(class::TAIL), true, Origin::Malloc)),
+    if !state.is_live() && !state.is_freed() {
+        return None;
+    }
+    Some(Object {
+        start,
+        size: info.size.checked_sub(state.slack()),
+        freed: state.is_freed(),
+        origin: state.origin(),
+        history: Default::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_told_apart() {
+        for origin in [Origin::Malloc, Origin::New, Origin::NewArray, Origin::Rust] {
+            for slack in [class::TAIL, class::TAIL + 1, 100, class::MAX_SLACK] {
+                let live = SlotState::live(slack, origin);
+                let freed = live.freed();
+                assert!(live.is_live() && !live.is_freed() && freed.is_freed() && !freed.is_live());
+                assert_eq!((live.slack(), live.origin()), (slack, origin));
+                assert_eq!((freed.slack(), freed.origin()), (slack, origin));
+            }
+        }
+        for other in [SlotState::FRESH, SlotState::RELEASED, SlotState::BUSY] {
+            assert!(!other.is_live() && !other.is_freed());
+        }
     }
 }

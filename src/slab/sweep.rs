@@ -4,7 +4,7 @@
 //! looked at again a few times with pauses: what another thread was in the middle of is over then.
 
 use super::cache::{first_touched, freed_object, is_untouched, overwritten};
-use super::layout::{ClassInfo, SlotState, layout};
+use super::layout::{ClassInfo, layout};
 use super::{canary, central, class};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
@@ -40,7 +40,7 @@ pub fn all(mut found: impl FnMut(Fault) -> bool) {
 pub fn check_freed(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
     let first = slab << info.slab_shift;
     for slot in first + 1..first + info.usable_end {
-        if info.load(slot) == SlotState::FREED
+        if info.load(slot).is_freed()
             && let Some(fault) = check(info, slot)
         {
             return Err(fault);
@@ -67,7 +67,7 @@ fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
         return None;
     }
     match state {
-        SlotState::FREED if protection.zero => {
+        freed if freed.is_freed() && protection.zero => {
             let word = canary::word(layout().secret, start + info.size);
             let pointer = Addr::new(start).as_ptr::<u8>();
             // SAFETY: a freed slot's slab is open: its memory is mapped.
@@ -75,7 +75,7 @@ fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
             touched.then(|| {
                 // SAFETY: as above.
                 let at = unsafe { first_touched(pointer, info.size, word) };
-                Fault::new(Kind::WriteAfterFree, Addr::new(start + at), Some(freed_object(info, start)))
+                Fault::new(Kind::WriteAfterFree, Addr::new(start + at), Some(freed_object(info, slot)))
             })
         }
         live if live.is_live() => overwritten(info, slot, live),

@@ -1,7 +1,6 @@
 //! Random bytes from the kernel.
 
 use super::{aux, thread};
-use libc::c_void;
 
 /// A 32-byte key. From `getrandom`; where that is forbidden or absent, from the bytes the kernel
 /// placed in the auxiliary vector, the clock and this process's addresses, which is weaker but never
@@ -12,7 +11,7 @@ pub fn key() -> [u8; 32] {
     while let Some(rest) = key.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         // SAFETY: `rest` is a live, exclusively borrowed buffer of that length.
         let count =
-            unsafe { libc::getrandom(rest.as_mut_ptr().cast::<c_void>(), rest.len(), libc::GRND_NONBLOCK) };
+            unsafe { libc::syscall(libc::SYS_getrandom, rest.as_mut_ptr(), rest.len(), libc::GRND_NONBLOCK) };
         match usize::try_from(count) {
             Ok(count) if count > 0 => filled = filled.saturating_add(count),
             _ if super::errno::get() == libc::EINTR => {}

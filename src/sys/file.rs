@@ -1,6 +1,6 @@
 //! Whole-file reads and unbuffered writes, for options, limits and reports.
 
-use libc::{c_char, c_int, c_void};
+use libc::c_int;
 
 /// Standard error's descriptor.
 pub const STDERR: i32 = 2;
@@ -8,18 +8,11 @@ pub const STDERR: i32 = 2;
 /// Reads the file at `path`, a NUL-terminated name, into `buffer`; the part that was read, `None` if
 /// it cannot be opened.
 pub fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-    if path.last() != Some(&0) {
-        return None;
-    }
-    // SAFETY: the path is NUL-terminated as just checked.
-    let fd = unsafe { libc::open(path.as_ptr().cast::<c_char>(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if fd < 0 {
-        return None;
-    }
+    let fd = open(path, libc::O_RDONLY | libc::O_CLOEXEC)?;
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         // SAFETY: `rest` is a live, exclusively borrowed buffer of that length.
-        let count = unsafe { libc::read(fd, rest.as_mut_ptr().cast::<c_void>(), rest.len()) };
+        let count = unsafe { libc::syscall(libc::SYS_read, fd, rest.as_mut_ptr(), rest.len()) };
         match usize::try_from(count) {
             Ok(0) => break,
             Ok(count) => filled = filled.saturating_add(count),
@@ -33,19 +26,23 @@ pub fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
 
 /// Opens the file at `path`, a NUL-terminated name, for appending, making it if need be.
 pub fn open_append(path: &[u8]) -> Option<i32> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    open(path, flags)
+}
+
+fn open(path: &[u8], flags: c_int) -> Option<i32> {
     if path.last() != Some(&0) {
         return None;
     }
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW;
     // SAFETY: the path is NUL-terminated as just checked.
-    let fd: c_int = unsafe { libc::open(path.as_ptr().cast::<c_char>(), flags, 0o600) };
-    (fd >= 0).then_some(fd)
+    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o600) };
+    i32::try_from(fd).ok().filter(|fd| *fd >= 0)
 }
 
 /// Closes a descriptor this module opened.
 pub fn close(fd: i32) {
     // SAFETY: closing a descriptor has no memory effect.
-    unsafe { libc::close(fd) };
+    unsafe { libc::syscall(libc::SYS_close, fd) };
 }
 
 /// Writes all of `bytes` to `fd` as far as it takes them; gives up on any error but an interruption.
@@ -53,7 +50,7 @@ pub fn write_all(fd: i32, bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
         // SAFETY: `rest` is a live buffer of that length.
-        let count = unsafe { libc::write(fd, rest.as_ptr().cast::<c_void>(), rest.len()) };
+        let count = unsafe { libc::syscall(libc::SYS_write, fd, rest.as_ptr(), rest.len()) };
         match usize::try_from(count) {
             Ok(0) => return,
             Ok(count) => rest = rest.get(count..).unwrap_or(&[]),

@@ -2,6 +2,9 @@
 //!
 //! Functions here return `Option` or a small enumeration: an errno that a caller can act on becomes a
 //! variant, one that cannot happen ends at [`die`].
+//!
+//! What the C library makes a cancellation point (reading, writing, sleeping, `getrandom`) is called
+//! through `syscall`, which is none: a thread must not be cancelled while it holds a lock of ours.
 
 pub mod aux;
 pub mod die;

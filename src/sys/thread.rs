@@ -95,7 +95,7 @@ pub fn yield_now() {
 pub fn sleep_micros(micros: u32) {
     let time = libc::timespec { tv_sec: 0, tv_nsec: i64::from(micros.min(999_999)).saturating_mul(1000) };
     // SAFETY: the request is a live timespec and the remainder is not wanted.
-    unsafe { libc::nanosleep(&raw const time, core::ptr::null_mut()) };
+    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const time, core::ptr::null_mut::<libc::timespec>()) };
 }
 
 /// Nanoseconds of the monotonic clock.

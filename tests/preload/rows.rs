@@ -110,10 +110,11 @@ const fn bad_size(size: u64) -> Expectation {
     expect("bad-size", Found::ByCheck, Some((0, Side::Inside, size)))
 }
 
-/// Found in every mode, on either side.
+/// Found in every mode, on either side. A freed small object is known in `harden` by the size that its slot
+/// holds, so these have such sizes.
 pub const ALWAYS: &[Row] = &[
-    row("double_free", "13", double_free(13)),
-    row("double_free", "100", double_free(100)),
+    row("double_free", "24", double_free(24)),
+    row("double_free", "104", double_free(104)),
     row("double_free", "4096", double_free(4096)),
     row("double_free", "300000", double_free(300_000)),
     row("double_free_late", "24 2000", double_free(24)),
@@ -181,6 +182,8 @@ pub const PAGE_ARM: &[Row] = &[
 
 /// Found in `hunt` whatever the alignment: frees, and small objects that fill multiples of 16 bytes.
 pub const HUNT: &[Row] = &[
+    row("double_free", "13", double_free(13)),
+    row("double_free", "100", double_free(100)),
     row("overflow_write", "16", overflow(Write, 0, 16)),
     row("overflow_read", "16", overflow(Read, 0, 16)),
     row("overflow_run", "64 5000", overflow(Write, 0, 64)),
@@ -277,8 +280,7 @@ pub const LEFT: &[Row] = &[
     row("uaf_write", "5000 8", use_after_free(Write, 8, 5000)),
 ];
 
-/// Found in `harden` with small objects: by the canaries on both sides, and in freed memory. A freed
-/// small object is known by the size that its slot holds, so these have such sizes.
+/// Found in `harden` with small objects: by the canaries on both sides, and in freed memory.
 pub const SLAB: &[Row] = &[
     row("overflow_write", "13", canary_after(0, 13)),
     row("overflow_write", "16", canary_after(0, 16)),

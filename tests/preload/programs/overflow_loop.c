@@ -6,7 +6,7 @@ int main(int argc, char **argv) {
     size_t n = number(argv, 1);
     int *posts = calloc(n, sizeof *posts);
     HIDE(posts);
-    for (size_t i = 0; i <= n; i++) *(volatile int *)&posts[i] = (int)i + 1;
+    for (size_t i = 0; i <= n; i++) *(volatile int *)&posts[i] = 2 * (int)i + 2;
     release(posts);
     return 0;
 }

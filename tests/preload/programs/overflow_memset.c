@@ -6,7 +6,7 @@ int main(int argc, char **argv) {
     size_t size = number(argv, 1), length = size + number(argv, 2);
     char *p = object(size);
     HIDE(length);
-    memset(p, 'A', length);
+    memset(p, 'B', length);
     release(p);
     return 0;
 }

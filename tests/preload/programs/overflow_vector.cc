@@ -6,6 +6,6 @@ int main(int, char **argv) {
     std::vector<int> v(number(argv, 1), 7);
     int *p = v.data();
     HIDE(p);
-    *static_cast<volatile int *>(p + v.size()) = 1;
+    *static_cast<volatile int *>(p + v.size()) = 2;
     return 0;
 }

@@ -123,7 +123,10 @@ unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ABI_ALIGN {
-            let pointer = heap::try_allocate_fast(layout.size(), Origin::Rust);
+            let mut pointer = heap::try_allocate_small(layout.size(), Origin::Rust);
+            if pointer.is_null() {
+                pointer = heap::try_allocate_fast(layout.size(), Origin::Rust);
+            }
             if !pointer.is_null() {
                 return pointer;
             }
@@ -134,13 +137,19 @@ unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         let claim = claim(pointer, layout);
-        if !heap::try_free_fast(&claim) {
+        if !heap::try_free_small(&claim) && !heap::try_free_fast(&claim) {
             heap::free(&claim, site());
         }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ABI_ALIGN {
+            let pointer = heap::try_allocate_zeroed_fast(layout.size(), Origin::Rust);
+            if !pointer.is_null() {
+                return pointer;
+            }
+        }
         self.alloc_slow(layout, true)
     }
 

@@ -96,8 +96,10 @@ pub fn capture(site: Site, depth: usize) -> Frames {
 
 /// log2 of the hash table's length.
 const TABLE_SHIFT: u32 = 18;
-/// Words of the log: one stack takes its frames and one word.
+/// Words of the log, a power of two: one stack takes its frames and one word.
 const LOG_WORDS: usize = 1 << 23;
+/// The same where address space is limited.
+const LOG_WORDS_LIMITED: usize = 1 << 17;
 /// Places tried before a stack is given up.
 const PROBES: usize = 16;
 
@@ -105,6 +107,7 @@ const PROBES: usize = 16;
 pub struct Depot {
     table: *const AtomicU32,
     log: *const AtomicU64,
+    log_words: usize,
     /// Words of the log in use; word 0 is never used.
     used: AtomicUsize,
 }
@@ -117,13 +120,14 @@ unsafe impl Sync for Depot {}
 impl Depot {
     /// A depot that keeps nothing.
     pub const EMPTY: Self =
-        Self { table: core::ptr::null(), log: core::ptr::null(), used: AtomicUsize::new(1) };
+        Self { table: core::ptr::null(), log: core::ptr::null(), log_words: 1, used: AtomicUsize::new(1) };
 
-    /// Maps a depot; `None` if the kernel refuses.
-    pub fn map() -> Option<Self> {
+    /// Maps a depot, a small one if address space is limited; `None` if the kernel refuses.
+    pub fn map(limited: bool) -> Option<Self> {
+        let log_words = if limited { LOG_WORDS_LIMITED } else { LOG_WORDS };
         let table = vm::tables(4 << TABLE_SHIFT)?;
-        let log = vm::tables(LOG_WORDS * 8)?;
-        Some(Self { table: table.as_ptr(), log: log.as_ptr(), used: AtomicUsize::new(1) })
+        let log = vm::tables(log_words * 8)?;
+        Some(Self { table: table.as_ptr(), log: log.as_ptr(), log_words, used: AtomicUsize::new(1) })
     }
 
     fn entry(&self, index: usize) -> &AtomicU32 {
@@ -133,7 +137,7 @@ impl Depot {
 
     fn word(&self, index: usize) -> &AtomicU64 {
         // SAFETY: masked to the log's length; zeroed memory is a valid atomic.
-        unsafe { &*self.log.add(index & (LOG_WORDS - 1)) }
+        unsafe { &*self.log.add(index & (self.log_words - 1)) }
     }
 
     /// The number of a stack, the same for equal stacks; 0 if it is empty or not kept.
@@ -172,8 +176,8 @@ impl Depot {
     /// Appends a stack to the log; its offset, 0 if the log is full.
     fn append(&self, pcs: &[usize]) -> u32 {
         let at = self.used.fetch_add(pcs.len() + 1, Ordering::Relaxed);
-        if at.saturating_add(pcs.len() + 1) > LOG_WORDS {
-            self.used.store(LOG_WORDS, Ordering::Relaxed);
+        if at.saturating_add(pcs.len() + 1) > self.log_words {
+            self.used.store(self.log_words, Ordering::Relaxed);
             return 0;
         }
         self.word(at).store(pcs.len() as u64, Ordering::Relaxed);
@@ -196,7 +200,7 @@ impl Depot {
     pub fn get(&self, number: u32) -> Frames {
         let mut frames = Frames::EMPTY;
         let at = number as usize;
-        if self.log.is_null() || at == 0 || at >= LOG_WORDS {
+        if self.log.is_null() || at == 0 || at >= self.log_words {
             return frames;
         }
         let len = self.word(at).load(Ordering::Relaxed).min(MAX_FRAMES as u64) as usize;
@@ -219,7 +223,7 @@ mod tests {
 
     #[test]
     fn equal_stacks_have_one_number() {
-        let depot = Depot::map().expect("mapping");
+        let depot = Depot::map(true).expect("mapping");
         let first = depot.insert(&frames(&[1, 2, 3]));
         let second = depot.insert(&frames(&[1, 2]));
         assert_ne!(first, 0);
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn wild_numbers_are_harmless() {
-        let depot = Depot::map().expect("mapping");
+        let depot = Depot::map(true).expect("mapping");
         assert!(depot.get(u32::MAX).as_slice().is_empty());
         assert!(depot.get(12345).as_slice().is_empty());
     }

@@ -50,6 +50,16 @@ pub fn free_slow(claim: &Claim, at: ReturnSlot, fp: usize) {
 }
 
 pub unsafe extern "C" fn malloc(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    let pointer = heap::try_allocate_small(size, Origin::Malloc);
+    if !pointer.is_null() {
+        return pointer.cast();
+    }
+    // SAFETY: the caller vouches for the same.
+    unsafe { malloc_general(size, at, fp) }
+}
+
+#[inline(never)]
+unsafe extern "C" fn malloc_general(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
     let pointer = heap::try_allocate_fast(size, Origin::Malloc);
     if !pointer.is_null() {
         return pointer.cast();
@@ -69,6 +79,14 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize, at: ReturnSlot, fp: u
 }
 
 pub unsafe extern "C" fn free(pointer: *mut c_void, at: ReturnSlot, fp: usize) {
+    if !heap::try_free_small(&claim(pointer, None, Origin::Malloc)) {
+        // SAFETY: the caller vouches for the same.
+        unsafe { free_general(pointer, at, fp) };
+    }
+}
+
+#[inline(never)]
+unsafe extern "C" fn free_general(pointer: *mut c_void, at: ReturnSlot, fp: usize) {
     let claim = claim(pointer, None, Origin::Malloc);
     if !heap::try_free_fast(&claim) && !pointer.is_null() {
         free_slow(&claim, at, fp);

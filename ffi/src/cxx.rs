@@ -86,7 +86,10 @@ operators_new! {
 unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {
     let (_, origin, aligned) = NEWS.get(row as usize).copied().unwrap_or((c"", Origin::New, false));
     if !aligned {
-        let pointer = heap::try_allocate_fast(size, origin);
+        let mut pointer = heap::try_allocate_small(size, origin);
+        if pointer.is_null() {
+            pointer = heap::try_allocate_fast(size, origin);
+        }
         if !pointer.is_null() {
             return pointer.cast();
         }
@@ -129,7 +132,7 @@ macro_rules! operators_delete {
                     let size = if $sized { Some(second) } else { None };
                     let address = Addr::new(pointer.expose_provenance());
                     let claim = Claim { address, size, origin: Origin::$origin };
-                    if !heap::try_free_fast(&claim) && !pointer.is_null() {
+                    if !heap::try_free_small(&claim) && !heap::try_free_fast(&claim) && !pointer.is_null() {
                         free_slow(&claim, at, fp);
                     }
                 }

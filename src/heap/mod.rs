@@ -16,7 +16,7 @@ mod thread;
 
 pub use ops::{
     Denied, allocate, check, free, lock_memory, on_exit, resize, set_origin, size_of, try_allocate_fast,
-    try_allocate_zeroed_fast, try_free_fast,
+    try_allocate_small, try_allocate_zeroed_fast, try_free_fast, try_free_small,
 };
 pub use start::{Overrides, ensure_started, options};
 

@@ -5,7 +5,7 @@
 //! from a thread that is not inside the allocator already.
 
 use super::start::{is_started, totals};
-use super::thread::{self, Thread};
+use super::thread::{self, BUSY, Thread};
 use super::{Heap, heap};
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::fault::{Fault, Kind};
@@ -33,68 +33,98 @@ pub enum Denied {
     Foreign,
 }
 
-/// The fast path of an allocation of `size` bytes with the ABI's alignment; null when the slow path
-/// has to look at it.
+/// The thread's state if it may take the paths for small classes: not inside the allocator, every
+/// protection on, and a mode that sends small objects to slabs whatever they are.
 #[inline(always)]
+fn small_thread() -> Option<*mut Thread> {
+    let word = sys::slot();
+    let thread = Addr::new(word).as_ptr::<Thread>();
+    // SAFETY: the word is 0 or the address of this thread's state; `GONE` begins like one whose gate is
+    // never open.
+    (word != 0 && unsafe { (*thread).gate.load(Ordering::Relaxed) } == 0).then_some(thread)
+}
+
+/// The shortest path of an allocation of `size` bytes with the ABI's alignment; null when another has
+/// to look at it.
+#[inline(always)]
+pub fn try_allocate_small(size: usize, origin: Origin) -> *mut u8 {
+    match small_thread() {
+        // SAFETY: the state is this thread's and its gate open, so that no other reference exists.
+        Some(thread) if size <= class::SMALL_MAX => unsafe {
+            (*thread).gate.store(BUSY, Ordering::Relaxed);
+            let pointer = (*thread).slab.allocate_small(size, origin);
+            (*thread).gate.store(0, Ordering::Relaxed);
+            if !pointer.is_null() {
+                Counts::bump(&(*thread).counts.slab);
+            }
+            pointer
+        },
+        _ => core::ptr::null_mut(),
+    }
+}
+
+/// The shortest path of a free; `false` when another has to look at it.
+#[inline(always)]
+pub fn try_free_small(claim: &Claim) -> bool {
+    let Some(thread) = small_thread() else {
+        return false;
+    };
+    // SAFETY: as in `try_allocate_small`.
+    unsafe {
+        (*thread).gate.store(BUSY, Ordering::Relaxed);
+        let done = (*thread).slab.free_small(claim.address, claim.size, claim.origin);
+        (*thread).gate.store(0, Ordering::Relaxed);
+        done
+    }
+}
+
+/// The fast path of an allocation of any size with the ABI's alignment; null when the slow path has
+/// to look at it.
+#[inline(never)]
 pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
-    fast(size, |thread| {
-        // SAFETY: the class holds the size; the state is this thread's.
-        unsafe { thread.slab.allocate(size, class::of_small(size), origin) }
-    })
+    // SAFETY: the class holds the size; the state is this thread's.
+    fast(size, |thread| unsafe { thread.slab.allocate(size, class::of_small(size), origin) })
 }
 
 /// [`try_allocate_fast`] with the object's bytes zero.
-#[inline(always)]
+#[inline(never)]
 pub fn try_allocate_zeroed_fast(size: usize, origin: Origin) -> *mut u8 {
-    fast(size, |thread| {
-        // SAFETY: the class holds the size; the state is this thread's.
-        unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) }
-    })
+    // SAFETY: the class holds the size; the state is this thread's.
+    fast(size, |thread| unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) })
 }
 
 /// Runs `action` with this thread's state if a request of `size` bytes may take the fast path.
 #[inline(always)]
 fn fast(size: usize, action: impl FnOnce(&mut Thread) -> *mut u8) -> *mut u8 {
-    let word = sys::slot();
-    if word == 0 {
+    let Some(thread) = thread::idle() else {
+        return core::ptr::null_mut();
+    };
+    // SAFETY: the state is this thread's and idle, so that no other reference exists.
+    let thread = unsafe { &mut *thread };
+    if size >= thread.fast_limit {
         return core::ptr::null_mut();
     }
-    let thread = Addr::new(word).as_ptr::<Thread>();
-    // SAFETY: the word is 0 or the address of this thread's state; `GONE` begins like one and is
-    // always busy.
-    unsafe {
-        if (*thread).busy.load(Ordering::Relaxed) != 0 || size >= (*thread).fast_limit {
-            return core::ptr::null_mut();
-        }
-        (*thread).busy.store(1, Ordering::Relaxed);
-        let pointer = action(&mut *thread);
-        (*thread).busy.store(0, Ordering::Relaxed);
-        Counts::bump(&(*thread).counts.slab);
-        pointer
+    let gate = thread.close_gate();
+    let pointer = action(thread);
+    thread.open_gate(gate);
+    if !pointer.is_null() {
+        Counts::bump(&thread.counts.slab);
     }
+    pointer
 }
 
 /// The fast path of a free; `false` when the slow path has to look at it.
-#[inline(always)]
+#[inline(never)]
 pub fn try_free_fast(claim: &Claim) -> bool {
-    let word = sys::slot();
-    let Some(place) = cache::place(claim.address) else {
+    let (Some(place), Some(thread)) = (cache::place(claim.address), thread::idle()) else {
         return false;
     };
-    if word == 0 {
-        return false;
-    }
-    let thread = Addr::new(word).as_ptr::<Thread>();
-    // SAFETY: as in `try_allocate_fast`.
-    unsafe {
-        if (*thread).busy.load(Ordering::Relaxed) != 0 {
-            return false;
-        }
-        (*thread).busy.store(1, Ordering::Relaxed);
-        let done = (*thread).slab.free(place, claim);
-        (*thread).busy.store(0, Ordering::Relaxed);
-        done
-    }
+    // SAFETY: as in `fast`.
+    let thread = unsafe { &mut *thread };
+    let gate = thread.close_gate();
+    let done = thread.slab.free(place, claim);
+    thread.open_gate(gate);
+    done
 }
 
 /// Allocates as `request` says; `None` when there is no memory.
@@ -280,15 +310,9 @@ impl Heap {
                 Route::Page { .. } => None,
             };
         };
-        // SAFETY: the class holds the size; the state is this thread's.
-        let pointer = unsafe {
-            match request.zeroed {
-                true => thread.slab.allocate_zeroed(request.size, class, request.origin),
-                false => thread.slab.allocate(request.size, class, request.origin),
-            }
-        };
+        let pointer = self.allocate_slot(thread, request, class);
         if pointer.is_null() {
-            // A full region or no memory for another slab; a misuse is the caller's to report.
+            // A full arena or no memory for another slab; a misuse is the caller's to report.
             let fallback = matches!(route, Route::Slab) && !thread.slab.has_fault();
             return fallback.then(|| self.allocate_guarded(thread, request, false, site)).flatten();
         }
@@ -297,6 +321,27 @@ impl Heap {
             Counts::bump(&thread.counts.refused);
         }
         Some(Addr::of(pointer))
+    }
+
+    /// A slot of `class`, or where its region is full, of the next larger ones.
+    fn allocate_slot(&self, thread: &mut Thread, request: &Request, class: usize) -> *mut u8 {
+        let holds = |class: &usize| {
+            let size = class::size(*class);
+            size.is_multiple_of(request.align) && size - request.size <= class::MAX_SLACK
+        };
+        for class in (class..class::COUNT).take(OTHER_CLASSES).filter(holds) {
+            // SAFETY: the class holds the size; the state is this thread's.
+            let pointer = unsafe {
+                match request.zeroed {
+                    true => thread.slab.allocate_zeroed(request.size, class, request.origin),
+                    false => thread.slab.allocate(request.size, class, request.origin),
+                }
+            };
+            if !pointer.is_null() || thread.slab.has_fault() {
+                return pointer;
+            }
+        }
+        core::ptr::null_mut()
     }
 
     fn allocate_guarded(
@@ -434,6 +479,10 @@ impl Heap {
         Err(Denied::Misuse)
     }
 }
+
+/// Classes that are tried when the right one has no slot: its region is full, which happens where
+/// address space is limited.
+const OTHER_CLASSES: usize = 24;
 
 /// From this size on a guarded object that grows gets room to grow on.
 const GROWING: usize = 8192;

@@ -111,7 +111,7 @@ fn start(overrides: &Overrides) {
     }
     trace::init();
     if options.backtrace != 0
-        && let Some(depot) = Depot::map()
+        && let Some(depot) = Depot::map(limit.is_some())
     {
         heap.depot = depot;
     }
@@ -172,6 +172,8 @@ fn whose(address: Addr) -> handler::Whose {
         handler::Whose::Ours(heap().page.object_near(address))
     } else if slab::contains(address) {
         handler::Whose::Ours(slab::object_near(address))
+    } else if let Some(object) = heap().page.detached_near(address) {
+        handler::Whose::Ours(Some(object))
     } else {
         handler::Whose::Foreign
     }

@@ -25,8 +25,8 @@ use super::heap;
 /// A thread's state.
 #[repr(C)]
 pub struct Thread {
-    /// Not 0 while the thread is inside the allocator.
-    pub busy: AtomicU32,
+    /// 0 when the thread may take the shortest paths: see [`BUSY`] and [`GENERAL`].
+    pub gate: AtomicU32,
     /// The lane it places guarded objects in.
     pub lane: u32,
     /// Requests below this many bytes go straight to the slab cache.
@@ -50,7 +50,12 @@ pub struct Thread {
 }
 
 /// What the word of a thread points at that has no state any more: begins like a busy state.
-static GONE: AtomicU32 = AtomicU32::new(1);
+static GONE: AtomicU32 = AtomicU32::new(BUSY);
+
+/// The gate's bit of a thread that is inside the allocator.
+pub const BUSY: u32 = 1;
+/// The gate's bit of a run in which the mode or the options want every request looked at.
+const GENERAL: u32 = 2;
 
 /// All states, and those without a thread.
 struct Registry {
@@ -141,6 +146,20 @@ impl Thread {
         self.slab.take_fault()
     }
 
+    /// Marks the thread as being inside the allocator; what the gate was before.
+    #[inline(always)]
+    pub fn close_gate(&mut self) -> u32 {
+        let gate = self.gate.load(Ordering::Relaxed);
+        self.gate.store(gate | BUSY, Ordering::Relaxed);
+        gate
+    }
+
+    /// Takes [`Thread::close_gate`] back.
+    #[inline(always)]
+    pub fn open_gate(&mut self, gate: u32) {
+        self.gate.store(gate, Ordering::Relaxed);
+    }
+
     fn signal_stack(&self) -> Addr {
         Addr::of(core::ptr::from_ref(self)).plus(STATE_BYTES)
     }
@@ -154,7 +173,7 @@ fn make(shared: bool) -> Option<*mut Thread> {
         // SAFETY: states in the list are nobody's; the lock makes this thread their owner.
         unsafe {
             registry.unused = (*thread).next_unused;
-            (*thread).busy = AtomicU32::new(0);
+            (*thread).gate = AtomicU32::new(gate_of_run());
             (*thread).rounds = 0;
             (*thread).id = 0;
         }
@@ -183,6 +202,7 @@ fn make(shared: bool) -> Option<*mut Thread> {
     let quarantine = options.quarantine_mb.saturating_mul(1 << 20) / BUDGET_THREADS;
     // SAFETY: the mapping is fresh, zero and ours, and zero bytes are a valid state.
     let state = unsafe { &mut *thread };
+    state.gate = AtomicU32::new(gate_of_run());
     state.rng = rng;
     state.lane = if shared { SHARED_LANE } else { ordinal % SHARED_LANE };
     state.fast_limit = policy::fast_limit(options).min(slab::class::TABLE_MAX + 1);
@@ -196,6 +216,30 @@ fn make(shared: bool) -> Option<*mut Thread> {
             Err(other) => first = other,
         }
     }
+}
+
+/// The gate of an idle thread in this run.
+fn gate_of_run() -> u32 {
+    let options = &heap().options;
+    let plain = policy::fast_limit(options) > slab::class::SMALL_MAX
+        && options.canary
+        && options.zero
+        && options.mismatch
+        && options.quarantine_mb != 0;
+    if plain { 0 } else { GENERAL }
+}
+
+/// The calling thread's state, if it has one and is not inside the allocator.
+#[inline(always)]
+pub fn idle() -> Option<*mut Thread> {
+    let word = sys::slot();
+    if word == 0 {
+        return None;
+    }
+    let thread = Addr::new(word).as_ptr::<Thread>();
+    // SAFETY: the word is the address of this thread's state or of `GONE`, which begins like one and is
+    // always busy.
+    (unsafe { (*thread).gate.load(Ordering::Relaxed) } & BUSY == 0).then_some(thread)
 }
 
 fn gone() -> usize {
@@ -214,7 +258,7 @@ pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
     } else if word != gone() {
         let thread = Addr::new(word).as_ptr::<Thread>();
         // SAFETY: the word is the address of this thread's state.
-        if unsafe { (*thread).busy.load(Ordering::Relaxed) } == 0 {
+        if unsafe { (*thread).gate.load(Ordering::Relaxed) } & BUSY == 0 {
             return enter(thread, action);
         }
     }
@@ -233,21 +277,21 @@ fn adopt(thread: *mut Thread) {
     sys::set_slot(thread.expose_provenance());
     // SAFETY: the state is this thread's from here on.
     let state = unsafe { &mut *thread };
-    state.busy.store(1, Ordering::Relaxed);
+    let gate = state.close_gate();
     signal::use_stack(state.signal_stack());
     // May allocate; the state is busy, so that it uses the shared one.
     if let Some(value) = NonNull::new(thread.cast::<c_void>()) {
         sys::arm_exit(value);
     }
-    state.busy.store(0, Ordering::Relaxed);
+    state.open_gate(gate);
 }
 
 fn enter<R>(thread: *mut Thread, action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
-    // SAFETY: the state is this thread's, and `busy` was 0: no other reference to it exists.
+    // SAFETY: the state is this thread's and idle: no other reference to it exists.
     let state = unsafe { &mut *thread };
-    state.busy.store(1, Ordering::Relaxed);
+    let gate = state.close_gate();
     let result = action(state);
-    state.busy.store(0, Ordering::Relaxed);
+    state.open_gate(gate);
     Some(result)
 }
 
@@ -266,7 +310,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
             return;
         }
     }
-    state.busy.store(1, Ordering::Relaxed);
+    state.close_gate();
     signal::leave_stack(state.signal_stack());
     state.slab.drain();
     if let Some(fault) = state.take_fault() {

@@ -27,12 +27,14 @@ const CHUNK_PAGE_SHIFT: u32 = 9;
 pub const CHUNK_PAGES: usize = 1 << CHUNK_PAGE_SHIFT;
 /// Bytes of a chunk.
 pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_SIZE;
-/// Lanes. A power of two.
+/// The most lanes.
 pub const LANES: usize = 32;
+/// Chunks of a lane at least, where that leaves one lane.
+const LANE_CHUNKS: usize = 8;
 /// Inaccessible gaps between open chunks that burying may leave.
 const MAX_HOLES: i64 = 64;
-/// Chunks of the smallest arena: one for each lane's start and some to go on.
-const MIN_CHUNKS: usize = 4 * LANES;
+/// Chunks of the smallest arena: one lane and as much for large objects.
+const MIN_CHUNKS: usize = 2 * LANE_CHUNKS;
 /// Bytes of the largest arena: 32 TiB.
 const MAX_BYTES: usize = 1 << 45;
 
@@ -86,7 +88,7 @@ impl Arena {
         let wanted = if wanted == 0 { MAX_BYTES } else { wanted.min(MAX_BYTES) };
         let most = match limit {
             None => wanted,
-            Some(limit) => wanted.min(usize::try_from(limit / 4).unwrap_or(usize::MAX)),
+            Some(limit) => wanted.min(usize::try_from(limit / 8).unwrap_or(usize::MAX)),
         };
         let mut chunk_count = (most / CHUNK_BYTES).max(MIN_CHUNKS);
         while chunk_count >= MIN_CHUNKS {
@@ -128,14 +130,19 @@ impl Arena {
         address.get().wrapping_sub(self.span.start.get()) < self.span.bytes()
     }
 
+    /// The number of lanes.
+    pub fn lanes(&self) -> usize {
+        (self.chunk_count / 2 / LANE_CHUNKS).clamp(1, LANES)
+    }
+
     /// The chunks of each lane.
     pub fn lane_chunks(&self) -> usize {
-        self.chunk_count / 2 / LANES
+        self.chunk_count / 2 / self.lanes()
     }
 
     /// The chunk numbers that large objects use.
     pub fn large_chunks(&self) -> core::ops::Range<usize> {
-        self.lane_chunks() * LANES..self.chunk_count
+        self.lane_chunks() * self.lanes()..self.chunk_count
     }
 
     /// The span of `count` chunks from `chunk` on.

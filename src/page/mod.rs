@@ -2,7 +2,8 @@
 //! freed.
 //!
 //! - [`arena`]: the reservation, its chunks, address to record.
-//! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others.
+//! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others;
+//!   [`detached`]: those that find no room in the arena.
 //! - [`placement`], [`slack`]: how an object lies in its pages and what is around it.
 //!
 //! Invariants:
@@ -13,6 +14,7 @@
 //!    open a chunk (one in some two hundred objects) and bury one are made inside.
 
 pub mod arena;
+mod detached;
 mod lane;
 mod large;
 pub mod placement;
@@ -30,6 +32,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Orderin
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
 use arena::{Arena, LANES};
+use detached::Detached;
 use lane::Lane;
 use large::Large;
 use placement::{address, alignment, pages};
@@ -73,6 +76,9 @@ pub struct PageArm {
     records: Records,
     lanes: [Slot; LANES],
     large: Lock<Large>,
+    detached: Lock<Detached>,
+    /// Whether there are detached objects, so that the table need not be asked when there are none.
+    any_detached: AtomicBool,
     /// Lanes in use: the history is shared among them.
     lanes_used: AtomicU32,
     /// Under the `mprotect` backend: objects that have mappings of their own, and how many may.
@@ -120,6 +126,8 @@ impl PageArm {
             Slot { lane: Lock::new(Lane::NEW), live_pages: AtomicUsize::new(0), refusals: AtomicU32::new(0) }
         }; LANES],
         large: Lock::new(Large::NEW),
+        detached: Lock::new(Detached::NEW),
+        any_detached: AtomicBool::new(false),
         lanes_used: AtomicU32::new(0),
         islands: AtomicU64::new(0),
         islands_max: 0,
@@ -132,9 +140,9 @@ impl PageArm {
         let Some(arena) = Arena::reserve(config.backend, config.reserve, config.limit) else {
             return false;
         };
-        // A tenth of a limit at most for records.
+        // A small part of a limit for records.
         let affordable =
-            config.limit.map_or(u64::MAX, |limit| limit / 10 / core::mem::size_of::<Record>() as u64);
+            config.limit.map_or(u64::MAX, |limit| limit / 40 / core::mem::size_of::<Record>() as u64);
         let mut count = MAX_RECORDS.min(u32::try_from(affordable).unwrap_or(u32::MAX)).max(1024);
         let records = loop {
             match Records::map(count) {
@@ -171,6 +179,7 @@ impl PageArm {
         rng: &mut Rng,
     ) -> Option<Addr> {
         let align = alignment(request, self.config.exact);
+        let lane = lane % self.arena.lanes();
         let pages = pages(request.size, align)?;
         if pages.get() > lane::MAX_PAGES || align > PAGE_SIZE {
             return self.allocate_large(request, side, pages, pages, lane, event, rng);
@@ -193,7 +202,9 @@ impl PageArm {
         };
         let Some((id, spot)) = placed else {
             self.return_island();
-            return None;
+            // A full lane is no reason to refuse what slabs cannot serve.
+            let mut large = || self.allocate_large(request, side, pages, pages, lane, event, rng);
+            return if optional { None } else { large() };
         };
         let record = self.records.get(id)?;
         if request.size != 0 && !self.config.backend.open(spot.span) {
@@ -228,6 +239,14 @@ impl PageArm {
             self.arena.set_large(first, count, Some(id));
         });
         let Some(span) = span else {
+            let mapped = (align <= PAGE_SIZE).then(|| self.detached.lock().map(pages)).flatten();
+            if let Some(span) = mapped {
+                let start = address(span, request.size, align, side);
+                self.finish(record, id, start, request, span, event, lane);
+                self.detached.lock().add(start, id);
+                self.any_detached.store(true, Ordering::Release);
+                return Some(start);
+            }
             slot.lane.lock().remember(&self.records, id);
             return None;
         };
@@ -309,12 +328,40 @@ impl PageArm {
     /// Whether `address` lies in the arena.
     #[inline(always)]
     pub fn contains(&self, address: Addr) -> bool {
-        self.arena.contains(address)
+        self.arena.contains(address) || self.detached_record(address).0 != 0
+    }
+
+    /// The record of the detached object that starts in the page of `address`.
+    fn detached_record(&self, address: Addr) -> RecordId {
+        match self.any_detached.load(Ordering::Acquire) {
+            true => self.detached.lock().find(address),
+            false => RecordId(0),
+        }
+    }
+
+    /// The record that `address` leads to, wherever its object is.
+    fn record_at(&self, address: Addr) -> RecordId {
+        match self.arena.contains(address) {
+            true => self.arena.record_at(address),
+            false => self.detached_record(address),
+        }
+    }
+
+    /// The detached object that `address`, a fault's, lies in or next to.
+    pub fn detached_near(&self, address: Addr) -> Option<Object> {
+        let objects =
+            self.any_detached.load(Ordering::Acquire).then(|| self.detached.try_lock()).flatten()?;
+        objects.records().find_map(|id| {
+            let record = self.records.get(id)?;
+            let span = record.span();
+            let near = Span::new(span.start.minus(PAGE_SIZE), PageCount::new(span.pages.get() + 2));
+            near.contains(address).then(|| record.object()).flatten()
+        })
     }
 
     /// The live object that starts at `address`.
     pub fn find_live(&self, address: Addr) -> Option<Found<'_>> {
-        let id = self.arena.record_at(address);
+        let id = self.record_at(address);
         let record = self.records.get(id)?;
         self.await_sweep(record);
         (record.state() == State::Live && record.address() == address).then_some(Found { record, id })
@@ -322,7 +369,7 @@ impl PageArm {
 
     /// Frees the object that `claim` names: closes its pages, so that it is gone when this returns.
     pub fn free(&self, claim: &Claim, mismatch: bool, lane: usize, event: Event) -> Result<(), Fault> {
-        let id = self.arena.record_at(claim.address);
+        let id = self.record_at(claim.address);
         let Some(record) = self.records.get(id) else {
             return Err(self.misuse(claim));
         };
@@ -348,7 +395,7 @@ impl PageArm {
         }
         self.close(record, id);
         record.end_free(event);
-        if let Some(slot) = self.lanes.get(lane) {
+        if let Some(slot) = self.lanes.get(lane % self.arena.lanes()) {
             slot.lane.lock().remember(&self.records, id);
         }
         Ok(())
@@ -365,7 +412,10 @@ impl PageArm {
 
     fn close(&self, record: &Record, id: RecordId) {
         let span = record.span();
-        let Some(chunk) = self.arena.chunk_of(span.start) else { return };
+        let Some(chunk) = self.arena.chunk_of(span.start) else {
+            self.detached.lock().remove(record.address(), span);
+            return;
+        };
         if self.arena.large_chunks().contains(&chunk) {
             // Refused only when mappings have run out: then at least the memory goes.
             if !vm::decommit(span) {
@@ -433,7 +483,9 @@ impl PageArm {
         if new_size == 0 || !record.is_opened() || self.wrong_slack(record).is_some() {
             return false;
         }
-        let chunk = self.arena.chunk_of(span.start).unwrap_or(0);
+        let Some(chunk) = self.arena.chunk_of(span.start) else {
+            return false;
+        };
         if self.arena.large_chunks().contains(&chunk) {
             let Some((first, count)) = self.large_chunks(span, id) else { return false };
             let fits = pages <= large::room(&self.arena, span, first, count);
@@ -487,6 +539,7 @@ impl PageArm {
         event: Event,
         rng: &mut Rng,
     ) -> Option<Addr> {
+        let lane = lane % self.arena.lanes();
         let old = found.record.span();
         let start = found.record.address();
         let offset = start.offset_from(old.start)?;
@@ -610,6 +663,7 @@ impl PageArm {
             core::mem::forget(slot.lane.lock());
         }
         core::mem::forget(self.large.lock());
+        core::mem::forget(self.detached.lock());
         self.arena.lock_all();
     }
 
@@ -621,6 +675,7 @@ impl PageArm {
         // SAFETY: held, as the caller says.
         unsafe {
             self.arena.unlock_all();
+            self.detached.force_unlock();
             self.large.force_unlock();
             for slot in &self.lanes {
                 slot.lane.force_unlock();

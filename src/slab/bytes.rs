@@ -84,6 +84,48 @@ pub unsafe fn clear(start: *mut u8, len: usize) {
     }
 }
 
+/// [`is_zero`] for at most 256 bytes, two vectors at a time.
+///
+/// # Safety
+/// As [`is_zero`].
+#[inline(always)]
+pub unsafe fn is_zero_small(start: *const u8, len: usize) -> bool {
+    // SAFETY: every load is aligned and within the caller's bytes.
+    unsafe {
+        let load = |at| _mm_load_si128(start.add(at).cast::<__m128i>());
+        let mut at = len & 16;
+        let mut seen = if at != 0 { load(0) } else { _mm_setzero_si128() };
+        while at < len {
+            seen = _mm_or_si128(seen, _mm_or_si128(load(at), load(at + 16)));
+            at += 32;
+        }
+        _mm_movemask_epi8(_mm_cmpeq_epi8(seen, _mm_setzero_si128())) == 0xffff
+    }
+}
+
+/// [`clear`] for at most 256 bytes, two vectors at a time.
+///
+/// # Safety
+/// As [`clear`].
+#[inline(always)]
+pub unsafe fn clear_small(start: *mut u8, len: usize) {
+    // SAFETY: every store is aligned and within the caller's bytes.
+    unsafe {
+        let store = |at| _mm_store_si128(start.add(at).cast::<__m128i>(), _mm_setzero_si128());
+        let mut at = len & 16;
+        if at != 0 {
+            store(0);
+        }
+        while at < len {
+            store(at);
+            store(at + 16);
+            at += 32;
+            // Not to be recognised as a memset: the call would cost more than the stores.
+            core::arch::asm!("", options(nostack, preserves_flags));
+        }
+    }
+}
+
 /// # Safety
 /// As [`is_zero`], with `len` at least 32, on a processor with AVX2.
 #[target_feature(enable = "avx2")]
@@ -142,9 +184,11 @@ mod tests {
                     buffer.0[at] = 1;
                     // SAFETY: the buffer is aligned, larger than len, and ours.
                     unsafe {
+                        assert!(!is_zero_small(buffer.0.as_ptr(), len), "{len} {at}");
                         assert!(!is_zero(buffer.0.as_ptr(), len), "{len} {at}");
                         clear(buffer.0.as_mut_ptr(), len);
                         assert!(is_zero(buffer.0.as_ptr(), len));
+                        assert!(is_zero_small(buffer.0.as_ptr(), len));
                     }
                 }
             }
@@ -158,6 +202,11 @@ mod tests {
             buffer.0.fill(7);
             // SAFETY: as above.
             unsafe { clear(buffer.0.as_mut_ptr(), len) };
+            assert!(buffer.0[..len].iter().all(|byte| *byte == 0));
+            assert!(buffer.0[len..].iter().all(|byte| *byte == 7));
+            buffer.0.fill(7);
+            // SAFETY: as above.
+            unsafe { clear_small(buffer.0.as_mut_ptr(), len) };
             assert!(buffer.0[..len].iter().all(|byte| *byte == 0));
             assert!(buffer.0[len..].iter().all(|byte| *byte == 7));
         }

@@ -37,8 +37,12 @@ struct Bin {
     capacity: u16,
     /// Where the ring's next slot goes.
     ring_at: u16,
-    /// The ring's length; 0 for none.
-    ring_len: u16,
+    /// The ring's length less one.
+    ring_mask: u16,
+    /// Whether there is a ring: 0 or 1.
+    ring: u16,
+    /// To a power of two, so that a bin is found by a shift.
+    unused: [u16; 2],
 }
 
 /// A thread's cache. All zero bytes are a valid value that holds nothing; [`Cache::init`] readies it.
@@ -47,6 +51,9 @@ pub struct Cache {
     rng: *mut Rng,
     /// What the last call found; taken by the heap when a call says it failed.
     fault: Option<Fault>,
+    /// A slot that the fast path took and left to the slow one, with its class; 0 for none.
+    pending: u32,
+    pending_class: u32,
     /// Whether the last allocation was of memory that nobody has cleared or checked.
     fresh: bool,
     bins: [Bin; class::COUNT],
@@ -72,7 +79,8 @@ impl Cache {
             bin.capacity = capacity as u16;
             let affordable = (share / size).next_power_of_two().min(RING);
             let wanted = if size <= 1024 { RING } else { 16 };
-            bin.ring_len = if quarantine == 0 { 0 } else { affordable.min(wanted) as u16 };
+            bin.ring = u16::from(quarantine != 0);
+            bin.ring_mask = affordable.min(wanted) as u16 - 1;
         }
     }
 
@@ -96,11 +104,14 @@ impl Cache {
         // SAFETY: the class is in range, as the caller says.
         let (info, bin) =
             unsafe { (layout().classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
-        if bin.len <= bin.low {
+        let slot = if self.pending != 0 && self.pending_class as usize == class {
+            core::mem::take(&mut self.pending)
+        } else if bin.len <= bin.low {
             // SAFETY: as for this function.
             return unsafe { self.allocate_slow(size, class, origin) };
-        }
-        let slot = self.pick(class);
+        } else {
+            self.pick(class)
+        };
         if !info.load(slot).is_freed() || !layout().protection.zero || !layout().protection.canary {
             // SAFETY: the slot was in the magazine: it is this thread's.
             return unsafe { self.hand_out_slow(info, slot, size, origin) };
@@ -118,6 +129,111 @@ impl Cache {
             info.store(slot, SlotState::live(info.size - size, origin));
         }
         pointer
+    }
+
+    /// The fast path for small classes with every protection on; null when another path has to serve
+    /// the request: the magazine or the random numbers run low, or the slot is not as a freed one
+    /// should be. It calls nothing, so that it needs no stack.
+    ///
+    /// # Safety
+    /// - `size` is at most [`class::SMALL_MAX`], and canary, zero and quarantine are on.
+    /// - The cache is the calling thread's, and initialised.
+    #[inline(always)]
+    pub unsafe fn allocate_small(&mut self, size: usize, origin: Origin) -> *mut u8 {
+        let class = class::of_tiny(size);
+        let slot_size = (class + 1) * 16;
+        // SAFETY: the class is one of the small ones; `init` set the generator; `len` is more than `low`
+        // and at most MAGAZINE, and the index is a fraction below one of it.
+        let slot = unsafe {
+            let bin = self.bins.get_unchecked_mut(class);
+            let len = usize::from(bin.len);
+            if bin.len <= bin.low {
+                return core::ptr::null_mut();
+            }
+            let Some(byte) = (*self.rng).ready_byte() else {
+                return core::ptr::null_mut();
+            };
+            let magazine = self.magazines.get_unchecked_mut(class);
+            let place: *mut u32 = magazine.get_unchecked_mut((usize::from(byte) * len) >> 8);
+            bin.len = (len - 1) as u16;
+            let slot = *place;
+            *place = *magazine.get_unchecked(len - 1);
+            slot
+        };
+        // SAFETY: the class is one of the small ones. The slot was in the magazine: it is this
+        // thread's. Small slots are touched before they come into a magazine: the memory is mapped.
+        unsafe {
+            let info = layout().classes.get_unchecked(class);
+            let start = info.base + slot as usize * slot_size;
+            let pointer = Addr::new(start).as_ptr::<u8>();
+            let word = canary::word(layout().secret, start + slot_size);
+            let end = pointer.add(slot_size - 16).cast::<u64>();
+            let tail = end.read() | (end.add(1).read() ^ word);
+            if !info.load(slot).is_freed() || tail != 0 || !bytes::is_zero_small(pointer, slot_size - 16) {
+                self.pending = slot;
+                self.pending_class = class as u32;
+                return core::ptr::null_mut();
+            }
+            info.store_busy(slot);
+            canary::fill_small(pointer, size, slot_size, word);
+            info.store(slot, SlotState::live(slot_size - size, origin));
+            pointer
+        }
+    }
+
+    /// The fast path of a free for small classes with every protection on; `false`, and nothing
+    /// changed, when another path has to look at it. Like [`Cache::allocate_small`] it calls nothing.
+    ///
+    /// # Safety
+    /// The cache is the calling thread's and initialised, and canary, zero and quarantine are on.
+    #[inline(always)]
+    pub unsafe fn free_small(&mut self, address: Addr, stated: Option<usize>, origin: Origin) -> bool {
+        let layout = layout();
+        let start = address.get();
+        let offset = start.wrapping_sub(layout.base);
+        if offset >= layout.small_span {
+            return false;
+        }
+        let class = offset >> layout.region_shift;
+        let slot_size = (class + 1) * 16;
+        // SAFETY: the offset is within the regions of the small classes.
+        let (info, bin) =
+            unsafe { (layout.classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
+        let within = offset & layout.region_mask;
+        let slot = info.slot_at(within);
+        let state = info.load(slot);
+        let slack = state.live_slack_up_to(class::SMALL_SLACK, origin);
+        let size = slot_size.wrapping_sub(slack);
+        if slack == usize::MAX
+            || slot as usize * slot_size != within
+            || bin.len == bin.capacity
+            || stated.is_some_and(|stated| stated != size)
+        {
+            return false;
+        }
+        let pointer = address.as_ptr::<u8>();
+        // SAFETY: the slot is live, so it and the word before it are mapped, and whoever frees it owns
+        // it. `ring_at` is below the ring's length and `len` below the magazine's.
+        unsafe {
+            let word = canary::word(layout.secret, start + slot_size);
+            let before = pointer.sub(8).cast::<u64>().read() ^ canary::word(layout.secret, start);
+            if !canary::intact_small(pointer, size, slot_size, word) || before != 0 {
+                return false;
+            }
+            info.store_busy(slot);
+            bytes::clear_small(pointer, slot_size - 16);
+            pointer.add(slot_size - 16).cast::<u64>().write(0);
+            info.store(slot, state.freed());
+            let at = usize::from(bin.ring_at);
+            bin.ring_at = (bin.ring_at + 1) & bin.ring_mask;
+            let ring = self.rings.get_unchecked_mut(class).get_unchecked_mut(at);
+            let displaced = core::mem::replace(ring, slot);
+            if displaced != 0 {
+                *self.magazines.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.len)) = displaced;
+                bin.len += 1;
+            }
+        }
+        true
     }
 
     /// Takes a random slot out of a magazine that has one.
@@ -152,14 +268,40 @@ impl Cache {
         let end = (len + EXCHANGE).min(usize::from(bin.capacity));
         if let Some(room) = magazine.get_mut(len..end) {
             // SAFETY: `init` set the generator, which is this thread's.
-            bin.len += central::take(class, room, unsafe { &mut *self.rng }) as u16;
+            let taken = central::take(class, room, unsafe { &mut *self.rng });
+            bin.len += taken as u16;
+            self.ready(class, len, len + taken);
         }
-        if bin.len == 0 {
+        if self.bins.get(class).is_none_or(|bin| bin.len == 0) || self.has_fault() {
             return core::ptr::null_mut();
         }
         let slot = self.pick(class);
         // SAFETY: the slot was in the magazine: it is this thread's.
         unsafe { self.hand_out_slow(info, slot, size, origin) }
+    }
+
+    /// Makes fresh slots of a small class, at positions `from..to` of its magazine, like freed ones:
+    /// their canary written, their state freed. It costs the page faults that their use would cost a
+    /// moment later, and the fast path need not know fresh slots.
+    fn ready(&mut self, class: usize, from: usize, to: usize) {
+        let protection = layout().protection;
+        if class >= class::SMALL_COUNT || !protection.canary || !protection.zero {
+            return;
+        }
+        let Some(info) = layout().classes.get(class) else { return };
+        for index in from..to {
+            let slot = self.magazines.get(class).and_then(|magazine| magazine.get(index)).copied();
+            let Some(slot) = slot.filter(|slot| info.load(*slot).is_untouched()) else { continue };
+            let end = info.address(slot) + info.size;
+            // SAFETY: the slot was just taken: it is this thread's, in an opened slab.
+            unsafe {
+                if self.fence_fresh(info, slot) {
+                    let last = Addr::new(end - class::TAIL).as_ptr::<u64>();
+                    last.write(canary::word(layout().secret, end));
+                    info.store(slot, SlotState::live(class::TAIL, Origin::Malloc).freed());
+                }
+            }
+        }
     }
 
     /// Makes a slot live, whatever its state and the protections.
@@ -294,15 +436,15 @@ impl Cache {
     /// Puts a freed slot into the ring and what it displaces into the magazine.
     #[inline(always)]
     fn quarantine(&mut self, class: usize, slot: u32) {
-        // SAFETY: the class comes from a place. `ring_at` stays below `ring_len`, at most RING, and
+        // SAFETY: the class comes from a place. `ring_at` stays below the ring's length, at most RING, and
         // `len` below `capacity`, at most MAGAZINE, when it is used as an index.
         unsafe {
             let bin = self.bins.get_unchecked_mut(class);
             let mut out = slot;
-            if bin.ring_len != 0 {
+            if bin.ring != 0 {
                 let at = usize::from(bin.ring_at);
                 out = core::mem::replace(self.rings.get_unchecked_mut(class).get_unchecked_mut(at), slot);
-                bin.ring_at = (bin.ring_at + 1) & (bin.ring_len - 1);
+                bin.ring_at = (bin.ring_at + 1) & bin.ring_mask;
                 // Slot 0 of a region is never handed out: it marks an empty place.
                 if out == 0 {
                     return;
@@ -343,11 +485,8 @@ impl Cache {
             else {
                 continue;
             };
-            let (len, ring_len) = (usize::from(bin.len), usize::from(bin.ring_len));
+            let (len, ring_len) = (usize::from(bin.len), usize::from(bin.ring_mask) + 1);
             bin.len = 0;
-            if len == 0 && ring_len == 0 {
-                continue;
-            }
             let mut results = [Ok(()), Ok(())];
             if let Some(slots) = magazine.get(..len) {
                 results[0] = central::give(class, slots);

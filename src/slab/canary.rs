@@ -7,13 +7,14 @@
 use super::class::TAIL;
 
 const WORD: usize = 8;
+/// Bits that an address is turned by: its varying low half comes to lie in the upper bytes, too.
+const MIX: u32 = 27;
 const NO_ZERO_BYTE: u64 = 0x0101_0101_0101_0101;
-const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The canary word of the slot that ends at `end`.
 #[inline(always)]
 pub const fn word(secret: u64, end: usize) -> u64 {
-    (secret ^ (end as u64).wrapping_mul(MIX)) | NO_ZERO_BYTE
+    (secret ^ (end as u64).rotate_left(MIX)) | NO_ZERO_BYTE
 }
 
 /// The part of `canary` that lies behind an object of `size` bytes in the word it ends in.
@@ -41,6 +42,39 @@ pub unsafe fn fill(start: *mut u8, size: usize, slot: usize, canary: u64) {
         }
         start.add(first).cast::<u64>().write(partial(canary, size));
         start.add(last).cast::<u64>().write(canary);
+    }
+}
+
+/// [`fill`] for slack of at most three words, without a loop.
+///
+/// # Safety
+/// As [`fill`], and `slot - size` is at most [`super::class::SMALL_SLACK`].
+#[inline(always)]
+pub unsafe fn fill_small(start: *mut u8, size: usize, slot: usize, canary: u64) {
+    let first = size & !(WORD - 1);
+    let last = slot - TAIL;
+    // SAFETY: all three words lie between the object's end and the slot's.
+    unsafe {
+        start.add(first).cast::<u64>().write(partial(canary, size));
+        start.add((first + WORD).min(last)).cast::<u64>().write(canary);
+        start.add(last).cast::<u64>().write(canary);
+    }
+}
+
+/// [`intact`] for slack of at most three words, without a loop.
+///
+/// # Safety
+/// As [`fill_small`], readable is enough.
+#[inline(always)]
+pub unsafe fn intact_small(start: *const u8, size: usize, slot: usize, canary: u64) -> bool {
+    let first = size & !(WORD - 1);
+    let last = slot - TAIL;
+    // SAFETY: as in `fill_small`.
+    unsafe {
+        let edge = start.add(first).cast::<u64>().read();
+        let wrong = (edge ^ partial(canary, size)) >> (8 * (size % WORD));
+        let middle = start.add((first + WORD).min(last)).cast::<u64>().read() ^ canary;
+        wrong | middle | (start.add(last).cast::<u64>().read() ^ canary) == 0
     }
 }
 
@@ -105,6 +139,19 @@ mod tests {
     #[repr(align(16))]
     struct Slot([u8; 64]);
 
+    /// # Safety
+    /// `start` is a slot of 64 bytes, filled.
+    unsafe fn slot_is_same_without_a_loop(start: *mut u8, size: usize, canary: u64) {
+        // SAFETY: as the caller says.
+        unsafe {
+            assert!(intact_small(start, size, 64, canary));
+            start.add(size).write_bytes(0, 64 - size);
+            assert!(!intact_small(start, size, 64, canary));
+            fill_small(start, size, 64, canary);
+            assert!(intact(start, size, 64, canary));
+        }
+    }
+
     #[test]
     fn any_slack_byte_is_seen_and_named() {
         for size in 0..=56 {
@@ -115,6 +162,9 @@ mod tests {
             unsafe {
                 fill(start, size, 64, canary);
                 assert!(intact(start, size, 64, canary));
+                if 64 - size <= super::super::class::SMALL_SLACK {
+                    slot_is_same_without_a_loop(start, size, canary);
+                }
                 for at in size..64 {
                     for value in [0, !start.add(at).read()] {
                         let good = start.add(at).read();

@@ -62,6 +62,19 @@ static TABLE: [u8; TABLE_LEN] = {
     table
 };
 
+/// The classes that step by 16 bytes, whose requests find them without a table.
+pub const SMALL_COUNT: usize = FINE_CLASSES;
+/// The largest request that such a class serves.
+pub const SMALL_MAX: usize = SMALL_COUNT * FINE_STEP - TAIL;
+/// The most slack in such a class unless an object shrank in its slot.
+pub const SMALL_SLACK: usize = TAIL + FINE_STEP - 1;
+
+/// The class for a request of at most [`SMALL_MAX`] bytes.
+#[inline(always)]
+pub const fn of_tiny(size: usize) -> usize {
+    (size + TAIL - 1) / FINE_STEP
+}
+
 /// The class for a request of `size` bytes with the ABI's alignment, at most [`TABLE_MAX`] bytes.
 #[inline(always)]
 pub fn of_small(size: usize) -> usize {
@@ -119,6 +132,10 @@ mod tests {
 
     #[test]
     fn every_request_fits_and_no_smaller_class_would() {
+        for bytes in 0..=SMALL_MAX {
+            assert_eq!(of_tiny(bytes), of_small(bytes));
+            assert!(size(of_tiny(bytes)) - bytes <= SMALL_SLACK);
+        }
         for bytes in 0..=TABLE_MAX {
             let class = of_small(bytes);
             assert!(size(class) >= bytes + TAIL);

@@ -52,6 +52,14 @@ impl SlotState {
         Self((origin as u16) << Self::ORIGIN_SHIFT | (slack as u16).wrapping_sub(Self::SLACK_BASE))
     }
 
+    /// The slack of a live slot of this origin if it is at most `most`; else a number above `most`.
+    #[inline(always)]
+    pub const fn live_slack_up_to(self, most: usize, origin: Origin) -> usize {
+        let tag = (origin as u16) << Self::ORIGIN_SHIFT;
+        let over = self.0.wrapping_sub(tag).wrapping_sub(1);
+        if (over as usize) <= most - class::TAIL { over as usize + class::TAIL } else { usize::MAX }
+    }
+
     /// Freed after having been live in state `self`.
     #[inline(always)]
     pub const fn freed(self) -> Self {
@@ -192,6 +200,10 @@ pub struct Layout {
     pub span: usize,
     /// log2 of a region's length.
     pub region_shift: u32,
+    /// A region's length less one.
+    pub region_mask: usize,
+    /// The length of the regions of the small classes, which come first.
+    pub small_span: usize,
     /// How guard pages are made.
     pub backend: Backend,
     /// Which protections are on.
@@ -224,6 +236,8 @@ static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
     base: usize::MAX,
     span: 0,
     region_shift: 36,
+    region_mask: (1 << 36) - 1,
+    small_span: 0,
     backend: Backend::Mprotect,
     protection: Protection { canary: true, zero: true, mismatch: true },
     secret: 0,
@@ -239,8 +253,8 @@ pub fn layout() -> &'static Layout {
 
 /// log2 of the largest region: 64 GiB of slots a class.
 const REGION_SHIFT_MAX: u32 = 36;
-/// log2 of the smallest: one slab of the largest class that fits a page or so.
-const REGION_SHIFT_MIN: u32 = 21;
+/// log2 of the smallest: a few slabs of the classes below a page; the others have none.
+const REGION_SHIFT_MIN: u32 = 19;
 
 /// What is decided at start.
 #[derive(Clone, Copy, Debug)]
@@ -257,8 +271,8 @@ pub struct Config {
 pub fn init(config: Config, rng: &mut Rng) -> bool {
     let most = match config.limit {
         None => REGION_SHIFT_MAX,
-        // A quarter for the regions, so a 356th for each.
-        Some(limit) => (limit / 4 / class::COUNT as u64).max(1).ilog2(),
+        // An eighth for the regions.
+        Some(limit) => (limit / 8 / class::COUNT as u64).max(1).ilog2(),
     };
     let mut shift = most.clamp(REGION_SHIFT_MIN, REGION_SHIFT_MAX);
     while shift >= REGION_SHIFT_MIN {
@@ -303,6 +317,8 @@ fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
     layout.base = span.start.get();
     layout.span = span.bytes();
     layout.region_shift = shift;
+    layout.region_mask = (1 << shift) - 1;
+    layout.small_span = class::SMALL_COUNT << shift;
     layout.backend = config.backend;
     layout.protection = config.protection;
     layout.secret = rng.next_u64();
@@ -347,7 +363,7 @@ pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
     let class = offset >> layout.region_shift;
     // SAFETY: the span is COUNT regions long.
     let info = unsafe { layout.classes.get_unchecked(class) };
-    let within = offset & ((1 << layout.region_shift) - 1);
+    let within = offset & layout.region_mask;
     let slot = info.slot_at(within);
     Some(Place { class, slot, into: within - slot as usize * info.size })
 }
@@ -384,11 +400,17 @@ mod tests {
                 let freed = live.freed();
                 assert!(live.is_live() && !live.is_freed() && freed.is_freed() && !freed.is_live());
                 assert_eq!((live.slack(), live.origin()), (slack, origin));
+                let expected = if slack <= class::SMALL_SLACK { slack } else { usize::MAX };
+                assert_eq!(live.live_slack_up_to(class::SMALL_SLACK, origin), expected);
+                assert_eq!(freed.live_slack_up_to(class::SMALL_SLACK, origin), usize::MAX);
                 assert_eq!((freed.slack(), freed.origin()), (slack, origin));
             }
         }
         for other in [SlotState::FRESH, SlotState::RELEASED, SlotState::BUSY] {
             assert!(!other.is_live() && !other.is_freed());
+            for origin in [Origin::Malloc, Origin::New, Origin::NewArray, Origin::Rust] {
+                assert_eq!(other.live_slack_up_to(class::SMALL_SLACK, origin), usize::MAX);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Compiles the C and C++ programs, each once a test run and optimisation level.
+//! Compiles the C and C++ programs, each once a test run and optimisation level, and C libraries.
 
 use super::process;
 use super::skip::skip;
@@ -43,9 +43,22 @@ pub fn binary(name: &str, level: &str) -> Option<PathBuf> {
     cell.get_or_init(|| compile(&source(name), level, &key)).clone()
 }
 
+/// The shared library made of the C source at `source`. `None`, and said so, without a compiler.
+///
+/// # Panics
+/// If it does not compile.
+pub fn shared_library(source: &Path) -> Option<PathBuf> {
+    let stem = source.file_stem().and_then(|stem| stem.to_str()).expect("a source has a plain name");
+    build("cc", &[C_FLAGS, &["-shared", "-fPIC", "-O1"]].concat(), source, &format!("lib{stem}.so"))
+}
+
 fn compile(source: &Path, level: &str, file_name: &str) -> Option<PathBuf> {
     let cxx = source.extension().is_some_and(|extension| extension == "cc");
     let (compiler, flags) = if cxx { ("c++", CXX_FLAGS) } else { ("cc", C_FLAGS) };
+    build(compiler, &[flags, &[level]].concat(), source, file_name)
+}
+
+fn build(compiler: &str, flags: &[&str], source: &Path, file_name: &str) -> Option<PathBuf> {
     if Command::new(compiler).arg("--version").output().is_err() {
         skip(&format!("{file_name}: there is no {compiler}"));
         return None;
@@ -56,7 +69,7 @@ fn compile(source: &Path, level: &str, file_name: &str) -> Option<PathBuf> {
     // Another test run may be executing the file: it is replaced, not rewritten.
     let fresh = directory.join(format!("{file_name}.{}", std::process::id()));
     let mut command = Command::new(compiler);
-    command.args(flags).args(FLAGS).arg(level).arg(source).arg("-o").arg(&fresh).args(LIBRARIES);
+    command.args(flags).args(FLAGS).arg(source).arg("-o").arg(&fresh).args(LIBRARIES);
     let run = process::run(&mut command, process::LIMIT);
     assert_eq!(run.end, process::End::Status(0), "{command:?}:\n{}", run.stderr);
     fs::rename(&fresh, &binary).expect("a file can be renamed in its directory");

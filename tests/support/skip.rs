@@ -8,6 +8,7 @@ use std::io::{self, Write};
 /// # Panics
 /// If `CI` is set.
 pub fn skip(what: &str) {
-    assert!(env::var_os("CI").is_none(), "skipped in CI: {what}");
+    let in_ci = env::var_os("CI").is_some_and(|value| !value.is_empty());
+    assert!(!in_ci, "skipped in CI: {what}");
     let _ = io::stderr().write_all(format!("skipped: {what}\n").as_bytes());
 }

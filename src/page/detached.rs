@@ -1,0 +1,152 @@
+//! Large objects outside the arena, each a mapping of its own between two guard pages.
+//!
+//! For processes whose address space is limited: there the arena is small, and an object that does not
+//! fit into it is mapped alone, as any allocator would. The table that leads from its address to its
+//! record is a hash table by page number with linear probing. Less protection than in the arena: once
+//! such an object is freed its address may be used again by anybody.
+
+use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
+use crate::meta::RecordId;
+use crate::sys::vm;
+
+/// log2 of the table's length.
+const TABLE_SHIFT: u32 = 16;
+const TABLE_LEN: usize = 1 << TABLE_SHIFT;
+/// Of which so many are used at most, so that probing ends soon.
+const MOST: usize = TABLE_LEN / 4 * 3;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    /// The page number of the object's address; 0 for an unused entry.
+    page: usize,
+    record: u32,
+}
+
+const UNUSED: Entry = Entry { page: 0, record: 0 };
+
+/// The objects, under their lock.
+pub struct Detached {
+    table: Option<&'static mut [Entry; TABLE_LEN]>,
+    count: usize,
+}
+
+impl Detached {
+    /// No objects.
+    pub const NEW: Self = Self { table: None, count: 0 };
+
+    /// Maps `pages` pages between two guards and opens them; the object is added by [`Detached::add`].
+    pub fn map(&mut self, pages: PageCount) -> Option<Span> {
+        if self.table.is_none() {
+            let base = vm::tables(core::mem::size_of::<[Entry; TABLE_LEN]>())?;
+            // SAFETY: a fresh zeroed mapping of this size, never unmapped, referred to from here alone;
+            // zero bytes are unused entries.
+            self.table = Some(unsafe { &mut *base.as_ptr::<[Entry; TABLE_LEN]>() });
+        }
+        if self.count >= MOST {
+            return None;
+        }
+        let outer = vm::reserve(pages.get().checked_add(2)?.checked_mul(PAGE_SIZE)?, PAGE_SIZE)?;
+        let span = Span::new(outer.start.plus(PAGE_SIZE), pages);
+        if vm::commit(span) {
+            return Some(span);
+        }
+        vm::unmap(outer);
+        None
+    }
+
+    /// Names the record of the object at `address`.
+    pub fn add(&mut self, address: Addr, record: RecordId) {
+        let page = address.get() >> PAGE_SHIFT;
+        let Some(table) = &mut self.table else { return };
+        for index in probes(page) {
+            if let Some(entry) = table.get_mut(index).filter(|entry| entry.page == 0) {
+                *entry = Entry { page, record: record.0 };
+                self.count += 1;
+                return;
+            }
+        }
+    }
+
+    /// The record of the object whose first byte lies in the page of `address`.
+    pub fn find(&self, address: Addr) -> RecordId {
+        let page = address.get() >> PAGE_SHIFT;
+        let Some(table) = &self.table else { return RecordId(0) };
+        for index in probes(page) {
+            match table.get(index) {
+                Some(entry) if entry.page == page => return RecordId(entry.record),
+                Some(entry) if entry.page != 0 => {}
+                _ => break,
+            }
+        }
+        RecordId(0)
+    }
+
+    /// Unmaps the object at `address` in `span`, guards included.
+    pub fn remove(&mut self, address: Addr, span: Span) {
+        let page = address.get() >> PAGE_SHIFT;
+        let Some(table) = &mut self.table else { return };
+        let Some(mut hole) =
+            probes(page).find(|index| table.get(*index).is_some_and(|entry| entry.page == page))
+        else {
+            return;
+        };
+        self.count -= 1;
+        // Entries behind the hole move up unless they already stand at or after their home.
+        let mut next = hole;
+        loop {
+            next = (next + 1) % TABLE_LEN;
+            let entry = table.get(next).copied().unwrap_or(UNUSED);
+            if entry.page == 0 {
+                break;
+            }
+            let home = home(entry.page);
+            let reach = next.wrapping_sub(home) % TABLE_LEN;
+            if reach >= next.wrapping_sub(hole) % TABLE_LEN {
+                table[hole % TABLE_LEN] = entry;
+                hole = next;
+            }
+        }
+        table[hole % TABLE_LEN] = UNUSED;
+        vm::unmap(Span::new(span.start.minus(PAGE_SIZE), PageCount::new(span.pages.get() + 2)));
+    }
+
+    /// The records of all objects, for reports.
+    pub fn records(&self) -> impl Iterator<Item = RecordId> + '_ {
+        let entries = self.table.iter().flat_map(|table| table.iter());
+        entries.filter(|entry| entry.page != 0).map(|entry| RecordId(entry.record))
+    }
+}
+
+fn home(page: usize) -> usize {
+    ((page as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE_SHIFT)) as usize
+}
+
+fn probes(page: usize) -> impl Iterator<Item = usize> {
+    let home = home(page);
+    (0..TABLE_LEN).map(move |step| (home + step) % TABLE_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_found_until_they_are_removed() {
+        let mut detached = Detached::NEW;
+        let mut spans = std::vec::Vec::new();
+        for number in 1..=600 {
+            let span = detached.map(PageCount::new(1 + number as usize % 3)).expect("mapping");
+            detached.add(span.start, RecordId(number));
+            spans.push((span, number));
+        }
+        for (span, number) in spans.iter().step_by(2) {
+            assert_eq!(detached.find(span.start.plus(100)), RecordId(*number));
+            detached.remove(span.start, *span);
+        }
+        for (index, (span, number)) in spans.iter().enumerate() {
+            let expected = if index % 2 == 0 { 0 } else { *number };
+            assert_eq!(detached.find(span.start), RecordId(expected));
+        }
+        assert_eq!(detached.records().count(), 300);
+    }
+}

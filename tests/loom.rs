@@ -1,0 +1,256 @@
+//! Models of the lock-free parts, run by loom under every interleaving and every outcome that the memory
+//! orderings permit.
+//!
+//! The code itself is under test: `meta::record` and `trace` are included as they are, with small modules
+//! here in the place of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a
+//! model; unlike loom's own they can be constants and lie in zeroed memory.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release --test loom --target-dir target/loom`; without the flag this
+//! file is empty.
+
+#![cfg(loom)]
+// Each included file is used in part.
+#![allow(dead_code)]
+
+#[path = "../src/addr.rs"]
+mod addr;
+#[path = "../src/fault.rs"]
+mod fault;
+#[path = "../src/meta/record.rs"]
+mod record;
+#[path = "../src/request.rs"]
+mod request;
+#[path = "loom/sync.rs"]
+mod sync;
+#[path = "loom/sys.rs"]
+mod sys;
+#[path = "../src/trace.rs"]
+mod trace;
+
+use addr::{Addr, PageCount, Span};
+use fault::Event;
+use loom::sync::Arc;
+use loom::thread;
+use record::{Record, State};
+use request::{Origin, Site};
+use sync::atomic::{AtomicBool, Ordering};
+use trace::Depot;
+
+/// Runs `model` under loom.
+fn model(model: impl Fn() + Sync + Send + 'static) {
+    loom::model(move || {
+        let model_here = sync::enter();
+        model();
+        drop(model_here);
+        sys::vm::unmap_all();
+    });
+}
+
+/// What an object's first, second, … life in one record looks like: all fields tell which it is.
+fn begin_life(record: &Record, life: usize) {
+    let span = Span::new(Addr::new(life * 0x10_000), PageCount::new(life));
+    record.allocate(span.start.plus(life), life * 100, span, Origin::Rust, event(life), 0);
+}
+
+fn event(life: usize) -> Event {
+    Event { thread: life as u32, stack: life as u32 + 10 }
+}
+
+fn live_record() -> Arc<Record> {
+    let record = Arc::new(Record::default());
+    begin_life(&record, 1);
+    record
+}
+
+#[test]
+fn one_of_two_frees_wins() {
+    model(|| {
+        let record = live_record();
+        let other = record.clone();
+        let second = thread::spawn(move || free(&other, 2));
+        let first = free(&record, 1);
+        let second = second.join().expect("no panic");
+        assert!(first ^ second, "freed by {}", u8::from(first) + u8::from(second));
+        assert_eq!(record.state(), State::Freed);
+        let object = record.object().expect("it was used");
+        assert_eq!(object.history.freed, event(if first { 1 } else { 2 }));
+    });
+}
+
+/// Frees as the page arm does, without a sweep; whether this thread freed it.
+fn free(record: &Record, thread: usize) -> bool {
+    let won = record.begin_free();
+    if won {
+        record.end_free(event(thread));
+    }
+    won
+}
+
+/// A sweep claims the record, looks, and gives it back. A free that meets it waits and tries again as long
+/// as a sweep may be the reason; then exactly one of two frees wins all the same.
+#[test]
+fn one_of_two_frees_wins_against_a_sweep() {
+    model(|| {
+        let record = live_record();
+        let sweeping = Arc::new(AtomicBool::new(true));
+        let sweep = {
+            let (record, sweeping) = (record.clone(), sweeping.clone());
+            thread::spawn(move || {
+                if record.begin_free() {
+                    record.refuse_free();
+                }
+                sweeping.store(false, Ordering::SeqCst);
+            })
+        };
+        let second = {
+            let (record, sweeping) = (record.clone(), sweeping.clone());
+            thread::spawn(move || free_beside_sweep(&record, &sweeping, 2))
+        };
+        let first = free_beside_sweep(&record, &sweeping, 1);
+        let second = second.join().expect("no panic");
+        sweep.join().expect("no panic");
+        assert!(first ^ second, "freed by {}", u8::from(first) + u8::from(second));
+        assert_eq!(record.state(), State::Freed);
+    });
+}
+
+fn free_beside_sweep(record: &Record, sweeping: &AtomicBool, thread: usize) -> bool {
+    loop {
+        // Before the attempt: a sweep that ends meanwhile may have been what it met.
+        let swept = sweeping.load(Ordering::SeqCst);
+        if free(record, thread) {
+            return true;
+        }
+        if !swept || record.state() == State::Freed {
+            return false;
+        }
+        thread::yield_now();
+    }
+}
+
+/// Whoever sees a record live sees everything of that life, and whoever sees it freed who freed it.
+#[test]
+fn a_reader_sees_the_whole_life() {
+    model(|| {
+        let record = Arc::new(Record::default());
+        let writer = {
+            let record = record.clone();
+            thread::spawn(move || {
+                begin_life(&record, 1);
+                assert!(free(&record, 1));
+            })
+        };
+        let state = record.state();
+        if let Some(object) = record.object() {
+            assert_eq!((object.start, object.size), (Addr::new(0x10_001), Some(100)));
+            assert_eq!(object.history.allocated, event(1));
+            assert!(state != State::Freed || object.freed && object.history.freed == event(1));
+        } else {
+            assert_eq!(state, State::Unused);
+        }
+        writer.join().expect("no panic");
+    });
+}
+
+/// A record that is used again: once it is seen live after it was seen freed, it has nothing of the life
+/// before. (A reader that began in the first life may see fields of the second: reports bear that.)
+#[test]
+fn a_reader_sees_nothing_stale() {
+    model(|| {
+        let record = live_record();
+        let writer = {
+            let record = record.clone();
+            thread::spawn(move || {
+                assert!(free(&record, 1));
+                begin_life(&record, 2);
+            })
+        };
+        let first = record.object().expect("it was used");
+        let second = record.object().expect("it was used");
+        if first.freed && !second.freed {
+            assert_eq!((second.start, second.size), (Addr::new(0x20_002), Some(200)));
+            assert_eq!(second.history, fault::History { allocated: event(2), freed: Event::default() });
+        }
+        writer.join().expect("no panic");
+    });
+}
+
+/// The stack with these program counters, put together as frames lie on a stack: `capture` is the only
+/// way to make one.
+fn stack(pcs: &[usize]) -> trace::Frames {
+    let mut words = [0_usize; 2 * trace::MAX_FRAMES];
+    let base = words.as_ptr().expose_provenance();
+    for (index, pc) in pcs.iter().enumerate() {
+        words[2 * index] = base + 16 * (index + 1);
+        words[2 * index + 1] = *pc;
+    }
+    sys::thread::set_pointer(base + 16 * pcs.len());
+    trace::capture(Site { pc: 0, sp: base, fp: base }, trace::MAX_FRAMES)
+}
+
+/// Two stacks of one length that hash to the same place of the depot's table, found with its function: where
+/// two threads meet. Should the function change, they meet less.
+fn colliding() -> [usize; 2] {
+    let home = |pc: usize| ((1_u64.rotate_left(5) ^ pc as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 46;
+    let first = 0x5555_0000;
+    let second =
+        (first + 1..).find(|pc| home(*pc) == home(first)).expect("there are more stacks than places");
+    [first, second]
+}
+
+fn insert_on_two_threads(first: Vec<usize>, second: Vec<usize>) {
+    model(move || {
+        let depot = Arc::new(Depot::map(false).expect("the stub maps"));
+        let other = {
+            let (depot, pcs) = (depot.clone(), second.clone());
+            thread::spawn(move || insert(&depot, &pcs))
+        };
+        let number = insert(&depot, &first);
+        let other = other.join().expect("no panic");
+        assert_eq!(number == other, first == second, "{number} {other}");
+        assert_eq!(depot.get(number).as_slice(), first);
+        assert_eq!(depot.get(other).as_slice(), second);
+        assert_eq!(depot.insert(&stack(&first)), number, "a stack keeps its number");
+    });
+}
+
+/// Inserts and reads back.
+fn insert(depot: &Depot, pcs: &[usize]) -> u32 {
+    let number = depot.insert(&stack(pcs));
+    assert_ne!(number, 0);
+    assert_eq!(depot.get(number).as_slice(), pcs, "readable by whoever was told the number");
+    number
+}
+
+#[test]
+fn equal_stacks_get_one_number() {
+    insert_on_two_threads(vec![0x5555_1000, 0x5555_2000], vec![0x5555_1000, 0x5555_2000]);
+}
+
+#[test]
+fn different_stacks_get_two_numbers() {
+    insert_on_two_threads(vec![0x5555_1000, 0x5555_2000], vec![0x5555_1000]);
+}
+
+#[test]
+fn different_stacks_of_one_place_get_two_numbers() {
+    let [first, second] = colliding();
+    insert_on_two_threads(vec![first], vec![second]);
+}
+
+/// Three threads, two of them with equal stacks, at one place of the table.
+#[test]
+fn equal_stacks_get_one_number_beside_a_third() {
+    let [first, second] = colliding();
+    model(move || {
+        let depot = Arc::new(Depot::map(false).expect("the stub maps"));
+        let spawn = |pc: usize| {
+            let depot = depot.clone();
+            thread::spawn(move || insert(&depot, &[pc]))
+        };
+        let (same, other) = (spawn(first), spawn(second));
+        let number = insert(&depot, &[first]);
+        assert_eq!(same.join().expect("no panic"), number);
+        assert_ne!(other.join().expect("no panic"), number);
+    });
+}

@@ -1,0 +1,65 @@
+//! In the place of `crate::sys`: zeroed memory, and a thread pointer that can be set.
+
+pub mod vm {
+    use crate::addr::Addr;
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::cell::RefCell;
+
+    thread_local! {
+        static MAPPED: RefCell<Vec<(*mut u8, Layout)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// An atomic of the models has this many times the bytes of a real one at most.
+    const LARGER: usize = 16;
+
+    /// Zeroed memory for as many atomics as `bytes` hold of the real ones, until [`unmap_all`].
+    pub fn tables(bytes: usize) -> Option<Addr> {
+        let layout = Layout::from_size_align(bytes.checked_mul(LARGER)?, 64).ok()?;
+        // SAFETY: no table is empty.
+        let pointer = unsafe { alloc_zeroed(layout) };
+        if pointer.is_null() {
+            return None;
+        }
+        MAPPED.with_borrow_mut(|all| all.push((pointer, layout)));
+        Some(Addr::new(pointer.expose_provenance()))
+    }
+
+    /// At the end of an execution.
+    pub fn unmap_all() {
+        for (pointer, layout) in MAPPED.take() {
+            // SAFETY: allocated above with this layout; the execution that used it is over.
+            unsafe { dealloc(pointer, layout) };
+        }
+    }
+}
+
+pub mod thread {
+    use std::cell::Cell;
+
+    thread_local! {
+        static POINTER: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Where the stack that is captured next ends.
+    pub fn set_pointer(end: usize) {
+        POINTER.set(end);
+    }
+
+    pub fn pointer() -> usize {
+        POINTER.get()
+    }
+
+    /// Some frame and stack pointer.
+    pub fn frame() -> (usize, usize) {
+        let here = 0;
+        (0, std::ptr::from_ref::<i32>(&here).addr())
+    }
+}
+
+pub mod aux {
+    use crate::addr::Addr;
+
+    pub fn stack_end() -> Addr {
+        Addr::NULL
+    }
+}

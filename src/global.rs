@@ -86,12 +86,33 @@ impl Fencepost {
         heap::on_exit();
     }
 
+    /// The paths of an allocation past the shortest one.
+    #[inline(never)]
+    fn alloc_general(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ABI_ALIGN {
+            let pointer = heap::try_allocate_fast(layout.size(), Origin::Rust);
+            if !pointer.is_null() {
+                return pointer;
+            }
+        }
+        self.alloc_slow(layout, false)
+    }
+
     #[cold]
     #[inline(never)]
     fn alloc_slow(&self, layout: Layout, zeroed: bool) -> *mut u8 {
         heap::ensure_started(&self.overrides);
         let request = request(layout, zeroed);
         heap::allocate(&request, site()).map_or(core::ptr::null_mut(), Addr::as_ptr)
+    }
+}
+
+/// The paths of a free past the shortest one.
+#[inline(never)]
+fn dealloc_general(pointer: *mut u8, layout: Layout) {
+    let claim = claim(pointer, layout);
+    if !heap::try_free_fast(&claim) {
+        heap::free(&claim, site());
     }
 }
 
@@ -123,22 +144,19 @@ unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ABI_ALIGN {
-            let mut pointer = heap::try_allocate_small(layout.size(), Origin::Rust);
-            if pointer.is_null() {
-                pointer = heap::try_allocate_fast(layout.size(), Origin::Rust);
-            }
+            let pointer = heap::try_allocate_small(layout.size(), Origin::Rust);
             if !pointer.is_null() {
                 return pointer;
             }
         }
-        self.alloc_slow(layout, false)
+        self.alloc_general(layout)
     }
 
     #[inline]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         let claim = claim(pointer, layout);
-        if !heap::try_free_small(&claim) && !heap::try_free_fast(&claim) {
-            heap::free(&claim, site());
+        if !heap::try_free_small(&claim) {
+            dealloc_general(pointer, layout);
         }
     }
 

@@ -43,7 +43,7 @@ fn allocate_slow(request: &Request, at: ReturnSlot, fp: usize) -> *mut c_void {
 /// The general path of every free.
 #[cold]
 #[inline(never)]
-pub fn free_slow(claim: &Claim, at: ReturnSlot, fp: usize) {
+fn free_slow(claim: &Claim, at: ReturnSlot, fp: usize) {
     if !heap::free(claim, site(at, fp)) {
         init::libc_free(claim.address.as_ptr());
     }
@@ -79,24 +79,24 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize, at: ReturnSlot, fp: u
 }
 
 pub unsafe extern "C" fn free(pointer: *mut c_void, at: ReturnSlot, fp: usize) {
-    if !heap::try_free_small(&claim(pointer, None, Origin::Malloc)) {
-        // SAFETY: the caller vouches for the same.
-        unsafe { free_general(pointer, at, fp) };
+    let claim = claim(pointer, None, Origin::Malloc);
+    if !heap::try_free_small(&claim) {
+        free_general(&claim, at, fp);
     }
 }
 
+/// The paths of a free past the shortest one.
 #[inline(never)]
-unsafe extern "C" fn free_general(pointer: *mut c_void, at: ReturnSlot, fp: usize) {
-    let claim = claim(pointer, None, Origin::Malloc);
-    if !heap::try_free_fast(&claim) && !pointer.is_null() {
-        free_slow(&claim, at, fp);
+pub fn free_general(claim: &Claim, at: ReturnSlot, fp: usize) {
+    if !heap::try_free_fast(claim) && claim.address != Addr::NULL {
+        free_slow(claim, at, fp);
     }
 }
 
 pub unsafe extern "C" fn free_sized(pointer: *mut c_void, size: usize, at: ReturnSlot, fp: usize) {
     let claim = claim(pointer, Some(size), Origin::Malloc);
-    if !heap::try_free_fast(&claim) && !pointer.is_null() {
-        free_slow(&claim, at, fp);
+    if !heap::try_free_small(&claim) {
+        free_general(&claim, at, fp);
     }
 }
 

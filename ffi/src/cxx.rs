@@ -6,7 +6,7 @@
 //! something). An exception may pass through the entry: it is assembly with unwind information and
 //! without anything to clean up. An object that comes from there is then renamed to its origin.
 
-use crate::c::{ReturnSlot, free_slow, site};
+use crate::c::{ReturnSlot, free_general, site};
 use crate::init;
 use core::ffi::{CStr, c_void};
 use fencepost_core::addr::{ABI_ALIGN, Addr};
@@ -86,10 +86,19 @@ operators_new! {
 unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {
     let (_, origin, aligned) = NEWS.get(row as usize).copied().unwrap_or((c"", Origin::New, false));
     if !aligned {
-        let mut pointer = heap::try_allocate_small(size, origin);
-        if pointer.is_null() {
-            pointer = heap::try_allocate_fast(size, origin);
+        let pointer = heap::try_allocate_small(size, origin);
+        if !pointer.is_null() {
+            return pointer.cast();
         }
+    }
+    new_general(size, second, at, fp, row)
+}
+
+#[inline(never)]
+fn new_general(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {
+    let (_, origin, aligned) = NEWS.get(row as usize).copied().unwrap_or((c"", Origin::New, false));
+    if !aligned {
+        let pointer = heap::try_allocate_fast(size, origin);
         if !pointer.is_null() {
             return pointer.cast();
         }
@@ -132,8 +141,8 @@ macro_rules! operators_delete {
                     let size = if $sized { Some(second) } else { None };
                     let address = Addr::new(pointer.expose_provenance());
                     let claim = Claim { address, size, origin: Origin::$origin };
-                    if !heap::try_free_small(&claim) && !heap::try_free_fast(&claim) && !pointer.is_null() {
-                        free_slow(&claim, at, fp);
+                    if !heap::try_free_small(&claim) {
+                        free_general(&claim, at, fp);
                     }
                 }
                 core::arch::naked_asm!("mov rdx, rsp", "mov rcx, rbp", "jmp {work}", work = sym work)

@@ -50,29 +50,42 @@ fn small_thread() -> Option<*mut Thread> {
 pub fn try_allocate_small(size: usize, origin: Origin) -> *mut u8 {
     match small_thread() {
         // SAFETY: the state is this thread's and its gate open, so that no other reference exists.
-        Some(thread) if size <= class::SMALL_MAX => unsafe {
-            (*thread).gate.store(BUSY, Ordering::Relaxed);
-            let pointer = (*thread).slab.allocate_small(size, origin);
-            (*thread).gate.store(0, Ordering::Relaxed);
-            if !pointer.is_null() {
-                Counts::bump(&(*thread).counts.slab);
-            }
-            pointer
-        },
+        Some(thread) if size <= class::SMALL_MAX => unsafe { plain::<true>(thread, size, origin) },
         _ => core::ptr::null_mut(),
+    }
+}
+
+/// # Safety
+/// The state is the calling thread's, its gate is open, and the classes serve the size.
+#[inline(always)]
+unsafe fn plain<const SMALL: bool>(thread: *mut Thread, size: usize, origin: Origin) -> *mut u8 {
+    // SAFETY: as the caller says; with the gate open no other reference to the state exists.
+    unsafe {
+        (*thread).gate.store(BUSY, Ordering::Relaxed);
+        let pointer = (*thread).slab.allocate_plain::<SMALL>(size, origin);
+        (*thread).gate.store(0, Ordering::Relaxed);
+        if !pointer.is_null() {
+            Counts::bump(&(*thread).counts.slab);
+        }
+        pointer
     }
 }
 
 /// The shortest path of a free; `false` when another has to look at it.
 #[inline(always)]
 pub fn try_free_small(claim: &Claim) -> bool {
+    free_plain::<true>(claim)
+}
+
+#[inline(always)]
+fn free_plain<const SMALL: bool>(claim: &Claim) -> bool {
     let Some(thread) = small_thread() else {
         return false;
     };
     // SAFETY: as in `try_allocate_small`.
     unsafe {
         (*thread).gate.store(BUSY, Ordering::Relaxed);
-        let done = (*thread).slab.free_small(claim.address, claim.size, claim.origin);
+        let done = (*thread).slab.free_plain::<SMALL>(claim.address, claim.size, claim.origin);
         (*thread).gate.store(0, Ordering::Relaxed);
         done
     }
@@ -80,8 +93,18 @@ pub fn try_free_small(claim: &Claim) -> bool {
 
 /// The fast path of an allocation of any size with the ABI's alignment; null when the slow path has
 /// to look at it.
-#[inline(never)]
+#[inline(always)]
 pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
+    if let Some(thread) = small_thread() {
+        // SAFETY: the state is this thread's and its gate open; below the limit the table has a class.
+        let pointer = match size < unsafe { (*thread).fast_limit } {
+            true => unsafe { plain::<false>(thread, size, origin) },
+            false => core::ptr::null_mut(),
+        };
+        if !pointer.is_null() {
+            return pointer;
+        }
+    }
     // SAFETY: the class holds the size; the state is this thread's.
     fast(size, |thread| unsafe { thread.slab.allocate(size, class::of_small(size), origin) })
 }
@@ -114,8 +137,11 @@ fn fast(size: usize, action: impl FnOnce(&mut Thread) -> *mut u8) -> *mut u8 {
 }
 
 /// The fast path of a free; `false` when the slow path has to look at it.
-#[inline(never)]
+#[inline(always)]
 pub fn try_free_fast(claim: &Claim) -> bool {
+    if free_plain::<false>(claim) {
+        return true;
+    }
     let (Some(place), Some(thread)) = (cache::place(claim.address), thread::idle()) else {
         return false;
     };

@@ -1,7 +1,7 @@
 //! Clearing slots and checking that they are clear, 16 or 32 bytes at a time.
 //!
-//! Slots are multiples of 16 bytes and aligned to 16. Up to 256 bytes SSE2 is used inline; above,
-//! AVX2 where the processor has it, chosen once at start.
+//! Slots are multiples of 16 bytes and aligned to 16. The small classes use SSE2 inline; the others AVX2
+//! where the processor has it, chosen once at start.
 
 use core::arch::x86_64::{
     __m128i, __m256i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_or_si128, _mm_setzero_si128,
@@ -10,7 +10,7 @@ use core::arch::x86_64::{
 };
 use core::sync::atomic::{AtomicBool, Ordering};
 
-const INLINE_MAX: usize = 256;
+const INLINE_MAX: usize = 64;
 
 static AVX2: AtomicBool = AtomicBool::new(false);
 

@@ -131,19 +131,18 @@ impl Cache {
         pointer
     }
 
-    /// The fast path for small classes with every protection on; null when another path has to serve
-    /// the request: the magazine or the random numbers run low, or the slot is not as a freed one
-    /// should be. It calls nothing, so that it needs no stack.
+    /// The fast path with every protection on; null when another path has to serve the request: the
+    /// magazine or the random numbers run low, or the slot is not as a freed one should be. For small
+    /// classes it calls nothing, so that it needs no stack.
     ///
     /// # Safety
-    /// - `size` is at most [`class::SMALL_MAX`], and canary, zero and quarantine are on.
-    /// - The cache is the calling thread's, and initialised.
+    /// - `size` is at most [`class::SMALL_MAX`] if `SMALL`, else [`class::TABLE_MAX`].
+    /// - Canary, zero and quarantine are on. The cache is the calling thread's, and initialised.
     #[inline(always)]
-    pub unsafe fn allocate_small(&mut self, size: usize, origin: Origin) -> *mut u8 {
-        let class = class::of_tiny(size);
-        let slot_size = (class + 1) * 16;
-        // SAFETY: the class is one of the small ones; `init` set the generator; `len` is more than `low`
-        // and at most MAGAZINE, and the index is a fraction below one of it.
+    pub unsafe fn allocate_plain<const SMALL: bool>(&mut self, size: usize, origin: Origin) -> *mut u8 {
+        let class = if SMALL { class::of_tiny(size) } else { class::of_small(size) };
+        // SAFETY: the class is one of the table's; `init` set the generator; `len` is more than `low` and
+        // at most MAGAZINE, and the index is a fraction below one of it.
         let slot = unsafe {
             let bin = self.bins.get_unchecked_mut(class);
             let len = usize::from(bin.len);
@@ -160,49 +159,62 @@ impl Cache {
             *place = *magazine.get_unchecked(len - 1);
             slot
         };
-        // SAFETY: the class is one of the small ones. The slot was in the magazine: it is this
-        // thread's. Small slots are touched before they come into a magazine: the memory is mapped.
+        // SAFETY: the class is one of the table's. The slot was in the magazine: it is this thread's, in
+        // an opened slab.
         unsafe {
             let info = layout().classes.get_unchecked(class);
+            let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
             let start = info.base + slot as usize * slot_size;
             let pointer = Addr::new(start).as_ptr::<u8>();
             let word = canary::word(layout().secret, start + slot_size);
-            let end = pointer.add(slot_size - 16).cast::<u64>();
-            let tail = end.read() | (end.add(1).read() ^ word);
-            if !info.load(slot).is_freed() || tail != 0 || !bytes::is_zero_small(pointer, slot_size - 16) {
+            let untouched = || {
+                let end = pointer.add(slot_size - 16).cast::<u64>();
+                let zero = if SMALL { bytes::is_zero_small } else { bytes::is_zero };
+                end.read() | (end.add(1).read() ^ word) == 0 && zero(pointer, slot_size - 16)
+            };
+            if !info.load(slot).is_freed() || !untouched() {
                 self.pending = slot;
                 self.pending_class = class as u32;
                 return core::ptr::null_mut();
             }
             info.store_busy(slot);
-            canary::fill_small(pointer, size, slot_size, word);
+            match SMALL {
+                true => canary::fill_small(pointer, size, slot_size, word),
+                false => canary::fill(pointer, size, slot_size, word),
+            }
             info.store(slot, SlotState::live(slot_size - size, origin));
             pointer
         }
     }
 
-    /// The fast path of a free for small classes with every protection on; `false`, and nothing
-    /// changed, when another path has to look at it. Like [`Cache::allocate_small`] it calls nothing.
+    /// The fast path of a free with every protection on; `false`, and nothing changed, when another
+    /// path has to look at it. Like [`Cache::allocate_plain`] it calls nothing for small classes.
     ///
     /// # Safety
     /// The cache is the calling thread's and initialised, and canary, zero and quarantine are on.
     #[inline(always)]
-    pub unsafe fn free_small(&mut self, address: Addr, stated: Option<usize>, origin: Origin) -> bool {
+    pub unsafe fn free_plain<const SMALL: bool>(
+        &mut self,
+        address: Addr,
+        stated: Option<usize>,
+        origin: Origin,
+    ) -> bool {
         let layout = layout();
         let start = address.get();
         let offset = start.wrapping_sub(layout.base);
-        if offset >= layout.small_span {
+        if offset >= if SMALL { layout.small_span } else { layout.span } {
             return false;
         }
         let class = offset >> layout.region_shift;
-        let slot_size = (class + 1) * 16;
-        // SAFETY: the offset is within the regions of the small classes.
+        // SAFETY: the offset is within the regions.
         let (info, bin) =
             unsafe { (layout.classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
+        let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
         let within = offset & layout.region_mask;
         let slot = info.slot_at(within);
         let state = info.load(slot);
-        let slack = state.live_slack_up_to(class::SMALL_SLACK, origin);
+        let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };
+        let slack = state.live_slack_up_to(most, origin);
         let size = slot_size.wrapping_sub(slack);
         if slack == usize::MAX
             || slot as usize * slot_size != within
@@ -217,11 +229,13 @@ impl Cache {
         unsafe {
             let word = canary::word(layout.secret, start + slot_size);
             let before = pointer.sub(8).cast::<u64>().read() ^ canary::word(layout.secret, start);
-            if !canary::intact_small(pointer, size, slot_size, word) || before != 0 {
+            let intact = if SMALL { canary::intact_small } else { canary::intact };
+            if !intact(pointer, size, slot_size, word) || before != 0 {
                 return false;
             }
             info.store_busy(slot);
-            bytes::clear_small(pointer, slot_size - 16);
+            let clear = if SMALL { bytes::clear_small } else { bytes::clear };
+            clear(pointer, slot_size - 16);
             pointer.add(slot_size - 16).cast::<u64>().write(0);
             info.store(slot, state.freed());
             let at = usize::from(bin.ring_at);

@@ -1,7 +1,8 @@
 //! Size classes: which slot size serves which request, and how slots lie in slabs. Pure arithmetic.
 //!
 //! Slot sizes step by 16 bytes up to 256 and then in eight steps per doubling, so that rounding
-//! wastes at most an eighth. Every slot ends in at least [`TAIL`] bytes that are not the object's: the
+//! wastes at most an eighth; and behind each power of two there is a class 16 bytes larger, since
+//! programs ask for powers of two, which with the tail would take the next step. Every slot ends in at least [`TAIL`] bytes that are not the object's: the
 //! canary behind it, which is the canary before the next slot as well.
 //!
 //! Slots of one class are numbered through the whole region, without a break between slabs: slot `i`
@@ -19,9 +20,9 @@ use crate::addr::PAGE_SIZE;
 /// Canary bytes behind every object at least.
 pub const TAIL: usize = 8;
 /// The number of size classes.
-pub const COUNT: usize = 89;
+pub const COUNT: usize = 98;
 /// The largest slot.
-pub const LARGEST: usize = 144 * 1024;
+pub const LARGEST: usize = 128 * 1024 + 16;
 /// Requests up to this many bytes find their class by table.
 pub const TABLE_MAX: usize = 8192 - TAIL;
 /// The largest alignment that slots offer; the page arm serves larger ones.
@@ -30,6 +31,7 @@ pub const MAX_ALIGN: usize = 1024;
 const FINE_STEP: usize = 16;
 const FINE_CLASSES: usize = 16;
 const STEPS_PER_DOUBLING: usize = 8;
+const CLASSES_PER_DOUBLING: usize = 1 + STEPS_PER_DOUBLING;
 
 /// The slot size of class `class`, in bytes.
 pub const fn size(class: usize) -> usize {
@@ -37,8 +39,11 @@ pub const fn size(class: usize) -> usize {
         return (class + 1) * FINE_STEP;
     }
     let beyond = class - FINE_CLASSES;
-    let base = (FINE_CLASSES * FINE_STEP) << (beyond / STEPS_PER_DOUBLING);
-    base + base / STEPS_PER_DOUBLING * (beyond % STEPS_PER_DOUBLING + 1)
+    let base = (FINE_CLASSES * FINE_STEP) << (beyond / CLASSES_PER_DOUBLING);
+    match beyond % CLASSES_PER_DOUBLING {
+        0 => base + FINE_STEP,
+        step => base + base / STEPS_PER_DOUBLING * step,
+    }
 }
 
 /// The smallest class whose slots hold `bytes` bytes, tail included; `COUNT` if none does.
@@ -98,10 +103,15 @@ pub fn of(size: usize, align: usize) -> Option<usize> {
 /// The most slack that a slot's state can express.
 pub const MAX_SLACK: usize = (1 << 13) - 1 + TAIL - 1;
 
-/// log2 of the slot numbers in a slab of class `class`: slabs of about 64 KiB, at least 128 slots.
+/// log2 of the slot numbers in a slab of class `class`: slabs of about 64 KiB, at least 128 slots, and
+/// so many that the slab is a whole number of pages.
 pub const fn slab_shift(class: usize) -> u32 {
     let slots = (64 * 1024 / size(class)).next_power_of_two();
-    if slots < 128 { 7 } else { slots.trailing_zeros() }
+    let mut shift = if slots < 128 { 7 } else { slots.trailing_zeros() };
+    while !(size(class) << shift).is_multiple_of(PAGE_SIZE) {
+        shift += 1;
+    }
+    shift
 }
 
 /// Bytes from one slab to the next.

@@ -20,7 +20,7 @@ pub fn site(at: ReturnSlot, fp: usize) -> Site {
     Site { pc: unsafe { at.read() }, sp: at.addr().wrapping_add(size_of::<usize>()), fp }
 }
 
-fn claim(pointer: *mut c_void, size: Option<usize>, origin: Origin) -> Claim {
+pub fn claim(pointer: *mut c_void, size: Option<usize>, origin: Origin) -> Claim {
     Claim { address: Addr::new(pointer.expose_provenance()), size, origin }
 }
 
@@ -49,17 +49,8 @@ fn free_slow(claim: &Claim, at: ReturnSlot, fp: usize) {
     }
 }
 
+/// The paths of `malloc` past the shortest one.
 pub unsafe extern "C" fn malloc(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
-    let pointer = heap::try_allocate_small(size, Origin::Malloc);
-    if !pointer.is_null() {
-        return pointer.cast();
-    }
-    // SAFETY: the caller vouches for the same.
-    unsafe { malloc_general(size, at, fp) }
-}
-
-#[inline(never)]
-unsafe extern "C" fn malloc_general(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
     let pointer = heap::try_allocate_fast(size, Origin::Malloc);
     if !pointer.is_null() {
         return pointer.cast();
@@ -78,16 +69,14 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize, at: ReturnSlot, fp: u
     allocate_slow(&Request { zeroed: true, ..Request::c(bytes) }, at, fp)
 }
 
-pub unsafe extern "C" fn free(pointer: *mut c_void, at: ReturnSlot, fp: usize) {
+/// The paths of `free` past the shortest one.
+pub unsafe extern "C" fn free_general(pointer: *mut c_void, at: ReturnSlot, fp: usize) {
     let claim = claim(pointer, None, Origin::Malloc);
-    if !heap::try_free_small(&claim) {
-        free_general(&claim, at, fp);
-    }
+    free_claim(&claim, at, fp);
 }
 
 /// The paths of a free past the shortest one.
-#[inline(never)]
-pub fn free_general(claim: &Claim, at: ReturnSlot, fp: usize) {
+pub fn free_claim(claim: &Claim, at: ReturnSlot, fp: usize) {
     if !heap::try_free_fast(claim) && claim.address != Addr::NULL {
         free_slow(claim, at, fp);
     }
@@ -96,7 +85,7 @@ pub fn free_general(claim: &Claim, at: ReturnSlot, fp: usize) {
 pub unsafe extern "C" fn free_sized(pointer: *mut c_void, size: usize, at: ReturnSlot, fp: usize) {
     let claim = claim(pointer, Some(size), Origin::Malloc);
     if !heap::try_free_small(&claim) {
-        free_general(&claim, at, fp);
+        free_claim(&claim, at, fp);
     }
 }
 
@@ -123,7 +112,7 @@ pub unsafe extern "C" fn realloc(
     }
     if size == 0 {
         // SAFETY: as above.
-        unsafe { free(pointer, at, fp) };
+        unsafe { free_general(pointer, at, fp) };
         return core::ptr::null_mut();
     }
     match heap::resize(&claim(pointer, None, Origin::Malloc), &Request::c(size), site(at, fp)) {

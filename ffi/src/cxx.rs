@@ -6,7 +6,7 @@
 //! something). An exception may pass through the entry: it is assembly with unwind information and
 //! without anything to clean up. An object that comes from there is then renamed to its origin.
 
-use crate::c::{ReturnSlot, free_general, site};
+use crate::c::{ReturnSlot, free_claim, site};
 use crate::init;
 use core::ffi::{CStr, c_void};
 use fencepost_core::addr::{ABI_ALIGN, Addr};
@@ -142,7 +142,7 @@ macro_rules! operators_delete {
                     let address = Addr::new(pointer.expose_provenance());
                     let claim = Claim { address, size, origin: Origin::$origin };
                     if !heap::try_free_small(&claim) {
-                        free_general(&claim, at, fp);
+                        free_claim(&claim, at, fp);
                     }
                 }
                 core::arch::naked_asm!("mov rdx, rsp", "mov rcx, rbp", "jmp {work}", work = sym work)

@@ -4,6 +4,10 @@
 //! address. Before the object only a bounded stretch is filled.
 
 use crate::addr::{Addr, Span};
+use core::arch::x86_64::{
+    __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi64x,
+    _mm_setzero_si128, _mm_storeu_si128, _mm_xor_si128,
+};
 use core::ops::Range;
 
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -49,11 +53,21 @@ impl Slack {
             // SAFETY: within the range.
             unsafe { Addr::new(at).as_ptr::<u8>().write(self.byte(at)) };
         }
-        let mut at = edge_end;
-        while at < words_end {
-            // SAFETY: an aligned word within the range.
-            unsafe { Addr::new(at).as_ptr::<u64>().write(self.word) };
-            at += 8;
+        let start = Addr::new(edge_end).as_ptr::<u64>();
+        let pair = _mm_set1_epi64x(self.word.cast_signed());
+        let words = (words_end - edge_end) / 8;
+        let mut at = 0;
+        // SAFETY: whole words within the range.
+        unsafe {
+            while at + 4 <= words {
+                _mm_storeu_si128(start.add(at).cast::<__m128i>(), pair);
+                _mm_storeu_si128(start.add(at + 2).cast::<__m128i>(), pair);
+                at += 4;
+            }
+            while at < words {
+                start.add(at).write(self.word);
+                at += 1;
+            }
         }
     }
 
@@ -80,14 +94,26 @@ impl Slack {
         // SAFETY: within the range.
         let edges =
             (range.start..edge_end).chain(words_end..range.end).all(|at| unsafe { self.is_right(at) });
-        let mut wrong = 0;
-        let mut at = edge_end;
-        while at < words_end {
-            // SAFETY: an aligned word within the range.
-            wrong |= unsafe { Addr::new(at).as_ptr::<u64>().read() } ^ self.word;
-            at += 8;
+        let start = Addr::new(edge_end).as_ptr::<u64>();
+        let pair = _mm_set1_epi64x(self.word.cast_signed());
+        let words = (words_end - edge_end) / 8;
+        let mut at = 0;
+        // SAFETY: whole words within the range.
+        unsafe {
+            let mut wrong = _mm_setzero_si128();
+            let differing = |at| _mm_xor_si128(_mm_loadu_si128(start.add(at).cast::<__m128i>()), pair);
+            while at + 4 <= words {
+                wrong = _mm_or_si128(wrong, _mm_or_si128(differing(at), differing(at + 2)));
+                at += 4;
+            }
+            let mut rest = 0;
+            while at < words {
+                rest |= start.add(at).read() ^ self.word;
+                at += 1;
+            }
+            let clear = _mm_movemask_epi8(_mm_cmpeq_epi8(wrong, _mm_setzero_si128())) == 0xffff;
+            edges && clear && rest == 0
         }
-        edges && wrong == 0
     }
 
     /// # Safety

@@ -11,7 +11,9 @@ use core::arch::x86_64::{
 use core::ops::Range;
 
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-const NO_ZERO_BYTE: u64 = 0x0101_0101_0101_0101;
+/// Every byte is odd and from 0x81 to 0xbf: no text, no small number, not 0, not 0xff.
+const SET: u64 = 0x8181_8181_8181_8181;
+const CLEAR: u64 = 0xbfbf_bfbf_bfbf_bfbf;
 
 /// Where an object's canaries are and what they hold.
 #[derive(Clone, Copy)]
@@ -30,7 +32,7 @@ impl Slack {
         Self {
             before: (low, start),
             behind: (end, span.end().get().max(end)),
-            word: (secret ^ (start as u64).wrapping_mul(MIX)) | NO_ZERO_BYTE,
+            word: (secret ^ (start as u64).wrapping_mul(MIX)) & CLEAR | SET,
         }
     }
 
@@ -54,7 +56,8 @@ impl Slack {
             unsafe { Addr::new(at).as_ptr::<u8>().write(self.byte(at)) };
         }
         let start = Addr::new(edge_end).as_ptr::<u64>();
-        let pair = _mm_set1_epi64x(self.word.cast_signed());
+        // SAFETY: every x86-64 processor has SSE2.
+        let pair = unsafe { _mm_set1_epi64x(self.word.cast_signed()) };
         let words = (words_end - edge_end) / 8;
         let mut at = 0;
         // SAFETY: whole words within the range.
@@ -95,7 +98,8 @@ impl Slack {
         let edges =
             (range.start..edge_end).chain(words_end..range.end).all(|at| unsafe { self.is_right(at) });
         let start = Addr::new(edge_end).as_ptr::<u64>();
-        let pair = _mm_set1_epi64x(self.word.cast_signed());
+        // SAFETY: every x86-64 processor has SSE2.
+        let pair = unsafe { _mm_set1_epi64x(self.word.cast_signed()) };
         let words = (words_end - edge_end) / 8;
         let mut at = 0;
         // SAFETY: whole words within the range.

@@ -566,14 +566,12 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn report_slow(&mut self, kind: Kind, info: &'static ClassInfo, slot: u32) -> *mut u8 {
-        let start = info.address(slot);
-        let mut address = start;
         if kind == Kind::WriteAfterFree {
-            let word = canary::word(layout().secret, start + info.size);
-            // SAFETY: the slot is this thread's and mapped.
-            address += unsafe { first_touched(Addr::new(start).as_ptr(), info.size, word) };
+            self.fault = Some(touched(info, slot));
+            return core::ptr::null_mut();
         }
-        self.fault = Some(Fault::new(kind, Addr::new(address), Some(freed_object(info, slot))));
+        let address = Addr::new(info.address(slot));
+        self.fault = Some(Fault::new(kind, address, Some(freed_object(info, slot))));
         core::ptr::null_mut()
     }
 
@@ -661,6 +659,25 @@ fn object_in(info: &ClassInfo, slot: u32, state: SlotState, freed: bool) -> Obje
 /// A freed slot's object as a report shows it.
 pub fn freed_object(info: &ClassInfo, slot: u32) -> Object {
     object_in(info, slot, info.load(slot), true)
+}
+
+/// What was written to a freed slot that is not as its free left it. If only its last word was, which is
+/// the canary before the next slot, and that slot is live, then it was written from there.
+pub fn touched(info: &'static ClassInfo, slot: u32) -> Fault {
+    let start = info.address(slot);
+    let word = canary::word(layout().secret, start + info.size);
+    let next = slot.wrapping_add(1);
+    let next_state = info.load(next);
+    // SAFETY: a freed slot's slab is open: its memory is mapped, and the next slot is live where it is
+    // asked for the word before it.
+    unsafe {
+        let at = first_touched(Addr::new(start).as_ptr(), info.size, word);
+        if at >= info.size - class::TAIL && next_state.is_live() {
+            let object = object_in(info, next, next_state, false);
+            return Fault::new(Kind::CanaryOverwritten, Addr::new(wrong_before(info, next)), Some(object));
+        }
+        Fault::new(Kind::WriteAfterFree, Addr::new(start + at), Some(freed_object(info, slot)))
+    }
 }
 
 /// Whether a freed slot is as [`Cache::free`] left it: clear, with its canary as the last word.

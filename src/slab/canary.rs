@@ -1,7 +1,8 @@
 //! Canary words: what lies in a slot's slack.
 //!
-//! The word of a slot is a secret mixed with the address of the slot's end, and no byte of it is
-//! zero, so that a lone terminating NUL past the end is seen as well. Slack is filled in words aligned
+//! The word of a slot is a secret mixed with the address of the slot's end. Every byte of it is odd and
+//! from 0x81 to 0xbf: so a single byte past the end is seen for certain if it is text, a terminating
+//! NUL, a small number or 0xff. 40 bits are left to chance. Slack is filled in words aligned
 //! to eight bytes; in the word that the object ends in, the canary takes the bytes behind it.
 
 use super::class::TAIL;
@@ -9,12 +10,13 @@ use super::class::TAIL;
 const WORD: usize = 8;
 /// Bits that an address is turned by: its varying low half comes to lie in the upper bytes, too.
 const MIX: u32 = 27;
-const NO_ZERO_BYTE: u64 = 0x0101_0101_0101_0101;
+const SET: u64 = 0x8181_8181_8181_8181;
+const CLEAR: u64 = 0xbfbf_bfbf_bfbf_bfbf;
 
 /// The canary word of the slot that ends at `end`.
 #[inline(always)]
 pub const fn word(secret: u64, end: usize) -> u64 {
-    (secret ^ (end as u64).rotate_left(MIX)) | NO_ZERO_BYTE
+    (secret ^ (end as u64).rotate_left(MIX)) & CLEAR | SET
 }
 
 /// The part of `canary` that lies behind an object of `size` bytes in the word it ends in.

@@ -3,11 +3,11 @@
 //! Runs at exit and on request, beside threads that go on allocating. A slot that looks wrong is
 //! looked at again a few times with pauses: what another thread was in the middle of is over then.
 
-use super::cache::{first_touched, freed_object, is_untouched, overwritten};
+use super::cache::{is_untouched, overwritten, touched};
 use super::layout::{ClassInfo, layout};
 use super::{canary, central, class};
 use crate::addr::Addr;
-use crate::fault::{Fault, Kind};
+use crate::fault::Fault;
 use crate::sys::thread;
 
 /// Looks at a suspicious slot again so many times, this many microseconds apart.
@@ -71,12 +71,8 @@ fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
             let word = canary::word(layout().secret, start + info.size);
             let pointer = Addr::new(start).as_ptr::<u8>();
             // SAFETY: a freed slot's slab is open: its memory is mapped.
-            let touched = unsafe { !is_untouched(pointer, info.size, word) };
-            touched.then(|| {
-                // SAFETY: as above.
-                let at = unsafe { first_touched(pointer, info.size, word) };
-                Fault::new(Kind::WriteAfterFree, Addr::new(start + at), Some(freed_object(info, slot)))
-            })
+            let untouched = unsafe { is_untouched(pointer, info.size, word) };
+            (!untouched).then(|| touched(info, slot))
         }
         live if live.is_live() => overwritten(info, slot, live),
         _ => None,

@@ -1,8 +1,8 @@
 //! In the place of `crate::sync`: atomics that are loom's inside a model and plain outside of one.
 //!
 //! The code under test has atomics in constants and in zeroed mappings, which loom's cannot be: they belong
-//! to one execution of a model and have to be made in it. So an atomic here is made of loom when it is first
-//! used: zero bytes are one with the value 0. Included files' own unit tests run outside of models.
+//! to one execution of a model and have to be made in it. So an atomic here gets its loom atomic when it is
+//! first used, which has to be before there are threads that race for it: zero bytes are one with the value 0. Included files' own unit tests run outside of models.
 
 use std::cell::{Cell, RefCell};
 

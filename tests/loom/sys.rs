@@ -24,6 +24,11 @@ pub mod vm {
         Some(Addr::new(pointer.expose_provenance()))
     }
 
+    /// The start of a mapping, in the order in which they were made.
+    pub fn nth(index: usize) -> Addr {
+        MAPPED.with_borrow(|all| Addr::new(all[index].0.expose_provenance()))
+    }
+
     /// At the end of an execution.
     pub fn unmap_all() {
         for (pointer, layout) in MAPPED.take() {

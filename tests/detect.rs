@@ -196,11 +196,3 @@ fn an_unknown_bug_is_an_error() {
         assert_eq!(execute(bug, "").end, End::Status(101), "{bug}");
     }
 }
-
-// TEMPORARY
-extern "C" fn early() {
-    let _ = HEAP.check();
-}
-#[used]
-#[unsafe(link_section = ".init_array")]
-static EARLY: extern "C" fn() = early;

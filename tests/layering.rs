@@ -230,17 +230,19 @@ impl Scanner {
         while let Some(token) = self.peek(0).cloned() {
             match token {
                 Token::Sign('{') => self.braces.push(false),
-                Token::Sign('}') => {
-                    if self.braces.pop() == Some(true) {
-                        self.path.pop();
-                    }
-                }
+                Token::Sign('}') => self.close(),
                 Token::Word(word) => self.keyword(&word),
                 _ => {}
             }
             self.at += 1;
         }
         self.found.into_iter().collect()
+    }
+
+    fn close(&mut self) {
+        if self.braces.pop() == Some(true) {
+            self.path.pop();
+        }
     }
 
     /// Looks at a word that may open a module or a path; ends on its last token.
@@ -357,8 +359,8 @@ fn the_table_is_complete() {
     modules.dedup();
     assert_eq!(table, modules);
     for (module, not) in EXCEPT {
-        let below = |used: &&str| layer(used) < layer(module);
-        assert!(layer(module).is_some() && not.iter().all(|used| below(&used)), "{module}");
+        let below = |used: &&str| layer(used).is_some() && layer(used) < layer(module);
+        assert!(not.iter().all(below), "{module}");
     }
 }
 

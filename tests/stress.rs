@@ -11,9 +11,11 @@ mod support;
 use fencepost::Fencepost;
 use random::Random;
 use std::env;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::{Duration, Instant};
 use support::expectation::{Verdict, judge_silent};
 use support::process::{self, End, LIMIT};
 
@@ -32,6 +34,8 @@ const AT_ONCE: usize = 6;
 /// Forks, and objects of the parent's that each child frees.
 const FORKS: usize = 24;
 const INHERITED: usize = 200;
+/// How long the check runs beside threads that change everything.
+const CHECKING: Duration = Duration::from_millis(1_000);
 /// Seconds after which a child that hangs is ended by SIGALRM.
 const CHILD_SECONDS: u32 = 10;
 
@@ -225,13 +229,44 @@ fn in_child(parcels: Vec<Parcel>, random: &mut Random) -> bool {
     intact && HEAP.check() == 0
 }
 
-/// The check of everything beside threads that go on: no false alarm.
+/// The check of everything, by two threads at once, beside threads that free and resize objects of both arms
+/// as fast as they can: no false alarm, for the check, a free or a resize.
 fn check_under_load(seed: u64) {
-    under_load(seed, || {
-        for _ in 0..10 {
-            assert_eq!(HEAP.check(), 0, "false alarm");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for index in 0..2 {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut random = Random::new(seed ^ index);
+                while !stop.load(Ordering::Relaxed) {
+                    (0..100).for_each(|_| drop(black_box(vec![1_u8; 5_000])));
+                    resize_a_lot(&mut random);
+                }
+            });
         }
+        let checks = scope.spawn(|| check_repeatedly(CHECKING));
+        let found = check_repeatedly(CHECKING) + checks.join().expect("no panic");
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(found, 0, "false alarms");
     });
+}
+
+fn check_repeatedly(time: Duration) -> usize {
+    let begin = Instant::now();
+    let mut found = 0;
+    while begin.elapsed() < time {
+        found += HEAP.check();
+    }
+    found
+}
+
+fn resize_a_lot(random: &mut Random) {
+    let mut bytes = vec![7_u8; random.size(30_000)];
+    for _ in 0..10 {
+        bytes.resize(random.size(60_000), 7);
+        bytes.shrink_to_fit();
+        assert!(bytes.iter().all(|byte| *byte == 7));
+    }
 }
 
 fn run(scenario: &str, options: &str) {

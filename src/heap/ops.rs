@@ -97,9 +97,11 @@ fn free_plain<const SMALL: bool>(claim: &Claim) -> bool {
 pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
     if let Some(thread) = small_thread() {
         // SAFETY: the state is this thread's and its gate open; below the limit the table has a class.
-        let pointer = match size < unsafe { (*thread).fast_limit } {
-            true => unsafe { plain::<false>(thread, size, origin) },
-            false => core::ptr::null_mut(),
+        let pointer = unsafe {
+            match size < (*thread).fast_limit {
+                true => plain::<false>(thread, size, origin),
+                false => core::ptr::null_mut(),
+            }
         };
         if !pointer.is_null() {
             return pointer;

@@ -92,6 +92,9 @@ pub struct PageArm {
 const REFUSALS: u32 = 256;
 /// From so many pages on an object gets a mapping even when those for smaller ones have run out.
 const ALONE_PAGES: usize = 16;
+/// Objects of three to so many pages get their memory when they are opened: one call instead of a page
+/// fault for each. Larger ones are more often used in part.
+const POPULATE_PAGES: usize = 16;
 /// Mappings left to the program and the loader under the `mprotect` backend.
 const SPARE_MAPPINGS: u64 = 8192;
 /// Pages on either side of an address in which reports look for objects.
@@ -211,6 +214,9 @@ impl PageArm {
             self.arena.leave_chunk(spot.chunk);
             self.return_island();
             return None;
+        }
+        if (3..=POPULATE_PAGES).contains(&pages.get()) {
+            vm::populate(spot.span);
         }
         let start = address(spot.span, request.size, align, side);
         slot.live_pages.fetch_add(pages.get(), Ordering::Relaxed);

@@ -10,7 +10,7 @@ pub mod vm {
     }
 
     /// An atomic of the models has this many times the bytes of a real one at most.
-    const LARGER: usize = 16;
+    const LARGER: usize = 4;
 
     /// Zeroed memory for as many atomics as `bytes` hold of the real ones, until [`unmap_all`].
     pub fn tables(bytes: usize) -> Option<Addr> {

@@ -1,0 +1,119 @@
+//! `Fencepost` as the global allocator of an ordinary Rust program: the standard library's collections,
+//! threads and their destructors work, and builder and environment set options in their order.
+
+mod support;
+
+use fencepost::Fencepost;
+use fencepost::heap;
+use fencepost::options::{GuardSide, Mode};
+use std::collections::{BTreeMap, HashMap};
+use std::env;
+use std::sync::mpsc;
+use std::thread;
+use support::expectation::{Verdict, judge_silent};
+use support::process::{self, End, LIMIT, Run};
+
+#[global_allocator]
+static HEAP: Fencepost = Fencepost::new().mode(Mode::Patrol).sample_rate(7).guard_side(GuardSide::Left);
+
+/// Says that this process is to run the named part.
+const PART: &str = "FENCEPOST_GLOBAL";
+
+fn execute(part: &str, options: &str) -> Run {
+    let this = env::current_exe().expect("the system knows which file this is");
+    let mut command = process::command(this, None, "");
+    command.args(["part", "--exact", "--nocapture", "--test-threads=1"]).env(PART, part);
+    if !options.is_empty() {
+        command.env("FENCEPOST_OPTIONS", options);
+    }
+    process::run(&mut command, LIMIT)
+}
+
+#[test]
+fn part() {
+    let options = heap::options();
+    match env::var(PART).as_deref() {
+        Err(_) => {}
+        Ok("builder") => {
+            assert_eq!((options.mode, options.sample_rate), (Mode::Patrol, 7));
+            assert_eq!(options.guard_side, GuardSide::Left);
+        }
+        Ok("environment") => {
+            assert_eq!((options.mode, options.sample_rate), (Mode::Hunt, 7));
+            assert_eq!(options.guard_side, GuardSide::Left);
+        }
+        Ok("program") => program(),
+        Ok(other) => panic!("there is no part {other:?}"),
+    }
+    assert_eq!(HEAP.check(), 0);
+    HEAP.finish();
+}
+
+#[test]
+fn the_builder_sets_options() {
+    let run = execute("builder", "");
+    assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{}", run.stderr);
+}
+
+#[test]
+fn the_environment_wins_over_the_builder() {
+    let run = execute("environment", "mode=hunt");
+    assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{}", run.stderr);
+}
+
+/// A bad option is a warning, and the program runs.
+#[test]
+fn a_bad_option_is_a_warning() {
+    let run = execute("builder", "mode=hunted:colour=red");
+    assert_eq!(run.end, End::Status(0), "{}", run.stderr);
+    for part in ["mode", "hunted", "colour"] {
+        assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_program_runs_in_every_mode() {
+    for mode in ["harden", "patrol", "hunt"] {
+        for rest in ["guards=madvise", "guards=mprotect", "guard_side=random", "canary=0:zero=0"] {
+            let options = format!("mode={mode}:{rest}");
+            let run = execute("program", &options);
+            assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{options}: {}", run.stderr);
+        }
+    }
+}
+
+#[repr(align(8192))]
+struct Aligned([u8; 100]);
+
+/// A little of everything that allocates.
+fn program() {
+    let mut words: HashMap<String, usize> = HashMap::new();
+    let mut lengths: BTreeMap<usize, Vec<Box<str>>> = BTreeMap::new();
+    for number in 0..5_000_usize {
+        let word = format!("{:x}", number.wrapping_mul(2_654_435_761));
+        lengths.entry(word.len()).or_default().push(word.as_str().into());
+        *words.entry(word).or_default() += number;
+    }
+    assert_eq!(words.values().sum::<usize>(), 5_000 * 4_999 / 2);
+    assert_eq!(lengths.values().map(Vec::len).sum::<usize>(), 5_000);
+
+    let aligned: Vec<_> = (0..20).map(|number| Box::new(Aligned([number; 100]))).collect();
+    for (number, object) in aligned.iter().enumerate() {
+        assert!(std::ptr::from_ref(&**object).addr().is_multiple_of(8192));
+        assert!(object.0.iter().all(|byte| usize::from(*byte) == number));
+    }
+    let zeroed = vec![0_u8; 1 << 20];
+    assert!(zeroed.iter().all(|byte| *byte == 0));
+
+    let (sender, receiver) = mpsc::channel();
+    let threads: Vec<_> = (0..8)
+        .map(|number| {
+            let sender = sender.clone();
+            thread::spawn(move || sender.send(vec![number; 10_000]).expect("the receiver waits"))
+        })
+        .collect();
+    drop(sender);
+    let sum: usize = receiver.iter().map(|part| part.iter().sum::<usize>()).sum();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    assert_eq!(sum, 28 * 10_000);
+}

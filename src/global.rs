@@ -134,8 +134,8 @@ fn claim(pointer: *mut u8, layout: Layout) -> Claim {
 /// The frame this is called in.
 #[inline(always)]
 fn site() -> Site {
-    let (fp, sp) = thread::frame();
-    Site { pc: 0, sp, fp }
+    let (pc, fp, sp) = thread::frame();
+    Site { pc, sp, fp }
 }
 
 // SAFETY: objects are live from the call that returns them to the one that frees them, aligned and

@@ -35,7 +35,7 @@ const AT_ONCE: usize = 6;
 const FORKS: usize = 24;
 const INHERITED: usize = 200;
 /// How long the check runs beside threads that change everything.
-const CHECKING: Duration = Duration::from_millis(1_000);
+const CHECKING: Duration = Duration::from_millis(1_500);
 /// Seconds after which a child that hangs is ended by SIGALRM.
 const CHILD_SECONDS: u32 = 10;
 
@@ -239,7 +239,7 @@ fn check_under_load(seed: u64) {
             scope.spawn(move || {
                 let mut random = Random::new(seed ^ index);
                 while !stop.load(Ordering::Relaxed) {
-                    (0..100).for_each(|_| drop(black_box(vec![1_u8; 5_000])));
+                    (0..50).for_each(|_| drop(black_box(vec![1_u8; 5_000])));
                     resize_a_lot(&mut random);
                 }
             });
@@ -260,12 +260,14 @@ fn check_repeatedly(time: Duration) -> usize {
     found
 }
 
+/// Grows and shrinks within pages, over pages, and from lanes to chunks of their own.
 fn resize_a_lot(random: &mut Random) {
-    let mut bytes = vec![7_u8; random.size(30_000)];
-    for _ in 0..10 {
-        bytes.resize(random.size(60_000), 7);
+    let mut bytes = vec![7_u8; 20_000];
+    for step in 0..20 {
+        bytes.resize(20_000 + 3_000 * step + random.below(100), 7);
+        assert!(bytes.iter().step_by(100).all(|byte| *byte == 7));
+        bytes.truncate(5_000 + 17 * step);
         bytes.shrink_to_fit();
-        assert!(bytes.iter().all(|byte| *byte == 7));
     }
 }
 

@@ -9,7 +9,10 @@
 //! | `Unused`, `Freed` | `Live` | the allocating thread, which took the record off a lane's list | all else is written |
 //! | `Live` | `Freeing` | one freeing thread, by compare and exchange | it starts to free |
 //! | `Freeing` | `Freed` | the same | the pages are closed |
-//! | `Freeing` | `Live` | the same | the free was refused |
+//! | `Freeing` | `Live` | the same | the free was refused, or it was a resize |
+//! | `Live` | `Checking` | a sweep, by compare and exchange | it looks at the object's surroundings |
+//! | `Checking` | `Live` | the same, by compare and exchange | it has looked |
+//! | `Checking` | `Freeing` | a freeing thread | the sweep's thread is gone: the process was forked |
 
 use crate::addr::{Addr, PageCount, Span};
 use crate::fault::{Event, History, Object};
@@ -29,6 +32,8 @@ pub enum State {
     Freeing = 2,
     /// Freed and remembered.
     Freed = 3,
+    /// Live, and being looked at by a sweep: whoever wants to free or resize it waits.
+    Checking = 4,
 }
 
 /// A record's number; 0 is no record.
@@ -77,8 +82,26 @@ impl Record {
 
     /// Claims the object for freeing: `true` for exactly one of all threads that try.
     pub fn begin_free(&self) -> bool {
-        let (live, freeing) = (State::Live as u8, State::Freeing as u8);
-        self.state.compare_exchange(live, freeing, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.exchange(State::Live, State::Freeing)
+    }
+
+    /// Claims the object for a look at its surroundings: not if it is being freed.
+    pub fn begin_check(&self) -> bool {
+        self.exchange(State::Live, State::Checking)
+    }
+
+    /// Takes [`Record::begin_check`] back.
+    pub fn end_check(&self) {
+        self.exchange(State::Checking, State::Live);
+    }
+
+    /// Claims the object for freeing from a sweep that does not end.
+    pub fn begin_free_checked(&self) -> bool {
+        self.exchange(State::Checking, State::Freeing)
+    }
+
+    fn exchange(&self, from: State, to: State) -> bool {
+        self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Takes [`Record::begin_free`] back.
@@ -105,6 +128,7 @@ impl Record {
             1 => State::Live,
             2 => State::Freeing,
             3 => State::Freed,
+            4 => State::Checking,
             _ => State::Unused,
         }
     }
@@ -151,7 +175,7 @@ impl Record {
         (state != State::Unused).then(|| Object {
             start: self.address(),
             size: Some(self.size()),
-            freed: state != State::Live,
+            freed: !matches!(state, State::Live | State::Checking),
             origin: self.origin(),
             history: History {
                 allocated: Event {

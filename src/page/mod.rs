@@ -85,7 +85,6 @@ pub struct PageArm {
     islands: AtomicU64,
     islands_max: u64,
     secret: u64,
-    sweeping: AtomicBool,
 }
 
 /// Optional objects are refused so many times before the budget is looked at again.
@@ -135,7 +134,6 @@ impl PageArm {
         islands: AtomicU64::new(0),
         islands_max: 0,
         secret: 0,
-        sweeping: AtomicBool::new(false),
     };
 
     /// Reserves the arena and its tables; `false` if the kernel grants not even the smallest.
@@ -369,8 +367,8 @@ impl PageArm {
     pub fn find_live(&self, address: Addr) -> Option<Found<'_>> {
         let id = self.record_at(address);
         let record = self.records.get(id)?;
-        self.await_sweep(record);
-        (record.state() == State::Live && record.address() == address).then_some(Found { record, id })
+        let live = matches!(record.state(), State::Live | State::Checking);
+        (live && record.address() == address).then_some(Found { record, id })
     }
 
     /// Frees the object that `claim` names: closes its pages, so that it is gone when this returns.
@@ -379,8 +377,7 @@ impl PageArm {
         let Some(record) = self.records.get(id) else {
             return Err(self.misuse(claim));
         };
-        self.await_sweep(record);
-        if record.address() != claim.address || !record.begin_free() {
+        if record.address() != claim.address || !take(record) {
             return Err(self.refusal(record, claim));
         }
         let kind = if mismatch && record.origin() != claim.origin {
@@ -480,6 +477,15 @@ impl PageArm {
     /// Changes the size of a live object in place. `false`, and nothing changed, if its pages do not
     /// allow it. With `exact_end` the object must go on ending at its guard.
     pub fn resize(&self, found: Found<'_>, new_size: usize, exact_end: bool) -> bool {
+        if !take(found.record) {
+            return false;
+        }
+        let resized = self.resize_taken(found, new_size, exact_end);
+        found.record.refuse_free();
+        resized
+    }
+
+    fn resize_taken(&self, found: Found<'_>, new_size: usize, exact_end: bool) -> bool {
         let (record, id) = (found.record, found.id);
         let span = record.span();
         let start = record.address();
@@ -545,7 +551,22 @@ impl PageArm {
         event: Event,
         rng: &mut Rng,
     ) -> Option<Addr> {
-        let lane = lane % self.arena.lanes();
+        if !take(found.record) {
+            return None;
+        }
+        let grown = self.grow_taken(found, request, lane % self.arena.lanes(), event, rng);
+        found.record.refuse_free();
+        grown
+    }
+
+    fn grow_taken(
+        &self,
+        found: Found<'_>,
+        request: &Request,
+        lane: usize,
+        event: Event,
+        rng: &mut Rng,
+    ) -> Option<Addr> {
         let old = found.record.span();
         let start = found.record.address();
         let offset = start.offset_from(old.start)?;
@@ -557,7 +578,7 @@ impl PageArm {
         }
         let old_size = found.record.size();
         let moved = self.allocate_large(request, Side::Left, new_pages, room, lane, event, rng)?;
-        let new = self.find_live(moved)?;
+        let new = self.find_live(moved).filter(|new| take(new.record))?;
         let span = new.record.span();
         let from_large =
             self.arena.chunk_of(old.start).is_some_and(|chunk| self.arena.large_chunks().contains(&chunk));
@@ -572,6 +593,7 @@ impl PageArm {
             unsafe { old_end.as_ptr::<u8>().write_bytes(0, stale) };
             return Some(address);
         }
+        new.record.refuse_free();
         // SAFETY: the old object is live and the caller's, the new one fresh and at least as long.
         unsafe {
             core::ptr::copy_nonoverlapping(
@@ -634,32 +656,21 @@ impl PageArm {
     }
 
     /// Checks the slack of every live object; hands what is wrong to `found` until it says `false`.
-    /// Other threads may go on: each object is claimed like for a free while it is looked at, and
-    /// whoever wants to free it meanwhile waits.
+    /// Other threads may go on: each object is claimed while it is looked at, and whoever wants to free
+    /// or resize it meanwhile waits.
     pub fn sweep(&self, mut found: impl FnMut(Fault) -> bool) {
-        self.sweeping.store(true, Ordering::SeqCst);
         for number in 1..self.records.used() {
-            let Some(record) = self.records.get(RecordId(number)) else { break };
-            if !record.begin_free() {
+            let Some(record) = self.records.get(RecordId(number)) else { return };
+            if !record.begin_check() {
                 continue;
             }
             let wrong = self.wrong_slack(record);
-            record.refuse_free();
+            record.end_check();
             if let Some(wrong) = wrong
                 && !found(Fault::new(Kind::CanaryOverwritten, wrong, record.object()))
             {
-                break;
+                return;
             }
-        }
-        self.sweeping.store(false, Ordering::SeqCst);
-    }
-
-    /// Waits while a sweep holds the record. A record that stays in `Freeing` is being freed.
-    fn await_sweep(&self, record: &Record) {
-        let mut looks = 0;
-        while record.state() == State::Freeing && self.sweeping.load(Ordering::SeqCst) && looks < 10_000 {
-            crate::sys::thread::yield_now();
-            looks += 1;
         }
     }
 
@@ -689,6 +700,24 @@ impl PageArm {
         }
     }
 }
+
+/// Claims a live object for freeing or resizing, after a sweep that looks at it; `false` if it is not
+/// live. A sweep whose thread is gone, in a forked child, is overruled after a while.
+fn take(record: &Record) -> bool {
+    for _ in 0..SWEEP_LOOKS {
+        if record.begin_free() {
+            return true;
+        }
+        if record.state() != State::Checking {
+            return false;
+        }
+        crate::sys::thread::yield_now();
+    }
+    record.begin_free_checked()
+}
+
+/// So often a freeing thread yields to a sweep that looks at its object.
+const SWEEP_LOOKS: u32 = 10_000;
 
 /// Of an object below and one above an address, the nearer; the one below when it is as near.
 fn nearer(address: Addr, below: Option<Object>, above: Option<Object>) -> Option<Object> {

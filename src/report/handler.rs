@@ -35,7 +35,18 @@ static HEAP: AtomicPtr<Heap> = AtomicPtr::new(core::ptr::null_mut());
 /// The address whose fault is being let through to end the process.
 static FINAL: AtomicUsize = AtomicUsize::new(0);
 
-/// Installs the handler.
+/// Takes the fault signals when the program is loaded; until [`install`] says for which heap, every
+/// fault is foreign. The Rust runtime takes the signals before `main` if they are free, and it
+/// allocates between looking and taking: the first allocation would be too late.
+extern "C" fn on_load() {
+    signal::install(on_fault);
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ON_LOAD: extern "C" fn() = on_load;
+
+/// Installs the handler for `heap`.
 pub fn install(heap: &'static Heap) {
     HEAP.store(core::ptr::from_ref(heap).cast_mut(), Ordering::Release);
     signal::install(on_fault);

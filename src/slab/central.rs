@@ -115,7 +115,7 @@ pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
             continue;
         }
         let Some(rest) = out.get_mut(taken..) else { break };
-        taken += store.take_from_head(info, rest, rng);
+        taken += store.take_from_head(info, rest);
     }
     taken
 }
@@ -265,8 +265,9 @@ impl Store {
         self.link(slab);
     }
 
-    /// Takes free slots of the first slab in the list, from a random word of its bitmap on.
-    fn take_from_head(&mut self, info: &ClassInfo, out: &mut [u32], rng: &mut Rng) -> usize {
+    /// Takes free slots of the first slab in the list, lowest addresses first: which of them is handed
+    /// out when is the magazine's choice, and what is in use stays close together.
+    fn take_from_head(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
         let Some(slab) = self.head.checked_sub(1) else {
             return 0;
         };
@@ -277,9 +278,7 @@ impl Store {
             }
         }
         let mut taken = 0;
-        let start = rng.below(u64::from(words(info))) as u32;
-        for step in 0..words(info) {
-            let word = (start + step) & (words(info) - 1);
+        for word in 0..words(info) {
             let bits = info.free_bits(slab, word);
             let mut free = bits.load(Ordering::Relaxed);
             while free != 0

@@ -33,8 +33,12 @@ pub type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
 static mut PREVIOUS: [MaybeUninit<sigaction>; 2] = [MaybeUninit::uninit(); 2];
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// Installs `handler` for the fault signals, on the alternate stack where a thread has one.
+/// Installs `handler` for the fault signals, on the alternate stack where a thread has one; only the
+/// first call does.
 pub fn install(handler: Handler) {
+    if INSTALLED.load(Ordering::Acquire) {
+        return;
+    }
     for (index, signal) in FAULT_SIGNALS.into_iter().enumerate() {
         // SAFETY: an all-zero sigaction is valid: default handler, no flags, empty mask.
         let mut action: sigaction = unsafe { core::mem::zeroed() };

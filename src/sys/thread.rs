@@ -62,15 +62,15 @@ pub fn pointer() -> usize {
     value
 }
 
-/// The frame pointer register and the stack pointer, here and now.
+/// The instruction pointer, the frame pointer register and the stack pointer, here and now.
 #[inline(always)]
-pub fn frame() -> (usize, usize) {
-    let (fp, sp): (usize, usize);
-    // SAFETY: reads two registers.
+pub fn frame() -> (usize, usize, usize) {
+    let (pc, fp, sp): (usize, usize, usize);
+    // SAFETY: reads three registers.
     unsafe {
-        asm!("mov {fp}, rbp", "mov {sp}, rsp", fp = out(reg) fp, sp = out(reg) sp, options(nostack, nomem, preserves_flags));
+        asm!("lea {pc}, [rip]", "mov {fp}, rbp", "mov {sp}, rsp", pc = out(reg) pc, fp = out(reg) fp, sp = out(reg) sp, options(nostack, nomem, preserves_flags));
     }
-    (fp, sp)
+    (pc, fp, sp)
 }
 
 /// The kernel's id of the calling thread.

@@ -54,10 +54,10 @@ pub mod thread {
         POINTER.get()
     }
 
-    /// Some frame and stack pointer.
-    pub fn frame() -> (usize, usize) {
+    /// Some instruction pointer, frame pointer and stack pointer.
+    pub fn frame() -> (usize, usize, usize) {
         let here = 0;
-        (0, std::ptr::from_ref::<i32>(&here).addr())
+        (0, 0, std::ptr::from_ref::<i32>(&here).addr())
     }
 }
 

@@ -306,12 +306,9 @@ impl Cache {
         for index in from..to {
             let slot = self.magazines.get(class).and_then(|magazine| magazine.get(index)).copied();
             let Some(slot) = slot.filter(|slot| info.load(*slot).is_untouched()) else { continue };
-            let end = info.address(slot) + info.size;
             // SAFETY: the slot was just taken: it is this thread's, in an opened slab.
             unsafe {
                 if self.fence_fresh(info, slot) {
-                    let last = Addr::new(end - class::TAIL).as_ptr::<u64>();
-                    last.write(canary::word(layout().secret, end));
                     info.store(slot, SlotState::live(class::TAIL, Origin::Malloc).freed());
                 }
             }
@@ -381,12 +378,16 @@ impl Cache {
                 pointer.sub(8).cast::<u64>().write(canary::word(secret, start));
             }
             let next = slot.wrapping_add(1);
-            let last = pointer.add(info.size - class::TAIL).cast::<u64>().read();
+            let word = canary::word(secret, start + info.size);
+            let last = pointer.add(info.size - class::TAIL).cast::<u64>();
             let state = info.load(next);
-            if state.is_live() && last != canary::word(secret, start + info.size) {
+            if state.is_live() && last.read() != word {
                 self.fault = overwritten(info, next, state);
                 return self.fault.is_none();
             }
+            // Before the slot leaves its state: whoever hands out the next slot and finds this one
+            // touched relies on it.
+            last.write(word);
         }
         true
     }

@@ -151,11 +151,11 @@ impl ClassInfo {
         self.state(slot).store(state.0, Ordering::Release);
     }
 
-    /// Marks slot `slot` busy, before anything that is written to it afterwards: a fork or a sweep at
+    /// Marks slot `slot` busy, after what was written to it before and before what is afterwards: a fork or a sweep at
     /// any moment finds no slot half changed in another state.
     #[inline(always)]
     pub fn store_busy(&self, slot: u32) {
-        self.state(slot).store(SlotState::BUSY.0, Ordering::Relaxed);
+        self.state(slot).store(SlotState::BUSY.0, Ordering::Release);
         compiler_fence(Ordering::SeqCst);
     }
 

@@ -78,6 +78,22 @@ pub fn write(context: &Context, finding: &Finding) -> bool {
     true
 }
 
+/// Says in one line that the program is about to end by a general protection fault, which has no
+/// address that could be reported on.
+pub fn note_general_protection(pc: usize) {
+    let Some(mut buffers) = BUFFERS.try_lock() else { return };
+    let Buffers { report, maps } = &mut *buffers;
+    report.clear();
+    let modules = Modules::read(maps);
+    let _ = write!(report, "fencepost: general protection fault at pc 0x{pc:012x} ");
+    let _ = render::place(report, pc, &modules);
+    let _ = writeln!(
+        report,
+        ": a wild pointer, or a misaligned vector access (with align=exact C objects are aligned to nothing)"
+    );
+    file::write_stderr(report.as_bytes());
+}
+
 /// Whether the calling thread is writing a report.
 pub fn reporting_here() -> bool {
     let reporter = REPORTER.load(Ordering::Acquire);

@@ -65,6 +65,11 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
     let address = unsafe { signal::fault_address(info) };
     let (Some(heap), Some(address)) = (heap, address) else {
         // SAFETY: as above.
+        if unsafe { signal::is_general_protection(info) } && signal::ends_process(number) {
+            // SAFETY: as above.
+            fatal::note_general_protection(unsafe { signal::context(context) }.pc);
+        }
+        // SAFETY: as above.
         unsafe { signal::chain(number, info, context) };
         return;
     };

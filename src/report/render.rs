@@ -152,7 +152,7 @@ fn frames(out: &mut dyn Write, frames: &Frames, modules: &Modules<'_>) -> fmt::R
 }
 
 /// Writes `(module+0xoffset)`.
-fn place(out: &mut dyn Write, pc: usize, modules: &Modules<'_>) -> fmt::Result {
+pub fn place(out: &mut dyn Write, pc: usize, modules: &Modules<'_>) -> fmt::Result {
     match modules.place(Addr::new(pc)) {
         Some(place) => {
             write!(out, "(")?;

@@ -8,6 +8,9 @@ use libc::{c_int, c_void, sigaction, siginfo_t};
 /// The signals that bad accesses raise.
 pub const FAULT_SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 
+/// The signal code of faults for which the kernel knows no address.
+const SI_KERNEL: c_int = 0x80;
+
 /// Bytes of an alternate signal stack.
 pub const STACK_BYTES: usize = 64 * 1024;
 
@@ -90,6 +93,21 @@ pub unsafe fn chain(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     }
 }
 
+/// Whether the signal, handed on by [`chain`], ends the process.
+pub fn ends_process(signal: c_int) -> bool {
+    previous(signal).is_none_or(|action| action.sa_sigaction == libc::SIG_DFL)
+}
+
+/// Whether the signal stands for a general protection fault: an address that no pointer can have, or a
+/// vector access that is not aligned. The kernel knows no address then.
+///
+/// # Safety
+/// `info` is null or what the kernel passed to a handler.
+pub unsafe fn is_general_protection(info: *const siginfo_t) -> bool {
+    // SAFETY: live if not null, as the caller says.
+    !info.is_null() && unsafe { (*info).si_code } == SI_KERNEL
+}
+
 fn previous(signal: c_int) -> Option<sigaction> {
     if !INSTALLED.load(Ordering::Acquire) {
         return None;
@@ -160,8 +178,7 @@ pub unsafe fn fault_address(info: *const siginfo_t) -> Option<Addr> {
     }
     // SAFETY: the kernel passed a live siginfo.
     let code = unsafe { (*info).si_code };
-    // SI_KERNEL: a general protection fault, whose address is unknown.
-    if code <= 0 || code == 0x80 {
+    if code <= 0 || code == SI_KERNEL {
         return None;
     }
     // SAFETY: for fault codes of these signals the address field is set.

@@ -10,7 +10,9 @@
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::request::Site;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::sys::{thread, vm};
+#[cfg(test)]
+use crate::sys::thread;
+use crate::sys::vm;
 
 /// The most frames of one stack.
 pub const MAX_FRAMES: usize = 32;
@@ -42,27 +44,44 @@ impl Frames {
     }
 }
 
-/// One past the last stack byte that may be read from `sp` on: the thread pointer lies above the
-/// stack of every thread but the first, whose stack ends at the vectors the kernel placed there.
-fn stack_end(sp: usize) -> usize {
-    let near = |end: usize| end > sp && end - sp < MAX_DEPTH;
-    let of_thread = thread::pointer();
-    if near(of_thread) {
-        return of_thread;
+/// A thread's stack: the addresses from its lowest to one past its highest byte. From a stack pointer in
+/// it up to its end all is mapped.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Stack {
+    /// The lowest address it may grow to.
+    pub low: usize,
+    /// One past the highest.
+    pub end: usize,
+}
+
+impl Stack {
+    const fn holds(self, sp: usize) -> bool {
+        self.low <= sp && sp < self.end
     }
-    let of_first = FIRST_STACK_END.load(Ordering::Relaxed);
-    if near(of_first) { of_first } else { 0 }
 }
 
-static FIRST_STACK_END: AtomicUsize = AtomicUsize::new(0);
+/// The first thread's stack, which the C library can tell by reading /proc only. Written once at start,
+/// so that there is nothing in it to model.
+static FIRST_LOW: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+static FIRST_END: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
 
-/// Remembers where the first thread's stack ends. Called once, at start.
+/// Remembers where the first thread's stack is. Called once, at start.
 pub fn init() {
-    FIRST_STACK_END.store(crate::sys::aux::stack_end().get(), Ordering::Relaxed);
+    let end = crate::sys::aux::stack_end().get();
+    let size = crate::sys::limits::stack().min(MAX_DEPTH);
+    FIRST_LOW.store(end.saturating_sub(size), Ordering::Relaxed);
+    FIRST_END.store(end, Ordering::Relaxed);
 }
 
-/// Up to `depth` frames from `site` outwards.
-pub fn capture(site: Site, depth: usize) -> Frames {
+/// One past the last stack byte that may be read from `sp` on: `sp`, if it lies in neither stack. Code
+/// that runs on a stack of its own making is not followed.
+fn stack_end(sp: usize, stack: Stack) -> usize {
+    let first = Stack { low: FIRST_LOW.load(Ordering::Relaxed), end: FIRST_END.load(Ordering::Relaxed) };
+    [stack, first].into_iter().find(|stack| stack.holds(sp)).map_or(sp, |stack| stack.end)
+}
+
+/// Up to `depth` frames from `site` outwards; `stack` is the running thread's, empty if unknown.
+pub fn capture(site: Site, depth: usize, stack: Stack) -> Frames {
     let mut frames = Frames::EMPTY;
     if depth == 0 {
         return frames;
@@ -70,7 +89,7 @@ pub fn capture(site: Site, depth: usize) -> Frames {
     if site.pc != 0 {
         frames.push(site.pc);
     }
-    let end = stack_end(site.sp);
+    let end = stack_end(site.sp, stack);
     let mut low = site.sp;
     let mut frame = site.fp;
     while frames.len < depth.min(MAX_FRAMES) {
@@ -244,7 +263,9 @@ mod tests {
     fn garbage_frame_pointers_end_the_walk() {
         let (_, _, sp) = thread::frame();
         for fp in [0, 1, 8, usize::MAX - 7, sp + 1] {
-            assert_eq!(capture(Site { pc: 4096, sp, fp }, 16).as_slice(), [4096]);
+            let stack = Stack { low: sp - 4096, end: sp + 64 };
+            assert_eq!(capture(Site { pc: 4096, sp, fp }, 16, stack).as_slice(), [4096]);
+            assert_eq!(capture(Site { pc: 4096, sp, fp }, 16, Stack::default()).as_slice(), [4096]);
         }
     }
 }

@@ -193,8 +193,8 @@ fn stack(pcs: &[usize]) -> trace::Frames {
         words[2 * index] = base + 16 * (index + 1);
         words[2 * index + 1] = *pc;
     }
-    sys::thread::set_pointer(base + 16 * pcs.len());
-    trace::capture(Site { pc: 0, sp: base, fp: base }, trace::MAX_FRAMES)
+    let stack = trace::Stack { low: base, end: base + 16 * pcs.len() };
+    trace::capture(Site { pc: 0, sp: base, fp: base }, trace::MAX_FRAMES, stack)
 }
 
 /// Where a stack's search in the depot's table starts: the depot's own function.

@@ -107,6 +107,10 @@ pub unsafe extern "C" fn realloc(
     fp: usize,
 ) -> *mut c_void {
     if pointer.is_null() {
+        let pointer = heap::try_allocate_small(size, Origin::Malloc);
+        if !pointer.is_null() {
+            return pointer.cast();
+        }
         // SAFETY: the caller vouches for the same.
         return unsafe { malloc(size, at, fp) };
     }

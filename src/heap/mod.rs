@@ -27,6 +27,7 @@ use crate::report::{Finding, fatal, handler};
 use crate::request::Site;
 use crate::trace::{self, Depot};
 use core::cell::UnsafeCell;
+use thread::Thread;
 
 /// Everything there is one of.
 struct Heap {
@@ -65,17 +66,18 @@ fn heap() -> &'static Heap {
 }
 
 impl Heap {
-    /// The stack of `site` in the depot, with the calling thread's id.
-    fn event(&self, site: Site, thread: u32) -> Event {
+    /// The stack of `site` in the depot, with the id of `thread`, the calling one.
+    fn event(&self, site: Site, thread: &mut Thread) -> Event {
         let depth = usize::try_from(self.options.backtrace).unwrap_or(0);
-        let stack = if depth == 0 { 0 } else { self.depot.insert(&trace::capture(site, depth)) };
-        Event { thread, stack }
+        let stack =
+            if depth == 0 { 0 } else { self.depot.insert(&trace::capture(site, depth, thread.stack)) };
+        Event { thread: thread.id(), stack }
     }
 
     /// Reports a misuse; returns if `on_error=continue`.
     #[cold]
     fn misuse(&self, fault: Fault, site: Site) {
-        let frames = trace::capture(site, trace::MAX_FRAMES);
+        let frames = trace::capture(site, trace::MAX_FRAMES, thread::stack());
         if let Some(context) = &self.report {
             fatal::misuse(context, &Finding::of_fault(fault, frames, (site.fp, site.sp)));
         }

@@ -379,7 +379,7 @@ impl Heap {
         optional: bool,
         site: Site,
     ) -> Option<Addr> {
-        let event = self.event(site, thread.id());
+        let event = self.event(site, thread);
         let lane = thread.lane as usize;
         let rng = thread.rng();
         let side = policy::side(&self.options, rng.byte() & 1 != 0);
@@ -416,7 +416,7 @@ impl Heap {
             let fault = Fault::new(Kind::InvalidFree, claim.address, None);
             return Err(fault);
         }
-        let event = self.event(site, thread.id());
+        let event = self.event(site, thread);
         self.page.free(claim, self.options.mismatch, thread.lane as usize, event)
     }
 
@@ -481,7 +481,7 @@ impl Heap {
             return None;
         }
         thread::with(|thread| {
-            let event = self.event(site, thread.id());
+            let event = self.event(site, thread);
             let lane = thread.lane as usize;
             let moved = self.page.grow(found, request, lane, event, thread.rng());
             if moved.is_some() {

@@ -160,7 +160,7 @@ fn install_reports() {
         secure: heap.secure,
     });
     if let Some(context) = fixed.report.as_ref() {
-        heap.handler = Some(handler::Heap { whose, open, context });
+        heap.handler = Some(handler::Heap { whose, open, stack: thread::stack, context });
     }
     if let Some(handler) = fixed.handler.as_ref() {
         handler::install(handler);

@@ -16,6 +16,7 @@ use crate::stats::{Counts, Totals};
 use crate::sync::Lock;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::sys::{signal, thread as sys, vm};
+use crate::trace::Stack;
 use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr::NonNull;
@@ -33,6 +34,8 @@ pub struct Thread {
     pub fast_limit: usize,
     /// The kernel's id of the thread, 0 until it is asked for.
     pub id: u32,
+    /// Its stack, empty if it is not known.
+    pub stack: Stack,
     /// Rounds of destructors that ran already.
     rounds: u32,
     /// Its generator, in pages that a forked child finds wiped.
@@ -176,6 +179,7 @@ fn make(shared: bool) -> Option<*mut Thread> {
             (*thread).gate = AtomicU32::new(gate_of_run());
             (*thread).rounds = 0;
             (*thread).id = 0;
+            (*thread).stack = Stack::default();
         }
         return Some(thread);
     }
@@ -269,6 +273,7 @@ pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
     // SAFETY: under its lock the shared state is this thread's.
     let state = unsafe { &mut *shared.0 };
     state.id = sys::id();
+    state.stack = Stack::default();
     Some(action(state))
 }
 
@@ -279,6 +284,11 @@ fn adopt(thread: *mut Thread) {
     let state = unsafe { &mut *thread };
     let gate = state.close_gate();
     signal::use_stack(state.signal_stack());
+    if heap().options.backtrace != 0
+        && let Some((low, size)) = sys::stack()
+    {
+        state.stack = Stack { low, end: low.saturating_add(size) };
+    }
     // May allocate; the state is busy, so that it uses the shared one.
     if let Some(value) = NonNull::new(thread.cast::<c_void>()) {
         sys::arm_exit(value);
@@ -320,6 +330,16 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
     let mut registry = REGISTRY.lock();
     state.next_unused = registry.unused;
     registry.unused = thread;
+}
+
+/// The calling thread's stack, empty if it is not known.
+pub fn stack() -> Stack {
+    let word = sys::slot();
+    if word == 0 || word == gone() {
+        return Stack::default();
+    }
+    // SAFETY: the word is the address of this thread's state, and a plain field of it is read.
+    unsafe { (*Addr::new(word).as_ptr::<Thread>()).stack }
 }
 
 /// The sum of all counts.

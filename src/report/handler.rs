@@ -10,7 +10,7 @@ use crate::request::Site;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::{die, file, signal};
-use crate::trace;
+use crate::trace::{self, Stack};
 use libc::{c_int, c_void, siginfo_t};
 
 /// What the heap knows of a faulting address.
@@ -27,6 +27,8 @@ pub struct Heap {
     pub whose: fn(Addr) -> Whose,
     /// Opens the page of an address, for `on_error=continue`; `false` if it cannot.
     pub open: fn(Addr) -> bool,
+    /// The calling thread's stack.
+    pub stack: fn() -> Stack,
     /// For the reports.
     pub context: &'static Context,
 }
@@ -90,7 +92,7 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
             None => Access::Unknown,
         };
         let site = Site { pc: registers.pc, sp: registers.sp, fp: registers.fp };
-        let frames = trace::capture(site, trace::MAX_FRAMES);
+        let frames = trace::capture(site, trace::MAX_FRAMES, (heap.stack)());
         let finding = Finding::of_access(address, access, object, frames, (registers.fp, registers.sp));
         fatal::write(heap.context, &finding);
     }

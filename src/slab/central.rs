@@ -109,6 +109,7 @@ pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
             drop(store);
             let Some(batch) = batch else { break };
             if !open(info, &batch) {
+                padded.0.lock().take_back(info, &batch);
                 break;
             }
             padded.0.lock().add_pending(info, &batch);
@@ -228,6 +229,13 @@ impl Store {
         }
         self.opened += count;
         Some(Batch { first, count })
+    }
+
+    /// Forgets slabs that could not be opened, if none were planned after them.
+    fn take_back(&mut self, info: &ClassInfo, batch: &Batch) {
+        if info.first_slab + self.opened == batch.first + batch.count {
+            self.opened -= batch.count;
+        }
     }
 
     fn add_pending(&mut self, info: &ClassInfo, batch: &Batch) {

@@ -20,6 +20,11 @@ fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     (status == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
+/// The soft limit of the first thread's stack in bytes, `usize::MAX` if there is none.
+pub fn stack() -> usize {
+    soft_limit(libc::RLIMIT_STACK).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
 /// The least of the limits that count address space or writable memory whether or not it is used:
 /// `RLIMIT_AS`, `RLIMIT_DATA`, and the commit limit in overcommit mode 2. `None` if there is none.
 pub fn address_space() -> Option<u64> {

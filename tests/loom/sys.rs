@@ -1,4 +1,4 @@
-//! In the place of `crate::sys`: zeroed memory, and a thread pointer that can be set.
+//! In the place of `crate::sys`: zeroed memory, and what else the modelled files ask of it.
 
 pub mod vm {
     use crate::addr::Addr;
@@ -39,25 +39,17 @@ pub mod vm {
 }
 
 pub mod thread {
-    use std::cell::Cell;
-
-    thread_local! {
-        static POINTER: Cell<usize> = const { Cell::new(0) };
-    }
-
-    /// Where the stack that is captured next ends.
-    pub fn set_pointer(end: usize) {
-        POINTER.set(end);
-    }
-
-    pub fn pointer() -> usize {
-        POINTER.get()
-    }
-
     /// Some instruction pointer, frame pointer and stack pointer.
     pub fn frame() -> (usize, usize, usize) {
         let here = 0;
         (0, 0, std::ptr::from_ref::<i32>(&here).addr())
+    }
+}
+
+pub mod limits {
+    /// Bytes of the first thread's stack.
+    pub fn stack() -> usize {
+        1 << 20
     }
 }
 

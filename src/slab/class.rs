@@ -2,8 +2,9 @@
 //!
 //! Slot sizes step by 16 bytes up to 256 and then in eight steps per doubling, so that rounding
 //! wastes at most an eighth; and behind each power of two there is a class 16 bytes larger, since
-//! programs ask for powers of two, which with the tail would take the next step. Every slot ends in at least [`TAIL`] bytes that are not the object's: the
-//! canary behind it, which is the canary before the next slot as well.
+//! programs ask for powers of two, which with the tail would take the next step. Every slot ends in at
+//! least [`TAIL`] bytes that are not the object's: the canary behind it, which is the canary before the
+//! next slot as well.
 //!
 //! Slots of one class are numbered through the whole region, without a break between slabs: slot `i`
 //! starts `i × size` bytes into the region. A slab is a power of two of slot numbers. Its first slot is

@@ -91,9 +91,6 @@ pub struct PageArm {
 const REFUSALS: u32 = 256;
 /// From so many pages on an object gets a mapping even when those for smaller ones have run out.
 const ALONE_PAGES: usize = 16;
-/// Objects of three to so many pages get their memory when they are opened: one call instead of a page
-/// fault for each. Larger ones are more often used in part.
-const POPULATE_PAGES: usize = 16;
 /// Mappings left to the program and the loader under the `mprotect` backend.
 const SPARE_MAPPINGS: u64 = 8192;
 /// Pages on either side of an address in which reports look for objects.
@@ -213,12 +210,9 @@ impl PageArm {
             self.return_island();
             return None;
         }
-        if (3..=POPULATE_PAGES).contains(&pages.get()) {
-            vm::populate(spot.span);
-        }
         let start = address(spot.span, request.size, align, side);
         slot.live_pages.fetch_add(pages.get(), Ordering::Relaxed);
-        self.finish(record, id, start, request, spot.span, event, lane);
+        self.finish(record, start, request, spot.span, event, lane);
         self.arena.set_record(spot.span, id);
         Some(start)
     }
@@ -246,7 +240,7 @@ impl PageArm {
             let mapped = (align <= PAGE_SIZE).then(|| self.detached.lock().map(pages)).flatten();
             if let Some(span) = mapped {
                 let start = address(span, request.size, align, side);
-                self.finish(record, id, start, request, span, event, lane);
+                self.finish(record, start, request, span, event, lane);
                 self.detached.lock().add(start, id);
                 self.any_detached.store(true, Ordering::Release);
                 return Some(start);
@@ -261,21 +255,12 @@ impl PageArm {
         }
         // Alignments above a page place the object at the start of its pages.
         let start = if align > PAGE_SIZE { span.start } else { address(span, request.size, align, side) };
-        self.finish(record, id, start, request, span, event, lane);
+        self.finish(record, start, request, span, event, lane);
         Some(start)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record")]
-    fn finish(
-        &self,
-        record: &Record,
-        _id: RecordId,
-        start: Addr,
-        request: &Request,
-        span: Span,
-        event: Event,
-        lane: usize,
-    ) {
+    fn finish(&self, record: &Record, start: Addr, request: &Request, span: Span, event: Event, lane: usize) {
         if self.config.canary && request.size != 0 {
             // SAFETY: the pages were just opened for this object.
             unsafe { self.slack(span, start, request.size).fill() };
@@ -585,7 +570,7 @@ impl PageArm {
         if from_large && old.pages <= span.pages && vm::relocate(old, span.start) {
             let address = span.start.plus(offset);
             found.record.empty();
-            self.finish(new.record, new.id, address, request, span, event, lane);
+            self.finish(new.record, address, request, span, event, lane);
             let old_end = address.plus(old_size);
             let stale =
                 old.bytes().saturating_sub(offset + old_size).min(request.size.saturating_sub(old_size));

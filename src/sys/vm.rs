@@ -1,10 +1,8 @@
-//! Address space: reserve, commit, populate, move, release.
+//! Address space: reserve, commit, move, release.
 
 use super::errno;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
 use libc::{c_int, c_void};
-
-const MADV_POPULATE_WRITE: c_int = 23;
 
 fn map(at: Addr, bytes: usize, protection: c_int, flags: c_int) -> Option<Addr> {
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -72,12 +70,6 @@ pub fn decommit(span: Span) -> bool {
 /// Frees the memory of pages and keeps them accessible; they read as zero.
 pub fn release(span: Span) -> bool {
     advise(span, libc::MADV_DONTNEED)
-}
-
-/// Takes memory for pages at once instead of at the first touch of each. A hint: what fails here is
-/// done by the page fault.
-pub fn populate(span: Span) {
-    advise(span, MADV_POPULATE_WRITE);
 }
 
 /// Keeps huge pages out of a range.

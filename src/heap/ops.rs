@@ -10,13 +10,13 @@ use super::{Heap, heap};
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::fault::{Fault, Kind};
 use crate::options::{Foreign, Mode};
-use crate::page::Found;
+use crate::page::{Found, Refusal};
 use crate::policy::{self, Route};
 use crate::report::fatal;
 use crate::request::{Claim, Origin, Request, Site};
 use crate::slab::{self, cache, class, sweep};
 use crate::stats::Counts;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::{die, file, thread as sys, vm};
 use crate::text::Text;
@@ -280,17 +280,11 @@ pub fn on_exit() {
         check();
     }
     if heap.options.stats {
-        let totals = totals();
         let mut line = Text::<512>::new();
-        let share = totals.guarded_permille();
         let _ = writeln!(
             line,
-            "fencepost: guarded {}.{} % of {} allocations; {} by the slab arm for want of budget or memory; \
-             {} pages live in lanes; guards by {}; {} reports; seed {}",
-            share / 10,
-            share % 10,
-            totals.all(),
-            totals.refused,
+            "fencepost: {}; {} pages live in lanes; guards by {}; {} reports; seed {}",
+            totals(),
             heap.page.live_pages(),
             slab::layout::layout().backend.name(),
             fatal::written(),
@@ -319,36 +313,48 @@ impl Heap {
         }
         let sampled = self.options.mode == Mode::Patrol && self.sample(thread);
         let route = policy::route(&self.options, request.size, request.align, sampled, class::MAX_ALIGN);
+        let mut refusal = None;
         if let Route::Page { optional } = route {
-            let placed = self.allocate_guarded(thread, request, optional, site);
-            if placed.is_some() {
-                Counts::bump(&thread.counts.guarded);
-                return placed;
+            match self.allocate_guarded(thread, request, optional, site) {
+                Ok(placed) => return Some(placed),
+                Err(reason) => refusal = Some(reason),
             }
         }
-        let class = class::of(request.size, request.align.max(ABI_ALIGN));
-        let Some(class) = class else {
+        let Some(class) = class::of(request.size, request.align.max(ABI_ALIGN)) else {
             // Too large for slots: pages or nothing.
-            return match route {
-                Route::Slab => {
-                    let placed = self.allocate_guarded(thread, request, false, site);
-                    Counts::bump(&thread.counts.guarded);
-                    placed
-                }
-                Route::Page { .. } => None,
+            return match refusal {
+                None => self.allocate_guarded(thread, request, false, site).ok(),
+                Some(_) => None,
             };
         };
         let pointer = self.allocate_slot(thread, request, class);
         if pointer.is_null() {
-            // A full arena or no memory for another slab; a misuse is the caller's to report.
-            let fallback = matches!(route, Route::Slab) && !thread.slab.has_fault();
-            return fallback.then(|| self.allocate_guarded(thread, request, false, site)).flatten();
+            // A full region or no memory for another slab; a misuse is the caller's to report.
+            let fallback = refusal.is_none() && !thread.slab.has_fault();
+            return fallback.then(|| self.allocate_guarded(thread, request, false, site).ok()).flatten();
         }
         Counts::bump(&thread.counts.slab);
-        if matches!(route, Route::Page { .. }) {
-            Counts::bump(&thread.counts.refused);
+        if let Some(reason) = refusal {
+            Self::count_refusal(thread, reason);
         }
         Some(Addr::of(pointer))
+    }
+
+    /// Counts an object that went to a slab for `reason`; the end of the mappings is said once, since
+    /// from there on most objects have canaries only.
+    fn count_refusal(thread: &mut Thread, reason: Refusal) {
+        let count = match reason {
+            Refusal::Budget => &thread.counts.over_budget,
+            Refusal::Mappings => &thread.counts.no_mappings,
+            Refusal::Memory => &thread.counts.no_memory,
+        };
+        Counts::bump(count);
+        if reason == Refusal::Mappings && !MAPPINGS_SAID.swap(true, Ordering::Relaxed) {
+            file::write_stderr(
+                b"fencepost: the mappings that vm.max_map_count allows are in use: \
+                  further small objects have canaries and no guard pages\n",
+            );
+        }
     }
 
     /// A slot of `class`, or where its region is full, of the next larger ones.
@@ -378,12 +384,16 @@ impl Heap {
         request: &Request,
         optional: bool,
         site: Site,
-    ) -> Option<Addr> {
+    ) -> Result<Addr, Refusal> {
         let event = self.event(site, thread);
         let lane = thread.lane as usize;
         let rng = thread.rng();
         let side = policy::side(&self.options, rng.byte() & 1 != 0);
-        self.page.allocate(request, side, optional, lane, event, rng)
+        let placed = self.page.allocate(request, side, optional, lane, event, rng);
+        if placed.is_ok() {
+            Counts::bump(&thread.counts.guarded);
+        }
+        placed
     }
 
     /// Whether the sampler picks this object: after a random number of others, `sample_rate` on average.
@@ -507,6 +517,9 @@ impl Heap {
         Err(Denied::Misuse)
     }
 }
+
+/// Whether it was said that the mappings are in use.
+static MAPPINGS_SAID: AtomicBool = AtomicBool::new(false);
 
 /// Classes that are tried when the right one has no slot: its region is full, which happens where
 /// address space is limited.

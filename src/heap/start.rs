@@ -13,7 +13,7 @@ use crate::slab;
 use crate::stats::Totals;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sys::guard::Backend;
-use crate::sys::{aux, die, entropy, env, file, limits, thread as sys_thread, vm};
+use crate::sys::{aux, cpu, die, entropy, env, file, limits, thread as sys_thread, vm};
 use crate::text::Text;
 use crate::trace::{self, Depot};
 use core::fmt::Write;
@@ -97,6 +97,7 @@ fn start(overrides: &Overrides) {
     heap.secure = secure;
     heap.mixed_runtimes = overrides.mixed_runtimes;
     heap.seed = seed;
+    cpu::detect();
     rng::set_seed(seed_for_generators(&options, seed));
     let mut rng = Rng::new();
     let backend = Backend::choose(options.guards);

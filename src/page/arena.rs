@@ -10,9 +10,13 @@
 //! in it; for large objects, which record they have). Both are sparse mappings, read with one load.
 //!
 //! A chunk's life: `Empty` (inaccessible, no page tables) → `Open` (guards everywhere, objects come
-//! and go) → dead when its lane has left it and its last object is freed → `Empty` again: buried.
-//! Burying splits a mapping unless a neighbour is inaccessible too, so while more than [`MAX_HOLES`]
-//! gaps are open a dead chunk waits as `Dead`, all guards, until a neighbour is buried.
+//! and go) → `Dead`, all guards, when its lane has left it and its last object is freed → `Empty` again:
+//! buried. Neighbours are buried together, in one call for a run of [`SHORTEST_RUN`] or more. Burying
+//! splits a mapping unless the run touches inaccessible space, so the more gaps there are, the longer a
+//! run must be to be worth another: see [`worth`].
+//!
+//! What pages last held is remembered until the records have been used again for other objects; then
+//! [`Arena::forget_old`], which goes after each lane, gives that part of the table back.
 
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::meta::RecordId;
@@ -21,6 +25,10 @@ use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 
+/// Pairs of chunks that [`Arena::forget_old`] looks at in one call.
+const LOOKS: usize = 4;
+/// Chunks whose entries in the table of records fill a page of it.
+pub const CHUNKS_A_TABLE_PAGE: usize = PAGE_SIZE / (CHUNK_PAGES * core::mem::size_of::<AtomicU32>());
 /// log2 of a chunk's pages.
 const CHUNK_PAGE_SHIFT: u32 = 9;
 /// Pages of a chunk.
@@ -31,8 +39,12 @@ pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_SIZE;
 pub const LANES: usize = 32;
 /// Chunks of a lane at least, where that leaves one lane.
 const LANE_CHUNKS: usize = 8;
-/// Inaccessible gaps between open chunks that burying may leave.
-const MAX_HOLES: i64 = 64;
+/// Dead chunks that are buried at once at least.
+const SHORTEST_RUN: usize = 4;
+/// Gaps between open chunks that burying may leave, by the length of the run that would add one.
+const MAX_HOLES: [(usize, i64); 3] = [(SHORTEST_RUN, 64), (32, 1024), (256, 8192)];
+/// The longest run that is looked for: longer ones are buried in parts.
+const LONGEST_RUN: usize = 256;
 /// Chunks of the smallest arena: one lane and as much for large objects.
 const MIN_CHUNKS: usize = 2 * LANE_CHUNKS;
 /// Bytes of the largest arena: 32 TiB.
@@ -45,6 +57,12 @@ const EMPTY: u8 = 0;
 const OPEN: u8 = 1;
 const DEAD: u8 = 2;
 
+/// Whether a run of dead chunks is worth the gaps that burying it adds, with `holes` there already.
+fn worth(run: usize, added: i64, holes: i64) -> bool {
+    run >= SHORTEST_RUN
+        && (added <= 0 || MAX_HOLES.iter().any(|(length, most)| run >= *length && holes + added <= *most))
+}
+
 /// A chunk's entry.
 #[repr(C)]
 struct Chunk {
@@ -53,6 +71,8 @@ struct Chunk {
     /// The record of the large object it is part of, 0 for lanes' chunks.
     record: AtomicU32,
     state: AtomicU8,
+    /// Whether the page table of records may name any for its pages: 0 or 1.
+    named: AtomicU8,
 }
 
 /// The arena.
@@ -203,12 +223,14 @@ impl Arena {
             if !self.backend.prepare(span) {
                 return Opening::Refused;
             }
-            *holes -= self.gap_change(number);
+            *holes -= self.gap_change(number, 1);
         }
         chunk.state.store(OPEN, Ordering::Relaxed);
         drop(holes);
         chunk.live.store(ACTIVE, Ordering::Release);
-        self.set_record(span, RecordId(0));
+        if chunk.named.swap(1, Ordering::Relaxed) != 0 {
+            self.set_record(span, RecordId(0));
+        }
         Opening::Done
     }
 
@@ -241,53 +263,84 @@ impl Arena {
         self.chunk(number).map_or(EMPTY, |chunk| chunk.state.load(Ordering::Relaxed))
     }
 
-    /// By how much burying a chunk changes the number of gaps: one more between two accessible
-    /// neighbours, one less between two inaccessible ones.
-    fn gap_change(&self, number: usize) -> i64 {
+    /// By how much burying `count` chunks from `first` on changes the number of gaps: one more between
+    /// two accessible neighbours, one less between two inaccessible ones.
+    fn gap_change(&self, first: usize, count: usize) -> i64 {
         let accessible = |state| i64::from(state != EMPTY);
-        let before = number.checked_sub(1).map_or(EMPTY, |before| self.state(before));
-        accessible(before) + accessible(self.state(number + 1)) - 1
+        let before = first.checked_sub(1).map_or(EMPTY, |before| self.state(before));
+        accessible(before) + accessible(self.state(first + count)) - 1
     }
 
-    /// Frees the page tables of a dead chunk, and of dead neighbours that waited for it.
+    /// Marks a chunk dead whose last object is gone, and frees the page tables of the run of dead chunks
+    /// around it, if that is long enough.
     fn bury(&self, number: usize) {
         let mut holes = self.holes.lock();
-        self.bury_one(number, &mut holes);
-        if self.state(number) != EMPTY {
+        let Some(chunk) = self.chunk(number) else { return };
+        // A lane may have come round and opened it again before the lock was taken.
+        if chunk.live.load(Ordering::Acquire) != 0 || chunk.state.load(Ordering::Relaxed) != OPEN {
             return;
         }
-        let mut next = number + 1;
-        while self.state(next) == DEAD && self.bury_one(next, &mut holes) {
-            next += 1;
+        chunk.state.store(DEAD, Ordering::Relaxed);
+        let (mut first, mut end) = (number, number + 1);
+        while end - first < LONGEST_RUN && self.state(end) == DEAD {
+            end += 1;
         }
-        let mut before = number;
-        while let Some(at) = before.checked_sub(1)
-            && self.state(at) == DEAD
-            && self.bury_one(at, &mut holes)
+        while end - first < LONGEST_RUN
+            && let Some(before) = first.checked_sub(1)
+            && self.state(before) == DEAD
         {
-            before = at;
+            first = before;
         }
+        let count = end - first;
+        let added = self.gap_change(first, count);
+        let span = self.chunk_span(first, count);
+        if !worth(count, added, *holes) || !vm::decommit(span) {
+            return;
+        }
+        if self.backend == Backend::Madvise {
+            vm::no_huge_pages(span);
+        }
+        for number in first..end {
+            if let Some(chunk) = self.chunk(number) {
+                chunk.state.store(EMPTY, Ordering::Relaxed);
+            }
+        }
+        *holes += added;
     }
 
-    fn bury_one(&self, number: usize, holes: &mut i64) -> bool {
-        let Some(chunk) = self.chunk(number) else {
-            return false;
-        };
-        // A lane may have come round and opened it again before the lock was taken.
-        if chunk.live.load(Ordering::Acquire) != 0 || chunk.state.load(Ordering::Relaxed) == EMPTY {
-            return false;
-        }
-        let change = self.gap_change(number);
-        let buried =
-            (change <= 0 || *holes + change <= MAX_HOLES) && vm::decommit(self.chunk_span(number, 1));
-        chunk.state.store(if buried { EMPTY } else { DEAD }, Ordering::Relaxed);
-        if buried {
-            if self.backend == Backend::Madvise {
-                vm::no_huge_pages(self.chunk_span(number, 1));
+    /// Goes on from chunk `cursor` of a lane towards its chunk `end` and gives back the parts of the
+    /// table of records that name only what `is_stale` says of; the new cursor. It waits at a dead chunk
+    /// that is remembered still and passes those with live objects: these keep their names until the
+    /// lane comes round.
+    pub fn forget_old(&self, cursor: usize, end: usize, is_stale: impl Fn(RecordId, Addr) -> bool) -> usize {
+        let mut at = cursor;
+        for _ in 0..LOOKS {
+            // Two chunks' entries fill a page of the table.
+            let pair = at..at + CHUNKS_A_TABLE_PAGE;
+            if pair.end > end {
+                break;
             }
-            *holes += change;
+            let states = || pair.clone().filter_map(|number| self.chunk(number));
+            at = pair.end;
+            if states().any(|chunk| chunk.live.load(Ordering::Acquire) != 0)
+                || states().all(|chunk| chunk.named.load(Ordering::Relaxed) == 0)
+            {
+                continue;
+            }
+            let span = self.chunk_span(pair.start, CHUNKS_A_TABLE_PAGE);
+            let known = (0..span.pages.get()).map(|page| span.start.plus(page * PAGE_SIZE)).any(|page| {
+                let record = self.page_entry(page).map_or(0, |entry| entry.load(Ordering::Relaxed));
+                record != 0 && !is_stale(RecordId(record), page)
+            });
+            if known {
+                return pair.start;
+            }
+            if let Some(entries) = self.page_entry(span.start) {
+                vm::release(Span::new(Addr::of(core::ptr::from_ref(entries)), PageCount::new(1)));
+            }
+            states().for_each(|chunk| chunk.named.store(0, Ordering::Relaxed));
         }
-        buried
+        at
     }
 
     /// Whether no object lives in any of `count` chunks from `first` on.

@@ -2,14 +2,14 @@
 //!
 //! A lane goes through its chunks in order, round and round, so that a freed address is not used again
 //! before the whole lane was, and then the oldest first. A chunk is cut into [`RUNS`] runs; an object
-//! goes into a random run with room, after a random gap of at least one guard page. So the page before
+//! goes into a random run with room, after a gap of one guard page or two. So the page before
 //! an object is always a guard, and the page behind it is a gap, the first page of the next run or
 //! the first page of the next chunk, all guards.
 //!
 //! A lane also keeps the records of objects that were freed on it, oldest first; the oldest are used
 //! again when there are more than the history holds.
 
-use super::arena::{Arena, CHUNK_PAGES, Opening};
+use super::arena::{Arena, CHUNK_PAGES, CHUNKS_A_TABLE_PAGE, Opening};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::meta::{RecordId, Records};
 use crate::rng::Rng;
@@ -22,6 +22,10 @@ const RUN_PAGES: usize = CHUNK_PAGES / RUNS;
 pub const MAX_PAGES: usize = RUN_PAGES - MAX_GAP;
 /// The most guard pages before an object.
 const MAX_GAP: usize = 2;
+/// Of so many objects one has the larger gap: a denser chunk costs less an object.
+const GAPS: usize = 4;
+/// Chunks behind the one in use whose names are left alone: the page of the table may be shared.
+const MARGIN: usize = 4;
 /// Chunks looked at for one that is free, when a lane comes round.
 const MAX_OCCUPIED: usize = 4096;
 /// Records taken from the table at once.
@@ -36,6 +40,12 @@ pub struct Lane {
     chunk: Option<usize>,
     /// Pages used of each run of it.
     used: [u16; RUNS],
+    /// The chunk, from `first`, at which old names are looked for next.
+    cursor: usize,
+    /// The first chunk, from `first`, that the lane used.
+    origin: usize,
+    /// Whether the lane came round already.
+    went_round: bool,
     /// Unused records: the rest of a block.
     fresh: u32,
     fresh_left: u32,
@@ -61,6 +71,9 @@ impl Lane {
         len: 0,
         chunk: None,
         used: [0; RUNS],
+        cursor: 0,
+        origin: 0,
+        went_round: false,
         fresh: 0,
         fresh_left: 0,
         oldest: 0,
@@ -70,7 +83,14 @@ impl Lane {
 
     /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`]. `None` if the kernel grants
     /// nothing more or every chunk of the lane has live objects.
-    pub fn place(&mut self, arena: &Arena, index: usize, pages: PageCount, rng: &mut Rng) -> Option<Spot> {
+    pub fn place(
+        &mut self,
+        arena: &Arena,
+        records: &Records,
+        index: usize,
+        pages: PageCount,
+        rng: &mut Rng,
+    ) -> Option<Spot> {
         if self.len == 0 {
             self.len = arena.lane_chunks();
             self.first = index * self.len;
@@ -85,12 +105,13 @@ impl Lane {
                 return Some(Spot { span: Span::new(start, pages), chunk: number });
             }
             self.advance(arena, rng)?;
+            self.forget_old(arena, records);
         }
     }
 
     fn place_in_chunk(&mut self, pages: PageCount, rng: &mut Rng) -> Option<usize> {
         let draw = usize::from(rng.byte());
-        let gap = 1 + (draw / RUNS) % MAX_GAP;
+        let gap = if (draw / RUNS).is_multiple_of(GAPS) { MAX_GAP } else { 1 };
         for step in 0..RUNS {
             let run = (draw + step) % RUNS;
             let used = self.used.get_mut(run)?;
@@ -112,11 +133,15 @@ impl Lane {
                 arena.retire_chunk(self.first + chunk);
                 (chunk + 1) % round
             }
-            None => rng.below(round as u64) as usize,
+            None => {
+                self.origin = rng.below(round as u64) as usize;
+                self.origin
+            }
         };
         for _ in 0..round.min(MAX_OCCUPIED) {
             match arena.open_chunk(self.first + next) {
                 Opening::Done => {
+                    self.went_round |= next < self.origin;
                     self.chunk = Some(next);
                     self.used = [0; RUNS];
                     return Some(());
@@ -126,6 +151,24 @@ impl Lane {
             }
         }
         None
+    }
+
+    /// Goes on looking for names that are of no use any more, round and round in what the lane used.
+    fn forget_old(&mut self, arena: &Arena, records: &Records) {
+        let Some(chunk) = self.chunk else { return };
+        // The part in use: from the first chunk on, and after a round everything but the chunk itself.
+        let (low, high) = match self.went_round {
+            false => (self.origin, chunk.saturating_sub(MARGIN)),
+            true => (0, self.len),
+        };
+        if self.cursor < low || self.cursor >= high {
+            self.cursor = low;
+        }
+        let from = (self.first + self.cursor).next_multiple_of(CHUNKS_A_TABLE_PAGE);
+        let stale = |id, page| records.get(id).is_none_or(|record| !record.span().contains(page));
+        let reached = arena.forget_old(from, self.first + high, stale);
+        self.cursor =
+            if reached + CHUNKS_A_TABLE_PAGE > self.first + high { low } else { reached - self.first };
     }
 
     /// A record for a new object: the oldest remembered one if more than `history` are, else one that
@@ -157,6 +200,10 @@ impl Lane {
             self.newest = 0;
         }
         self.remembered -= 1;
+        // The next object on this lane gets the next one: its line is to be there by then.
+        if let Some(next) = records.get(RecordId(self.oldest)) {
+            next.prefetch();
+        }
         Some(id)
     }
 

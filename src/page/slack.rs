@@ -4,9 +4,10 @@
 //! address. Before the object only a bounded stretch is filled.
 
 use crate::addr::{Addr, Span};
+use crate::sys::cpu;
 use core::arch::x86_64::{
-    __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi64x,
-    _mm_setzero_si128, _mm_storeu_si128, _mm_xor_si128,
+    __m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi64x, _mm256_setzero_si256,
+    _mm256_storeu_si256, _mm256_testz_si256, _mm256_xor_si256,
 };
 use core::ops::Range;
 
@@ -14,6 +15,9 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Every byte is odd and from 0x81 to 0xbf: no text, no small number, not 0, not 0xff.
 const SET: u64 = 0x8181_8181_8181_8181;
 const CLEAR: u64 = 0xbfbf_bfbf_bfbf_bfbf;
+
+/// From so many words on the wide code is worth its start.
+const WIDE_WORDS: usize = 16;
 
 /// Where an object's canaries are and what they hold.
 #[derive(Clone, Copy)]
@@ -55,21 +59,13 @@ impl Slack {
             // SAFETY: within the range.
             unsafe { Addr::new(at).as_ptr::<u8>().write(self.byte(at)) };
         }
-        let start = Addr::new(edge_end).as_ptr::<u64>();
-        // SAFETY: every x86-64 processor has SSE2.
-        let pair = unsafe { _mm_set1_epi64x(self.word.cast_signed()) };
-        let words = (words_end - edge_end) / 8;
-        let mut at = 0;
-        // SAFETY: whole words within the range.
+        // SAFETY: whole words within the range; AVX2 is there if it is used.
         unsafe {
-            while at + 4 <= words {
-                _mm_storeu_si128(start.add(at).cast::<__m128i>(), pair);
-                _mm_storeu_si128(start.add(at + 2).cast::<__m128i>(), pair);
-                at += 4;
-            }
-            while at < words {
-                start.add(at).write(self.word);
-                at += 1;
+            let start = Addr::new(edge_end).as_ptr::<u64>();
+            let words = (words_end - edge_end) / 8;
+            match words >= WIDE_WORDS && cpu::has_avx2() {
+                true => fill_words_avx2(start, words, self.word),
+                false => fill_words(start, words, self.word),
             }
         }
     }
@@ -97,26 +93,15 @@ impl Slack {
         // SAFETY: within the range.
         let edges =
             (range.start..edge_end).chain(words_end..range.end).all(|at| unsafe { self.is_right(at) });
-        let start = Addr::new(edge_end).as_ptr::<u64>();
-        // SAFETY: every x86-64 processor has SSE2.
-        let pair = unsafe { _mm_set1_epi64x(self.word.cast_signed()) };
-        let words = (words_end - edge_end) / 8;
-        let mut at = 0;
-        // SAFETY: whole words within the range.
+        // SAFETY: whole words within the range; AVX2 is there if it is used.
         unsafe {
-            let mut wrong = _mm_setzero_si128();
-            let differing = |at| _mm_xor_si128(_mm_loadu_si128(start.add(at).cast::<__m128i>()), pair);
-            while at + 4 <= words {
-                wrong = _mm_or_si128(wrong, _mm_or_si128(differing(at), differing(at + 2)));
-                at += 4;
-            }
-            let mut rest = 0;
-            while at < words {
-                rest |= start.add(at).read() ^ self.word;
-                at += 1;
-            }
-            let clear = _mm_movemask_epi8(_mm_cmpeq_epi8(wrong, _mm_setzero_si128())) == 0xffff;
-            edges && clear && rest == 0
+            let start = Addr::new(edge_end).as_ptr::<u64>();
+            let words = (words_end - edge_end) / 8;
+            edges
+                && match words >= WIDE_WORDS && cpu::has_avx2() {
+                    true => are_words_avx2(start, words, self.word),
+                    false => are_words(start, words, self.word),
+                }
         }
     }
 
@@ -138,6 +123,64 @@ fn edges(range: &Range<usize>) -> (usize, usize) {
     (start, (range.end & !7).max(start))
 }
 
+/// # Safety
+/// The words are writable and the caller's.
+unsafe fn fill_words(start: *mut u64, words: usize, word: u64) {
+    for at in 0..words {
+        // SAFETY: within the words.
+        unsafe { start.add(at).write(word) };
+    }
+}
+
+/// # Safety
+/// The words are readable.
+unsafe fn are_words(start: *const u64, words: usize, word: u64) -> bool {
+    // SAFETY: within the words.
+    (0..words).fold(0, |wrong, at| wrong | unsafe { start.add(at).read() } ^ word) == 0
+}
+
+/// # Safety
+/// As [`fill_words`], for at least 16 words; the processor has AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn fill_words_avx2(start: *mut u64, words: usize, word: u64) {
+    let pattern = _mm256_set1_epi64x(word.cast_signed());
+    let mut at = 0;
+    // SAFETY: within the words: whole steps of 16, and the last 16, which may overlap the step before.
+    unsafe {
+        let store = |at: usize| _mm256_storeu_si256(start.add(at).cast::<__m256i>(), pattern);
+        while at < words {
+            let from = at.min(words - 16);
+            store(from);
+            store(from + 4);
+            store(from + 8);
+            store(from + 12);
+            at += 16;
+        }
+    }
+}
+
+/// # Safety
+/// As [`are_words`], for at least 16 words; the processor has AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn are_words_avx2(start: *const u64, words: usize, word: u64) -> bool {
+    let pattern = _mm256_set1_epi64x(word.cast_signed());
+    let mut wrong = [_mm256_setzero_si256(); 4];
+    let mut at = 0;
+    // SAFETY: as in `fill_words_avx2`.
+    unsafe {
+        while at < words {
+            let from = at.min(words - 16);
+            for (step, wrong) in wrong.iter_mut().enumerate() {
+                let found = _mm256_loadu_si256(start.add(from + 4 * step).cast::<__m256i>());
+                *wrong = _mm256_or_si256(*wrong, _mm256_xor_si256(found, pattern));
+            }
+            at += 16;
+        }
+    }
+    let wrong = _mm256_or_si256(_mm256_or_si256(wrong[0], wrong[1]), _mm256_or_si256(wrong[2], wrong[3]));
+    _mm256_testz_si256(wrong, wrong) == 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +191,14 @@ mod tests {
 
     #[test]
     fn the_nearest_wrong_byte_is_named() {
+        // Both the narrow code, which unit tests use else, and the wide one.
+        for _ in 0..2 {
+            any_wrong_byte_is_named();
+            cpu::detect();
+        }
+    }
+
+    fn any_wrong_byte_is_named() {
         let mut page = Page([0; PAGE_SIZE]);
         let span = Span::new(Addr::of(&raw const page), PageCount::new(1));
         for (offset, size) in [(4083, 13), (4080, 13), (0, 100), (100, 0), (33, 7)] {

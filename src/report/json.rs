@@ -40,7 +40,7 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         ",\"guarded_permille\":{},\"allocations\":{},\"refused\":{},\"seed\":{}}}",
         sources.totals.guarded_permille(),
         sources.totals.all(),
-        sources.totals.refused,
+        sources.totals.refused(),
         sources.seed,
     )
 }

@@ -49,15 +49,7 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     }
     writeln!(out)?;
     picture::write(out, finding.address, finding.object.as_ref())?;
-    let share = sources.totals.guarded_permille();
-    writeln!(
-        out,
-        "guarded {}.{} % of {} allocations ({} by the slab arm for want of budget or memory)",
-        share / 10,
-        share % 10,
-        sources.totals.all(),
-        sources.totals.refused,
-    )?;
+    writeln!(out, "{}", sources.totals)?;
     write!(out, "SUMMARY: fencepost: {}", finding.kind.name())?;
     if pc != 0 {
         write!(out, " ")?;

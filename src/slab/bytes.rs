@@ -1,43 +1,16 @@
 //! Clearing slots and checking that they are clear, 16 or 32 bytes at a time.
 //!
 //! Slots are multiples of 16 bytes and aligned to 16. The small classes use SSE2 inline; the others AVX2
-//! where the processor has it, chosen once at start.
+//! where the processor has it.
 
+use crate::sys::cpu;
 use core::arch::x86_64::{
     __m128i, __m256i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_or_si128, _mm_setzero_si128,
     _mm_store_si128, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256, _mm256_storeu_si256,
     _mm256_testz_si256,
 };
-use core::sync::atomic::{AtomicBool, Ordering};
 
 const INLINE_MAX: usize = 64;
-
-static AVX2: AtomicBool = AtomicBool::new(false);
-
-/// Finds out what the processor has; before this the narrow code is used.
-pub fn detect() {
-    use core::arch::x86_64::{__cpuid, __cpuid_count};
-    let highest = __cpuid(0).eax;
-    // OSXSAVE and AVX: without the operating system's support AVX2 must not be used.
-    let usable = __cpuid(1).ecx & (1 << 27 | 1 << 28) == (1 << 27 | 1 << 28);
-    // SAFETY: OSXSAVE was just seen, so xgetbv exists.
-    let saved = usable && unsafe { xcr0() } & 6 == 6;
-    let avx2 = saved && highest >= 7 && __cpuid_count(7, 0).ebx & (1 << 5) != 0;
-    AVX2.store(avx2, Ordering::Relaxed);
-}
-
-/// The extended control register 0: which register state the operating system saves.
-///
-/// # Safety
-/// The processor has OSXSAVE.
-unsafe fn xcr0() -> u32 {
-    let low: u32;
-    // SAFETY: the caller saw OSXSAVE.
-    unsafe {
-        core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack, preserves_flags));
-    }
-    low
-}
 
 /// Whether `len` bytes at `start` are zero.
 ///
@@ -46,7 +19,7 @@ unsafe fn xcr0() -> u32 {
 /// - The bytes are readable.
 #[inline(always)]
 pub unsafe fn is_zero(start: *const u8, len: usize) -> bool {
-    if len > INLINE_MAX && AVX2.load(Ordering::Relaxed) {
+    if len > INLINE_MAX && cpu::has_avx2() {
         // SAFETY: the processor has AVX2, and the caller vouches for the bytes.
         return unsafe { is_zero_avx2(start, len) };
     }
@@ -69,7 +42,7 @@ pub unsafe fn is_zero(start: *const u8, len: usize) -> bool {
 /// - The bytes are writable and nobody else uses them.
 #[inline(always)]
 pub unsafe fn clear(start: *mut u8, len: usize) {
-    if len > INLINE_MAX && AVX2.load(Ordering::Relaxed) {
+    if len > INLINE_MAX && cpu::has_avx2() {
         // SAFETY: the processor has AVX2, and the caller vouches for the bytes.
         unsafe { clear_avx2(start, len) };
         return;
@@ -177,7 +150,7 @@ mod tests {
         let mut buffer = Buffer([0; 1024]);
         for wide in [false, true] {
             if wide {
-                detect();
+                cpu::detect();
             }
             for len in (16..=1024).step_by(16) {
                 for at in 0..len {

@@ -32,7 +32,6 @@ use crate::rng::Rng;
 /// Reserves everything. `false` if there is not even address space for the smallest arena. Called
 /// once, before the first allocation.
 pub fn init(config: Config, rng: &mut Rng) -> bool {
-    bytes::detect();
     layout::init(config, rng) && central::init()
 }
 

@@ -1,0 +1,94 @@
+//! Freeing a guarded object, and what is wrong with a free that cannot be.
+
+use super::{PageArm, take};
+use crate::fault::{Event, Fault, Kind};
+use crate::meta::{Record, RecordId, State};
+use crate::request::Claim;
+use crate::sync::atomic::Ordering;
+use crate::sys::vm;
+
+impl PageArm {
+    /// Frees the object that `claim` names: closes its pages, so that it is gone when this returns.
+    pub fn free(&self, claim: &Claim, mismatch: bool, lane: usize, event: Event) -> Result<(), Fault> {
+        let id = self.record_at(claim.address);
+        let Some(record) = self.records.get(id) else {
+            return Err(self.misuse(claim));
+        };
+        if record.address() != claim.address || !take(record) {
+            return Err(self.refusal(record, claim));
+        }
+        let kind = if mismatch && record.origin() != claim.origin {
+            Some(Kind::AllocDeallocMismatch)
+        } else if claim.size.is_some_and(|stated| stated != record.size()) {
+            Some(Kind::BadSize)
+        } else {
+            None
+        };
+        if let Some(kind) = kind {
+            record.refuse_free();
+            let (freed_by, stated) = (Some(claim.origin), claim.size);
+            return Err(Fault { kind, address: claim.address, object: record.object(), freed_by, stated });
+        }
+        if let Some(wrong) = self.wrong_slack(record) {
+            record.refuse_free();
+            return Err(Fault::new(Kind::CanaryOverwritten, wrong, record.object()));
+        }
+        self.close(record, id);
+        record.end_free(event);
+        if let Some(slot) = self.lanes.get(lane % self.arena.lanes()) {
+            slot.lane.lock().remember(&self.records, id);
+        }
+        Ok(())
+    }
+
+    fn close(&self, record: &Record, id: RecordId) {
+        let span = record.span();
+        let Some(chunk) = self.arena.chunk_of(span.start) else {
+            self.detached.lock().remove(record.address(), span);
+            return;
+        };
+        if self.arena.large_chunks().contains(&chunk) {
+            // Refused only when mappings have run out: then at least the memory goes.
+            if !vm::decommit(span) {
+                vm::release(span);
+            }
+            self.free_chunks(span, id);
+            return;
+        }
+        if record.is_opened() && !self.config.backend.close(span) {
+            vm::release(span);
+        }
+        if let Some(slot) = self.lanes.get(record.lane.load(Ordering::Relaxed) as usize) {
+            slot.live_pages.fetch_sub(span.pages.get(), Ordering::Relaxed);
+        }
+        self.return_island();
+        self.arena.leave_chunk(chunk);
+    }
+
+    /// Why the pointer of `claim` cannot be freed.
+    pub fn misuse(&self, claim: &Claim) -> Fault {
+        match self.records.get(self.arena.record_at(claim.address)) {
+            Some(record) => self.refusal(record, claim),
+            None => Fault::new(Kind::InvalidFree, claim.address, self.object_near(claim.address)),
+        }
+    }
+
+    /// Why the object that `record` describes cannot be freed as `claim` says.
+    fn refusal(&self, record: &Record, claim: &Claim) -> Fault {
+        let object = record.object();
+        let same = record.address() == claim.address;
+        let freed = record.state() != State::Live;
+        let covers = record.span().contains(claim.address);
+        if same && !freed {
+            // Only a size that the caller stated can be wrong then.
+            return Fault { stated: claim.size, ..Fault::new(Kind::BadSize, claim.address, object) };
+        }
+        let kind = match (same, freed, covers) {
+            (true, true, _) => Kind::DoubleFree,
+            // The page was used once, and its record has been used for another object since.
+            (false, _, false) => return Fault::new(Kind::DoubleFree, claim.address, None),
+            _ => Kind::InvalidFree,
+        };
+        Fault::new(kind, claim.address, object)
+    }
+}

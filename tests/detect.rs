@@ -133,6 +133,14 @@ fn hunt_left() {
 }
 
 #[test]
+fn hunt_in_batches() {
+    let small = for_sizes(&SMALL, &[rows::any_arm, rows::page_right, rows::written_later]);
+    // Too large to wait for others.
+    let large = for_sizes(&[5000], &[rows::any_arm, rows::page_any_side]);
+    detect("mode=hunt:unmap=batch:16", &[small, large].concat());
+}
+
+#[test]
 fn pointers_to_no_object() {
     for mode in ["harden", "patrol", "hunt"] {
         detect(&format!("mode={mode}"), &rows::foreign());
@@ -142,7 +150,14 @@ fn pointers_to_no_object() {
 /// A program without a bug comes out clean.
 #[test]
 fn a_clean_victim_is_clean() {
-    for mode in ["harden", "patrol:sample_rate=3", "hunt", "hunt:guard_side=left", "hunt:guard_side=random"] {
+    for mode in [
+        "harden",
+        "patrol:sample_rate=3",
+        "hunt",
+        "hunt:guard_side=left",
+        "hunt:guard_side=random",
+        "hunt:unmap=batch:64",
+    ] {
         for guards in ["madvise", "mprotect"] {
             let options = format!("mode={mode}:guards={guards}");
             let run = execute("clean", &options);

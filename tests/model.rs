@@ -253,4 +253,5 @@ models! {
     hunt_random: "mode=hunt:guard_side=random:align=exact";
     hunt_no_canary: "mode=hunt:canary=0:zero=0";
     hunt_over_budget: "mode=hunt:budget_mb=1:history=64";
+    hunt_batch: "mode=hunt:unmap=batch:7";
 }

@@ -317,4 +317,5 @@ scenarios! {
     patrol_mprotect: "mode=patrol:sample_rate=10:guards=mprotect";
     hunt_madvise: "mode=hunt:guards=madvise";
     hunt_mprotect: "mode=hunt:guards=mprotect";
+    hunt_batch: "mode=hunt:unmap=batch:32";
 }

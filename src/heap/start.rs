@@ -5,7 +5,7 @@
 
 use super::{HEAP, fork, heap, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount};
-use crate::options::{Align, Mode, Options, PathBuf, ROWS, Warning, apply, apply_text};
+use crate::options::{Align, Mode, Options, PathBuf, ROWS, Unmap, Warning, apply, apply_text};
 use crate::page;
 use crate::report::{fatal, handler};
 use crate::rng::{self, Rng};
@@ -144,6 +144,10 @@ fn page_config(options: &Options, backend: Backend, limit: Option<u64>) -> page:
         reach: if options.mode == Mode::Hunt { PAGE_SIZE } else { 256 },
         budget: PageCount::holding(usize::try_from(budget).unwrap_or(usize::MAX)),
         history: options.history,
+        batch: match options.unmap {
+            Unmap::Now => 1,
+            Unmap::Batch(count) => usize::from(count),
+        },
     }
 }
 

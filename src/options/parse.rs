@@ -1,7 +1,7 @@
 //! Bytes to options and warnings, pure.
 //!
 //! `key=value`, separated by `:`, `,` or white space. A value that itself holds a separator (a path,
-//! say) can stand in double quotes. Nothing here is fatal: a bad item is skipped and reported.
+//! say) can stand in double quotes; a number behind a colon (`unmap=batch:16`) belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
 
 use super::table::{Options, ROWS};
 use super::value::OptionValue;
@@ -57,11 +57,18 @@ fn item_end(text: &[u8]) -> usize {
     for (index, byte) in text.iter().enumerate() {
         match byte {
             b'"' => quoted = !quoted,
+            b':' if !quoted && starts_with_number(text.get(index + 1..).unwrap_or(&[])) => {}
             byte if !quoted && is_separator(*byte) => return index,
             _ => {}
         }
     }
     text.len()
+}
+
+/// Whether the item that starts `text` is nothing but digits.
+fn starts_with_number(text: &[u8]) -> bool {
+    let item = text.split(|byte| is_separator(*byte)).next().unwrap_or(&[]);
+    !item.is_empty() && item.iter().all(u8::is_ascii_digit)
 }
 
 fn unquote(value: &[u8]) -> &[u8] {
@@ -89,6 +96,24 @@ impl Options {
         match ROWS.iter().find(|row| row.name == name) {
             Some(row) => (row.show)(self, out),
             None => false.write(out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Mode, Unmap};
+
+    #[test]
+    fn a_number_behind_a_colon_belongs_to_its_value() {
+        let mut options = Options::DEFAULT;
+        apply(&mut options, b"unmap=batch:16:mode=hunt,seed=7", |warning| panic!("{warning:?}"));
+        assert_eq!((options.unmap, options.mode, options.seed), (Unmap::Batch(16), Mode::Hunt, 7));
+        for wrong in [&b"unmap=batch:1"[..], b"unmap=batch:65", b"unmap=batch:", b"unmap=batch"] {
+            let mut warnings = 0;
+            apply(&mut options, wrong, |_| warnings += 1);
+            assert_eq!((warnings, options.unmap), (1, Unmap::Batch(16)));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The one list of options.
 
-use super::value::{Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm};
+use super::value::{
+    Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Unmap,
+};
 use core::fmt;
 
 /// One option as the help text and the documents show it.
@@ -68,6 +70,8 @@ table! {
         "Which end of an object touches its guard page.";
     seed: u64 = 0, "number; 0 = from the kernel",
         "Seed of every random choice, to repeat a run.";
+    unmap: Unmap = Unmap::Now, "now, batch:2 to batch:64",
+        "Take a freed object's pages away before its free returns, or those of N freed objects together.";
     guards: Guards = Guards::Auto, "auto, madvise, mprotect",
         "The kernel facility that makes guard pages.";
     budget_mb: u64 = 0, "MiB; 0 = half of what the machine or the cgroup grants",

@@ -116,6 +116,36 @@ spelled! {
     }
 }
 
+/// When the pages of a freed object are taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmap {
+    /// Before its free returns.
+    Now,
+    /// With others, so many at a time.
+    Batch(u8),
+}
+
+impl Unmap {
+    /// The most objects of a batch.
+    pub const MOST: u8 = 64;
+}
+
+impl OptionValue for Unmap {
+    fn parse(text: &[u8]) -> Option<Self> {
+        if text == b"now" {
+            return Some(Self::Now);
+        }
+        let count = u64::parse(text.strip_prefix(b"batch:")?)?;
+        u8::try_from(count).ok().filter(|count| (2..=Self::MOST).contains(count)).map(Self::Batch)
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self {
+            Self::Now => out.write_str("now"),
+            Self::Batch(count) => write!(out, "batch:{count}"),
+        }
+    }
+}
+
 impl OptionValue for bool {
     fn parse(text: &[u8]) -> Option<Self> {
         match text {

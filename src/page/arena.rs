@@ -165,6 +165,11 @@ impl Arena {
         self.lane_chunks() * self.lanes()..self.chunk_count
     }
 
+    /// Whether `address` lies in a lane.
+    pub fn is_in_lane(&self, address: Addr) -> bool {
+        self.chunk_of(address).is_some_and(|chunk| chunk < self.large_chunks().start)
+    }
+
     /// The span of `count` chunks from `chunk` on.
     pub fn chunk_span(&self, chunk: usize, count: usize) -> Span {
         let start = self.span.start.plus(chunk * CHUNK_BYTES);

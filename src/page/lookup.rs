@@ -71,10 +71,11 @@ impl PageArm {
         self.config.backend.open(span) && vm::commit(span)
     }
 
-    /// Checks the slack of every live object; hands what is wrong to `found` until it says `false`.
+    /// Checks the slack of every live object, and what waits in batches; hands what is wrong to `found` until it says `false`.
     /// Other threads may go on: each object is claimed while it is looked at, and whoever wants to free
     /// or resize it meanwhile waits.
     pub fn sweep(&self, mut found: impl FnMut(Fault) -> bool) {
+        self.end_batches(&mut found);
         for number in 1..self.records.used() {
             let Some(record) = self.records.get(RecordId(number)) else { return };
             if !record.begin_check() {

@@ -5,16 +5,17 @@
 //! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others;
 //!   [`detached`]: those that find no room in the arena.
 //! - [`placement`], [`slack`]: how an object lies in its pages and what is around it.
-//! - [`release`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address.
+//! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address.
 //!
 //! Invariants:
-//! 1. Pages in an opened chunk are guards unless a live object has them.
+//! 1. Pages in an opened chunk are guards unless a live object has them, or one that waits in a batch.
 //! 2. A live object has a record in state `Live` that its pages name; after the free the pages go on
 //!    naming the record until the record or the address is used again.
 //! 3. System calls that open and close an object's pages are made outside the lanes' locks; those that
 //!    open a chunk (one in some two hundred objects) and bury one are made inside.
 
 pub mod arena;
+mod batch;
 mod detached;
 mod lane;
 mod large;
@@ -36,6 +37,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Orderin
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
 use arena::{Arena, LANES};
+use batch::Batch;
 use detached::Detached;
 use lane::Lane;
 use large::Large;
@@ -61,12 +63,15 @@ pub struct Config {
     pub budget: PageCount,
     /// Freed objects that are remembered.
     pub history: u64,
+    /// Freed objects whose pages are taken away together.
+    pub batch: usize,
 }
 
 /// One lane and what is counted for it.
 #[repr(align(128))]
 struct Slot {
     lane: Lock<Lane>,
+    batch: Lock<Batch>,
     /// Pages of live objects.
     live_pages: AtomicUsize,
     /// Optional objects that are still refused before the budget is looked at again.
@@ -131,11 +136,17 @@ impl PageArm {
             reach: 0,
             budget: PageCount::new(0),
             history: 0,
+            batch: 1,
         },
         arena: Arena::NONE,
         records: Records::EMPTY,
         lanes: [const {
-            Slot { lane: Lock::new(Lane::NEW), live_pages: AtomicUsize::new(0), refusals: AtomicU32::new(0) }
+            Slot {
+                lane: Lock::new(Lane::NEW),
+                batch: Lock::new(Batch::NEW),
+                live_pages: AtomicUsize::new(0),
+                refusals: AtomicU32::new(0),
+            }
         }; LANES],
         large: Lock::new(Large::NEW),
         detached: Lock::new(Detached::NEW),
@@ -382,6 +393,7 @@ impl PageArm {
     /// Takes every lock, for `fork`.
     pub fn lock_all(&self) {
         for slot in &self.lanes {
+            core::mem::forget(slot.batch.lock());
             core::mem::forget(slot.lane.lock());
         }
         core::mem::forget(self.large.lock());
@@ -401,6 +413,7 @@ impl PageArm {
             self.large.force_unlock();
             for slot in &self.lanes {
                 slot.lane.force_unlock();
+                slot.batch.force_unlock();
             }
         }
     }

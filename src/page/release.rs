@@ -8,7 +8,8 @@ use crate::sync::atomic::Ordering;
 use crate::sys::vm;
 
 impl PageArm {
-    /// Frees the object that `claim` names: closes its pages, so that it is gone when this returns.
+    /// Frees the object that `claim` names: closes its pages, so that it is gone when this returns. With
+    /// batches what is wrong may be another object of the batch; the claimed one is freed then.
     pub fn free(&self, claim: &Claim, mismatch: bool, lane: usize, event: Event) -> Result<(), Fault> {
         let id = self.record_at(claim.address);
         let Some(record) = self.records.get(id) else {
@@ -33,15 +34,19 @@ impl PageArm {
             record.refuse_free();
             return Err(Fault::new(Kind::CanaryOverwritten, wrong, record.object()));
         }
+        let lane = lane % self.arena.lanes();
+        if self.may_wait(record) {
+            return self.defer(record, id, lane, event);
+        }
         self.close(record, id);
         record.end_free(event);
-        if let Some(slot) = self.lanes.get(lane % self.arena.lanes()) {
+        if let Some(slot) = self.lanes.get(lane) {
             slot.lane.lock().remember(&self.records, id);
         }
         Ok(())
     }
 
-    fn close(&self, record: &Record, id: RecordId) {
+    pub(super) fn close(&self, record: &Record, id: RecordId) {
         let span = record.span();
         let Some(chunk) = self.arena.chunk_of(span.start) else {
             self.detached.lock().remove(record.address(), span);

@@ -109,6 +109,13 @@ pub fn slab(size: usize) -> Vec<Row> {
         rows.push(row(format!("underflow_write {size} {distance}"), canary_before(distance, size)));
         rows.push(row(format!("underflow_check {size} {distance}"), canary_before(distance, size)));
     }
+    rows.extend(written_later(size));
+    rows
+}
+
+/// Freed memory that stays open, in slabs or until its batch ends: a write is found by a check.
+pub fn written_later(size: usize) -> Vec<Row> {
+    let mut rows = Vec::new();
     for offset in [0, size / 2, size - 1] {
         rows.push(row(format!("waf_reuse {size} {offset}"), write_after_free(offset, size)));
         rows.push(row(format!("waf_reuse_zeroed {size} {offset}"), write_after_free(offset, size)));

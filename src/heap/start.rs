@@ -151,6 +151,8 @@ fn page_config(options: &Options, backend: Backend, limit: Option<u64>) -> page:
     }
 }
 
+const _: () = assert!(page::BATCH_MAX == Unmap::MOST as usize, "the option offers what the arm has");
+
 /// Puts the reports' context in its place and takes the fault signals.
 fn install_reports() {
     // SAFETY: as in `start`, the one writer; the references made here are to fields that never

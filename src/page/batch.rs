@@ -10,9 +10,9 @@ use super::PageArm;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::{Event, Fault, Kind};
 use crate::meta::{Record, RecordId};
-use crate::options::Unmap;
 
-const MOST: usize = Unmap::MOST as usize;
+/// The most objects that wait together.
+pub const MOST: usize = 64;
 /// Larger objects are not worth clearing: their pages go at once.
 const LARGEST: usize = PAGE_SIZE;
 

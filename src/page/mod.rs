@@ -25,6 +25,7 @@ mod release;
 mod resize;
 mod slack;
 
+pub use batch::MOST as BATCH_MAX;
 pub use placement::Side;
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};

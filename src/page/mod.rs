@@ -427,7 +427,8 @@ fn take(record: &Record) -> bool {
         if record.begin_free() {
             return true;
         }
-        if record.state() != State::Checking {
+        // A sweep may have ended between the two looks: live again, and to be claimed.
+        if !matches!(record.state(), State::Checking | State::Live) {
             return false;
         }
         crate::sys::thread::yield_now();

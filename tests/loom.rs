@@ -1,8 +1,8 @@
 //! Models of the lock-free parts, run by loom under every interleaving and every outcome that the memory
 //! orderings permit.
 //!
-//! The code itself is under test: `meta::record` and `trace` are included as they are, with small modules
-//! here in the place of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a
+//! The code itself is under test: `meta::record`, `trace::depot` and `trace::cache` are included as they
+//! are, with small modules here in the place of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a
 //! model; unlike loom's own they can be constants and lie in zeroed memory.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --test loom --target-dir target/loom`; without the flag this
@@ -24,17 +24,26 @@ mod request;
 mod sync;
 #[path = "loom/sys.rs"]
 mod sys;
-#[path = "../src/trace.rs"]
-mod trace;
+/// As `src/trace/mod.rs` has them.
+#[path = "../src/trace"]
+mod trace {
+    pub mod cache;
+    pub mod depot;
+    pub mod frames;
+    pub mod rule;
+}
 
 use addr::{Addr, PageCount, Span};
 use fault::Event;
 use loom::sync::Arc;
 use loom::thread;
 use record::{Record, State};
-use request::{Origin, Site};
+use request::Origin;
 use sync::atomic::{AtomicU32, Ordering};
-use trace::Depot;
+use trace::cache::Cache;
+use trace::depot::Depot;
+use trace::frames::Frames;
+use trace::rule::{CallerFp, Kind, Rule, SP};
 
 /// Runs `model` under loom. Threads are interrupted elsewhere than where they wait at most three times:
 /// without a bound the larger models take hours.
@@ -184,17 +193,11 @@ fn a_reader_sees_nothing_stale() {
     });
 }
 
-/// The stack with these program counters, put together as frames lie on a stack: `capture` is the only
-/// way to make one.
-fn stack(pcs: &[usize]) -> trace::Frames {
-    let mut words = [0_usize; 2 * trace::MAX_FRAMES];
-    let base = words.as_ptr().expose_provenance();
-    for (index, pc) in pcs.iter().enumerate() {
-        words[2 * index] = base + 16 * (index + 1);
-        words[2 * index + 1] = *pc;
-    }
-    let stack = trace::Stack { low: base, end: base + 16 * pcs.len() };
-    trace::capture(Site { pc: 0, sp: base, fp: base }, trace::MAX_FRAMES, stack)
+/// The stack with these program counters.
+fn stack(pcs: &[usize]) -> Frames {
+    let mut frames = Frames::EMPTY;
+    pcs.iter().for_each(|pc| frames.push(*pc));
+    frames
 }
 
 /// Where a stack's search in the depot's table starts: the depot's own function.
@@ -279,5 +282,37 @@ fn equal_stacks_get_one_number_beside_a_third() {
         let number = insert(&depot, &[first]);
         assert_eq!(same.join().expect("no panic"), number);
         assert_ne!(other.join().expect("no panic"), number);
+    });
+}
+
+/// The rule that is kept for a program counter: each has another.
+fn rule_of(pc: usize) -> Rule {
+    Rule::frame(Kind::Offset, SP, 8 * (pc as i64 & 0xff), 0, CallerFp::Same, 0)
+}
+
+/// Program counters of one pair of the cache's places: its own function.
+fn of_one_pair<const N: usize>() -> [usize; N] {
+    let home = |pc: &usize| (*pc as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - 10);
+    let first = 0x5555_0001;
+    let mut all = (first..).filter(|pc| home(pc) == home(&first));
+    [(); N].map(|()| all.next().expect("there are more than pairs"))
+}
+
+/// Two threads keep rules in one pair of places, where they displace each other; one reads meanwhile, and
+/// finds the right rule or none.
+#[test]
+fn a_rule_is_read_whole_or_not_at_all() {
+    bounded_model(3, || {
+        let pcs: [usize; 3] = of_one_pair();
+        let cache = Arc::new(Cache::map(true).expect("the stub maps"));
+        cache.set(pcs[2], rule_of(pcs[2]));
+        let other = {
+            let cache = cache.clone();
+            thread::spawn(move || cache.set(pcs[0], rule_of(pcs[0])))
+        };
+        cache.set(pcs[1], rule_of(pcs[1]));
+        assert!(cache.get(pcs[0]).is_none_or(|rule| rule == rule_of(pcs[0])));
+        other.join().expect("no panic");
+        assert!(pcs.iter().all(|pc| cache.get(*pc).is_none_or(|rule| rule == rule_of(*pc))));
     });
 }

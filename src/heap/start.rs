@@ -110,7 +110,8 @@ fn start(overrides: &Overrides) {
     if !heap.page.init(page_config(&options, backend, limit), &mut rng) {
         die::die("no address space for the page arm");
     }
-    trace::init();
+    // SAFETY: this is the start, and the gate still keeps everyone out who might capture a stack.
+    unsafe { trace::init(options.backtrace != 0, limit.is_some()) };
     if options.backtrace != 0
         && let Some(depot) = Depot::map(limit.is_some())
     {

@@ -273,7 +273,7 @@ pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
     // SAFETY: under its lock the shared state is this thread's.
     let state = unsafe { &mut *shared.0 };
     state.id = sys::id();
-    state.stack = Stack::default();
+    state.stack = stack();
     Some(action(state))
 }
 

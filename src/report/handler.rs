@@ -6,7 +6,6 @@ use super::finding::{Access, Finding};
 use crate::addr::Addr;
 use crate::fault::Object;
 use crate::options::OnError;
-use crate::request::Site;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::{die, file, signal};
@@ -91,9 +90,8 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
             Some(false) => Access::Read,
             None => Access::Unknown,
         };
-        let site = Site { pc: registers.pc, sp: registers.sp, fp: registers.fp };
-        let frames = trace::capture(site, trace::MAX_FRAMES, (heap.stack)());
-        let finding = Finding::of_access(address, access, object, frames, (registers.fp, registers.sp));
+        let frames = trace::capture_fault(&registers, trace::MAX_FRAMES, (heap.stack)());
+        let finding = Finding::of_access(address, access, object, frames, (registers.fp(), registers.sp()));
         fatal::write(heap.context, &finding);
     }
     match heap.context.options.on_error {

@@ -15,6 +15,7 @@ pub mod errno;
 pub mod file;
 pub mod guard;
 pub mod limits;
+pub mod loader;
 pub mod signal;
 pub mod thread;
 pub mod vm;

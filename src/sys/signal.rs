@@ -11,6 +11,9 @@ pub const FAULT_SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 /// The signal code of faults for which the kernel knows no address.
 const SI_KERNEL: c_int = 0x80;
 
+/// The processor's number of the exception.
+const PAGE_FAULT: usize = 14;
+
 /// Bytes of an alternate signal stack.
 pub const STACK_BYTES: usize = 64 * 1024;
 
@@ -19,15 +22,45 @@ pub const STACK_BYTES: usize = 64 * 1024;
 pub struct Context {
     /// The faulting instruction.
     pub pc: usize,
-    /// The stack pointer.
-    pub sp: usize,
-    /// The frame pointer register.
-    pub fp: usize,
+    /// The registers, by their DWARF numbers.
+    pub registers: [usize; 16],
     /// `Some(true)` for a write, `Some(false)` for a read.
     pub write: Option<bool>,
     /// Whether the fault was an instruction fetch.
     pub fetch: bool,
 }
+
+impl Context {
+    /// The stack pointer.
+    pub const fn sp(&self) -> usize {
+        self.registers[7]
+    }
+
+    /// The frame pointer register.
+    pub const fn fp(&self) -> usize {
+        self.registers[6]
+    }
+}
+
+/// Where the kernel keeps the registers with the DWARF numbers 0 to 15.
+const BY_DWARF_NUMBER: [c_int; 16] = [
+    libc::REG_RAX,
+    libc::REG_RDX,
+    libc::REG_RCX,
+    libc::REG_RBX,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_RBP,
+    libc::REG_RSP,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
+];
 
 /// A handler the way `sigaction` takes it.
 pub type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
@@ -143,6 +176,16 @@ pub fn abort_process() -> ! {
     }
 }
 
+/// The alternate stack that a signal is being handled on in this thread: its lowest address, and one past
+/// its highest.
+pub fn stack_in_use() -> Option<(usize, usize)> {
+    let mut current = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: queries into a live structure.
+    let known = unsafe { libc::sigaltstack(core::ptr::null(), &raw mut current) } == 0;
+    let low = current.ss_sp.expose_provenance();
+    (known && current.ss_flags & libc::SS_ONSTACK != 0).then(|| (low, low.saturating_add(current.ss_size)))
+}
+
 /// Gives the calling thread an alternate signal stack at `base` unless it has one.
 pub fn use_stack(base: Addr) -> bool {
     let mut current = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
@@ -198,14 +241,14 @@ pub unsafe fn context(context: *const c_void) -> Context {
     let registers = unsafe { (*context).uc_mcontext.gregs };
     let register = |index: c_int| {
         let value = usize::try_from(index).ok().and_then(|index| registers.get(index)).copied();
-        value.unwrap_or(0).cast_unsigned()
+        value.unwrap_or(0).cast_unsigned() as usize
     };
+    let page_fault = register(libc::REG_TRAPNO) == PAGE_FAULT;
     let error = register(libc::REG_ERR);
     Context {
-        pc: usize::try_from(register(libc::REG_RIP)).unwrap_or(0),
-        sp: usize::try_from(register(libc::REG_RSP)).unwrap_or(0),
-        fp: usize::try_from(register(libc::REG_RBP)).unwrap_or(0),
-        write: (register(libc::REG_TRAPNO) == 14).then_some(error & 2 != 0),
-        fetch: error & 16 != 0,
+        pc: register(libc::REG_RIP),
+        registers: BY_DWARF_NUMBER.map(register),
+        write: page_fault.then_some(error & 2 != 0),
+        fetch: page_fault && error & 16 != 0,
     }
 }

@@ -37,26 +37,3 @@ pub mod vm {
         }
     }
 }
-
-pub mod thread {
-    /// Some instruction pointer, frame pointer and stack pointer.
-    pub fn frame() -> (usize, usize, usize) {
-        let here = 0;
-        (0, 0, std::ptr::from_ref::<i32>(&here).addr())
-    }
-}
-
-pub mod limits {
-    /// Bytes of the first thread's stack.
-    pub fn stack() -> usize {
-        1 << 20
-    }
-}
-
-pub mod aux {
-    use crate::addr::Addr;
-
-    pub fn stack_end() -> Addr {
-        Addr::NULL
-    }
-}

@@ -1,117 +1,10 @@
-//! Where calls came from: capturing frames, and a depot in which equal stacks are kept once.
-//!
-//! Frames are found by the chain of frame pointers, starting from the caller's registers ([`Site`]).
-//! Every step is checked to stay within the running thread's stack and to go upwards, so that code
-//! without frame pointers yields a short stack and never a fault.
-//!
-//! The depot is an append-only store in a mapping of its own: a hash table of offsets into a log of
-//! stacks. Insertion is lock-free; when it is full, further stacks are not kept (number 0).
+//! The depot, in which equal stacks are kept once: an append-only store in a mapping of its own, a hash
+//! table of offsets into a log of stacks. Insertion is lock-free; when it is full, further stacks are not
+//! kept (number 0).
 
-use crate::addr::{Addr, PAGE_SIZE};
-use crate::request::Site;
+use super::frames::{Frames, MAX_FRAMES};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-#[cfg(test)]
-use crate::sys::thread;
 use crate::sys::vm;
-
-/// The most frames of one stack.
-pub const MAX_FRAMES: usize = 32;
-
-/// The most bytes of stack that are walked.
-const MAX_DEPTH: usize = 64 << 20;
-
-/// Frames, innermost first.
-#[derive(Clone, Copy)]
-pub struct Frames {
-    pcs: [usize; MAX_FRAMES],
-    len: usize,
-}
-
-impl Frames {
-    /// No frames.
-    pub const EMPTY: Self = Self { pcs: [0; MAX_FRAMES], len: 0 };
-
-    /// The program counters.
-    pub fn as_slice(&self) -> &[usize] {
-        self.pcs.get(..self.len).unwrap_or(&[])
-    }
-
-    fn push(&mut self, pc: usize) {
-        if let Some(place) = self.pcs.get_mut(self.len) {
-            *place = pc;
-            self.len += 1;
-        }
-    }
-}
-
-/// A thread's stack: the addresses from its lowest to one past its highest byte. From a stack pointer in
-/// it up to its end all is mapped.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Stack {
-    /// The lowest address it may grow to.
-    pub low: usize,
-    /// One past the highest.
-    pub end: usize,
-}
-
-impl Stack {
-    const fn holds(self, sp: usize) -> bool {
-        self.low <= sp && sp < self.end
-    }
-}
-
-/// The first thread's stack, which the C library can tell by reading /proc only. Written once at start,
-/// so that there is nothing in it to model.
-static FIRST_LOW: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
-static FIRST_END: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
-
-/// Remembers where the first thread's stack is. Called once, at start.
-pub fn init() {
-    let end = crate::sys::aux::stack_end().get();
-    let size = crate::sys::limits::stack().min(MAX_DEPTH);
-    FIRST_LOW.store(end.saturating_sub(size), Ordering::Relaxed);
-    FIRST_END.store(end, Ordering::Relaxed);
-}
-
-/// One past the last stack byte that may be read from `sp` on: `sp`, if it lies in neither stack. Code
-/// that runs on a stack of its own making is not followed.
-fn stack_end(sp: usize, stack: Stack) -> usize {
-    let first = Stack { low: FIRST_LOW.load(Ordering::Relaxed), end: FIRST_END.load(Ordering::Relaxed) };
-    [stack, first].into_iter().find(|stack| stack.holds(sp)).map_or(sp, |stack| stack.end)
-}
-
-/// Up to `depth` frames from `site` outwards; `stack` is the running thread's, empty if unknown.
-pub fn capture(site: Site, depth: usize, stack: Stack) -> Frames {
-    let mut frames = Frames::EMPTY;
-    if depth == 0 {
-        return frames;
-    }
-    if site.pc != 0 {
-        frames.push(site.pc);
-    }
-    let end = stack_end(site.sp, stack);
-    let mut low = site.sp;
-    let mut frame = site.fp;
-    while frames.len < depth.min(MAX_FRAMES) {
-        let in_stack = frame >= low && frame.is_multiple_of(8) && frame.saturating_add(16) <= end;
-        if !in_stack {
-            break;
-        }
-        // SAFETY: both words lie between the thread's stack pointer and the end of its stack.
-        let (next, pc) = unsafe {
-            let words = Addr::new(frame).as_ptr::<usize>();
-            (words.read_volatile(), words.add(1).read_volatile())
-        };
-        // A return address in the first page is none: the frame is not one.
-        if pc < PAGE_SIZE {
-            break;
-        }
-        frames.push(pc);
-        low = frame + 16;
-        frame = next;
-    }
-    frames
-}
 
 /// log2 of the hash table's length.
 const TABLE_SHIFT: u32 = 18;
@@ -257,15 +150,5 @@ mod tests {
         let depot = Depot::map(true).expect("mapping");
         assert!(depot.get(u32::MAX).as_slice().is_empty());
         assert!(depot.get(12345).as_slice().is_empty());
-    }
-
-    #[test]
-    fn garbage_frame_pointers_end_the_walk() {
-        let (_, _, sp) = thread::frame();
-        for fp in [0, 1, 8, usize::MAX - 7, sp + 1] {
-            let stack = Stack { low: sp - 4096, end: sp + 64 };
-            assert_eq!(capture(Site { pc: 4096, sp, fp }, 16, stack).as_slice(), [4096]);
-            assert_eq!(capture(Site { pc: 4096, sp, fp }, 16, Stack::default()).as_slice(), [4096]);
-        }
     }
 }

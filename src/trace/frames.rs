@@ -1,0 +1,39 @@
+//! A stack as it was captured.
+
+/// The most frames of one stack.
+pub const MAX_FRAMES: usize = 32;
+
+/// Frames, innermost first.
+#[derive(Clone, Copy)]
+pub struct Frames {
+    pcs: [usize; MAX_FRAMES],
+    len: usize,
+}
+
+impl Frames {
+    /// No frames.
+    pub const EMPTY: Self = Self { pcs: [0; MAX_FRAMES], len: 0 };
+
+    /// The program counters.
+    pub fn as_slice(&self) -> &[usize] {
+        self.pcs.get(..self.len).unwrap_or(&[])
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds the next frame outwards; one too many is dropped.
+    pub fn push(&mut self, pc: usize) {
+        if let Some(place) = self.pcs.get_mut(self.len) {
+            *place = pc;
+            self.len += 1;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Where calls came from: capturing stacks, and a depot in which equal ones are kept once.
+//!
+//! A stack is found by the unwind tables that every distribution's binaries carry, since compilers leave
+//! the frame pointer out. What the tables say of one program counter is compiled into one word, and the
+//! words are kept in a table by program counter: a frame that was met before costs a look there and two
+//! loads from the stack.
+//!
+//! - [`frames`]: a stack as it was captured.
+//! - [`stack`]: where stacks lie; reading them, within bounds.
+//! - [`rule`]: how to leave the frame of one program counter, in one word.
+//! - [`compile`]: from the tables to a rule.
+//! - [`objects`]: the loaded objects that rules are of.
+//! - [`cache`]: rules by program counter.
+//! - [`walk`]: from frame to frame outwards.
+//! - [`depot`]: stacks by number.
+//!
+//! Nothing here takes a lock, allocates, or enters the loader beyond `_dl_find_object`, so all of it may
+//! run in signal handlers and while the loader holds its lock. Where the C library has no such function
+//! (before glibc 2.35), stacks follow the frame pointer.
+
+mod cache;
+mod compile;
+pub mod depot;
+pub mod frames;
+mod objects;
+mod rule;
+mod stack;
+mod walk;
+
+pub use depot::Depot;
+pub use frames::{Frames, MAX_FRAMES};
+pub use stack::Stack;
+
+use crate::request::Site;
+use crate::sys::signal::Context;
+use core::cell::UnsafeCell;
+use walk::{Tables, Walk};
+
+struct Global(UnsafeCell<Tables>);
+
+// SAFETY: written by `init` alone, before anything is captured; what it holds is made for sharing.
+unsafe impl Sync for Global {}
+
+static TABLES: Global = Global(UnsafeCell::new(Tables::EMPTY));
+
+/// Finds the first thread's stack, and maps the tables of rules if stacks are to be kept, small ones if
+/// address space is `limited`.
+///
+/// # Safety
+/// Called once, at start, while nothing is captured yet.
+pub unsafe fn init(keep: bool, limited: bool) {
+    stack::init();
+    if keep && let Some(tables) = Tables::map(limited) {
+        // SAFETY: as the caller says, nobody reads it yet.
+        unsafe { *TABLES.0.get() = tables };
+    }
+}
+
+fn tables() -> &'static Tables {
+    // SAFETY: see `init`.
+    unsafe { &*TABLES.0.get() }
+}
+
+/// Up to `depth` frames from `site` outwards; `stack` is the running thread's, empty if unknown.
+pub fn capture(site: Site, depth: usize, stack: Stack) -> Frames {
+    let mut frames = Frames::EMPTY;
+    if depth == 0 || site.pc == 0 {
+        return frames;
+    }
+    frames.push(site.pc);
+    Walk::new(tables(), stack, site.pc - 1, site.sp, site.fp).callers(&mut frames, depth);
+    frames
+}
+
+/// Up to `depth` frames from a fault outwards; the first is the faulting instruction.
+pub fn capture_fault(context: &Context, depth: usize, stack: Stack) -> Frames {
+    let mut frames = Frames::EMPTY;
+    frames.push(context.pc);
+    let mut walk = Walk::new(tables(), stack, context.pc, context.sp(), context.fp());
+    // Code that cannot even be fetched was called a moment ago.
+    let caller = if context.fetch { walk.leave_call() } else { walk.leave_first(&context.registers) };
+    if let Some(pc) = caller {
+        frames.push(pc);
+        walk.callers(&mut frames, depth);
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! Loaded objects, numbered: where their code and their unwind tables are.
+//!
+//! A rule that was read from an object's tables holds only while that object is mapped. So rules name
+//! the object by its number here, and a trace asks the loader, once for each object that it enters,
+//! whether the code is still that one's ([`Objects::is_at`]). What identifies an object is where it is
+//! mapped, where its tables are, and a sample of its build id, or of its tables where it has none:
+//! another build of a library may be mapped to the very place of a closed one.
+//!
+//! A table of fixed size, hashed by the identity. A place is claimed once and does not change afterwards;
+//! objects beyond have no number, and rules are read anew for each of their frames.
+//!
+//! | state of a place | next | by |
+//! |---|---|---|
+//! | `VACANT` | `CLAIMED` | whoever describes a new object, by compare and exchange |
+//! | `CLAIMED` | `READY` | the same, when all else is written |
+
+use crate::addr::{Addr, PAGE_SIZE};
+use crate::sys::loader::Mapped;
+use crate::sys::vm;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
+use libc::{Elf64_Ehdr, Elf64_Phdr};
+
+const PF_X: u32 = 1;
+const PF_R: u32 = 4;
+/// The type of the note that holds a build id.
+const NT_GNU_BUILD_ID: u32 = 3;
+
+/// Places, a power of two.
+const PLACES: usize = 512;
+/// Places tried before an object gets no number.
+const PROBES: usize = 16;
+
+const VACANT: u32 = 0;
+const CLAIMED: u32 = 1;
+const READY: u32 = 2;
+
+/// An object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Object {
+    mapped: Mapped,
+    /// The segment in which its unwind tables are.
+    tables: (usize, usize),
+    /// Its first segment of code.
+    code: (usize, usize),
+    /// Eight bytes that tell it from another object at its place: where they are and what they are.
+    sample: (usize, u64),
+}
+
+impl Object {
+    /// Reads the object's program headers. `None` if they are not at its start, as the loader puts them.
+    pub fn describe(mapped: Mapped) -> Option<Self> {
+        let header = read::<Elf64_Ehdr>(mapped, mapped.start)?;
+        let regular = header.e_ident.starts_with(b"\x7fELF\x02\x01")
+            && usize::from(header.e_phentsize) == size_of::<Elf64_Phdr>();
+        if !regular {
+            return None;
+        }
+        let at = |index: u16| {
+            let offset = usize::try_from(header.e_phoff).ok()?;
+            let offset = offset.checked_add(usize::from(index).checked_mul(size_of::<Elf64_Phdr>())?)?;
+            read::<Elf64_Phdr>(mapped, mapped.start.checked_add(offset)?)
+        };
+        let headers = || (0..header.e_phnum).map_while(at);
+        let first = headers().find(|header| header.p_type == libc::PT_LOAD)?;
+        let bias = mapped.start.wrapping_sub(first.p_vaddr as usize & !(PAGE_SIZE - 1));
+        let range = |header: &Elf64_Phdr| {
+            let start = bias.wrapping_add(header.p_vaddr as usize);
+            start..start.saturating_add(header.p_memsz as usize).min(mapped.end)
+        };
+        let readable = |address: usize| {
+            headers()
+                .filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & PF_R != 0)
+                .map(|header| range(&header))
+                .find(|range| range.contains(&address))
+        };
+        let code = headers()
+            .find(|header| header.p_type == libc::PT_LOAD && header.p_flags & (PF_R | PF_X) == PF_R | PF_X)
+            .map(|header| range(&header))?;
+        let tables = readable(mapped.eh_frame_hdr)?;
+        let build_id = headers()
+            .filter(|header| header.p_type == libc::PT_NOTE)
+            .find_map(|header| build_id(mapped, range(&header)));
+        let sample_at = match build_id {
+            Some(at) => at,
+            // The number of functions and the place of the first.
+            None => mapped.eh_frame_hdr.checked_add(8).filter(|at| at.saturating_add(8) <= tables.end)?,
+        };
+        Some(Self {
+            mapped,
+            tables: (tables.start, tables.end),
+            code: (code.start, code.end),
+            sample: (sample_at, sample(sample_at)),
+        })
+    }
+
+    /// Where its `.eh_frame_hdr` is.
+    pub fn header(&self) -> usize {
+        self.mapped.eh_frame_hdr
+    }
+
+    /// The bytes from an address in the segment of its unwind tables to the end of that, empty for other
+    /// addresses. They are mapped as long as the object is: while a frame of its code is on the stack.
+    pub fn tables_from(&self, address: usize) -> &[u8] {
+        let (start, end) = self.tables;
+        if address < start || address >= end {
+            return &[];
+        }
+        // SAFETY: the loader mapped the segment, readable, and nobody writes it once it is relocated.
+        unsafe { core::slice::from_raw_parts(Addr::new(address).as_ptr::<u8>(), end - address) }
+    }
+
+    /// Whether an address is one of its code, which may be read.
+    pub fn has_code(&self, address: usize) -> bool {
+        (self.code.0..self.code.1).contains(&address)
+    }
+}
+
+/// Reads a header from the first page of an object.
+fn read<T: Copy>(mapped: Mapped, at: usize) -> Option<T> {
+    let end = mapped.start.saturating_add(PAGE_SIZE).min(mapped.end);
+    if at < mapped.start || at.checked_add(size_of::<T>())? > end {
+        return None;
+    }
+    // SAFETY: the first page of a loaded object is mapped and readable: the loader has read these headers
+    // there. `T` is a plain structure of numbers.
+    Some(unsafe { Addr::new(at).as_ptr::<T>().read_unaligned() })
+}
+
+/// Where the build id is, if it is among these notes, which have to be in the first page.
+fn build_id(mapped: Mapped, notes: Range<usize>) -> Option<usize> {
+    let mut at = notes.start;
+    while at < notes.end {
+        let [name, length, kind] = read::<[u32; 3]>(mapped, at)?;
+        let content = at.checked_add(12)?.checked_add((name as usize).checked_next_multiple_of(4)?)?;
+        if kind == NT_GNU_BUILD_ID && length >= 8 && read::<[u8; 4]>(mapped, at + 12)? == *b"GNU\0" {
+            read::<u64>(mapped, content)?;
+            return Some(content);
+        }
+        at = content.checked_add((length as usize).checked_next_multiple_of(4)?)?;
+    }
+    None
+}
+
+fn sample(at: usize) -> u64 {
+    // SAFETY: `describe` chose eight bytes of the first page or of the tables' header; whoever asks again
+    // has made sure that an object is mapped there with its header at the same place.
+    unsafe { Addr::new(at).as_ptr::<u64>().read_unaligned() }
+}
+
+/// A place of the table. All but the state is written while it is `CLAIMED`.
+#[repr(C, align(128))]
+struct Place {
+    object: core::cell::UnsafeCell<Object>,
+    state: AtomicU32,
+}
+
+/// The table.
+pub struct Objects {
+    places: *const Place,
+}
+
+// SAFETY: the mapping lives as long as the process; what is in it is handed over by the states.
+unsafe impl Send for Objects {}
+// SAFETY: as above.
+unsafe impl Sync for Objects {}
+
+impl Objects {
+    /// A table without places.
+    pub const EMPTY: Self = Self { places: core::ptr::null() };
+
+    /// Maps a table; `None` if the kernel refuses.
+    pub fn map() -> Option<Self> {
+        Some(Self { places: vm::tables(size_of::<Place>() * PLACES)?.as_ptr() })
+    }
+
+    /// The place with this index, if the table is mapped.
+    #[inline(always)]
+    fn place(&self, index: usize) -> Option<&Place> {
+        if self.places.is_null() {
+            return None;
+        }
+        // SAFETY: masked to the table's length; zeroed memory is a vacant place.
+        Some(unsafe { &*self.places.add(index & (PLACES - 1)) })
+    }
+
+    /// The object called `number`.
+    #[inline(always)]
+    fn get(&self, number: u16) -> Option<&Object> {
+        let place = self.place(usize::from(number.checked_sub(1)?))?;
+        // SAFETY: a place that is ready does not change any more.
+        (place.state.load(Ordering::Acquire) == READY).then(|| unsafe { &*place.object.get() })
+    }
+
+    /// Whether the object called `number` is what the loader has `mapped`.
+    #[inline(always)]
+    pub fn is_at(&self, number: u16, mapped: Mapped) -> bool {
+        self.get(number)
+            .is_some_and(|object| object.mapped == mapped && sample(object.sample.0) == object.sample.1)
+    }
+
+    /// The number of `object`, which it gets if it has none; 0 if there is no place left for it.
+    pub fn number_of(&self, object: &Object) -> u16 {
+        let identity = object.mapped.start as u64 ^ object.sample.1.rotate_left(17);
+        let home = (identity.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
+        for index in (home..home.saturating_add(PROBES)).map(|index| index & (PLACES - 1)) {
+            let Some(place) = self.place(index) else {
+                return 0;
+            };
+            let number = (index + 1) as u16;
+            match place.state.compare_exchange(VACANT, CLAIMED, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => {
+                    // SAFETY: the exchange made this thread the only one that may touch the object.
+                    unsafe { place.object.get().write(*object) };
+                    place.state.store(READY, Ordering::Release);
+                    return number;
+                }
+                Err(READY) if self.get(number) == Some(object) => return number,
+                // Another's, or being written: one object may get two numbers.
+                Err(_) => {}
+            }
+        }
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::loader;
+
+    fn mine() -> Object {
+        let here = loader::object_of((mine as fn() -> Object) as usize).expect("a loaded object");
+        Object::describe(here).expect("with headers")
+    }
+
+    #[test]
+    fn an_object_is_described_by_its_headers() {
+        let object = mine();
+        assert!(object.has_code((mine as fn() -> Object) as usize));
+        assert!(!object.has_code(object.mapped.start));
+        assert!(object.tables.1 <= object.mapped.end);
+        let libc = loader::object_of(libc::getpid as *const () as usize).expect("a loaded object");
+        let libc = Object::describe(libc).expect("with headers");
+        assert!(libc.sample.0 < libc.mapped.start + PAGE_SIZE, "distributions give a build id");
+    }
+
+    #[test]
+    fn equal_objects_have_one_number() {
+        let objects = Objects::map().expect("mapping");
+        let object = mine();
+        let number = objects.number_of(&object);
+        assert_ne!(number, 0);
+        assert_eq!(objects.number_of(&object), number);
+        assert!(objects.is_at(number, object.mapped));
+    }
+
+    #[test]
+    fn another_object_at_the_same_place_is_another() {
+        let objects = Objects::map().expect("mapping");
+        let object = mine();
+        let earlier = Object { sample: (object.sample.0, !object.sample.1), ..object };
+        let number = objects.number_of(&earlier);
+        assert_ne!(number, 0);
+        assert!(!objects.is_at(number, object.mapped));
+        assert_ne!(objects.number_of(&object), number);
+        assert!(!objects.is_at(0, object.mapped));
+        assert!(!objects.is_at(u16::MAX, object.mapped));
+    }
+
+    #[test]
+    fn objects_beyond_the_table_have_no_number() {
+        let objects = Objects::map().expect("mapping");
+        let object = mine();
+        let many = (0..4 * PLACES as u64).map(|id| Object { sample: (object.sample.0, id), ..object });
+        let numbered = many.filter(|object| objects.number_of(object) != 0).count();
+        assert!(numbered <= PLACES && numbered > PLACES / 2, "{numbered}");
+        assert_eq!(Objects::EMPTY.number_of(&object), 0);
+    }
+}

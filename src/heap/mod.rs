@@ -69,8 +69,11 @@ impl Heap {
     /// The stack of `site` in the depot, with the id of `thread`, the calling one.
     fn event(&self, site: Site, thread: &mut Thread) -> Event {
         let depth = usize::try_from(self.options.backtrace).unwrap_or(0);
-        let stack =
-            if depth == 0 { 0 } else { self.depot.insert(&trace::capture(site, depth, thread.stack)) };
+        if depth == 0 {
+            return Event { thread: thread.id(), stack: 0 };
+        }
+        thread.stack = thread.stack.down_to(site.sp);
+        let stack = self.depot.insert(&trace::capture(site, depth, thread.stack));
         Event { thread: thread.id(), stack }
     }
 

@@ -34,7 +34,7 @@ pub struct Thread {
     pub fast_limit: usize,
     /// The kernel's id of the thread, 0 until it is asked for.
     pub id: u32,
-    /// Its stack, empty if it is not known.
+    /// Its stack, as far as it is known.
     pub stack: Stack,
     /// Rounds of destructors that ran already.
     rounds: u32,
@@ -284,11 +284,6 @@ fn adopt(thread: *mut Thread) {
     let state = unsafe { &mut *thread };
     let gate = state.close_gate();
     signal::use_stack(state.signal_stack());
-    if heap().options.backtrace != 0
-        && let Some((low, size)) = sys::stack()
-    {
-        state.stack = Stack { low, end: low.saturating_add(size) };
-    }
     // May allocate; the state is busy, so that it uses the shared one.
     if let Some(value) = NonNull::new(thread.cast::<c_void>()) {
         sys::arm_exit(value);
@@ -332,7 +327,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
     registry.unused = thread;
 }
 
-/// The calling thread's stack, empty if it is not known.
+/// The calling thread's stack, as far as it is known.
 pub fn stack() -> Stack {
     let word = sys::slot();
     if word == 0 || word == gone() {

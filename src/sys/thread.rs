@@ -52,24 +52,15 @@ pub fn set_slot(value: usize) {
     }
 }
 
-/// The calling thread's stack as the C library made it: its lowest address and its length. `None` for
-/// the first thread, for which the library would have to read /proc. It may allocate.
-pub fn stack() -> Option<(usize, usize)> {
-    if id() == pid() {
-        return None;
+/// The calling thread's pointer: the address of its control block, which C libraries put at the high end
+/// of the stack they start a thread on. (The first thread's stack is the kernel's and lies elsewhere.)
+pub fn pointer() -> usize {
+    let value: usize;
+    // SAFETY: the ABI has the thread pointer's own address at its address.
+    unsafe {
+        asm!("mov {value}, qword ptr fs:[0]", value = out(reg) value, options(nostack, preserves_flags, readonly));
     }
-    let mut attributes = core::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let (mut low, mut size) = (core::ptr::null_mut::<c_void>(), 0);
-    // SAFETY: the first call fills the attributes, which the others read and destroy.
-    let status = unsafe {
-        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
-            return None;
-        }
-        let status = libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut low, &raw mut size);
-        libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        status
-    };
-    (status == 0).then(|| (low.addr(), size))
+    value
 }
 
 /// The instruction pointer, the frame pointer register and the stack pointer, here and now.

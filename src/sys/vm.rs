@@ -105,6 +105,17 @@ pub fn wipe_on_fork(span: Span) -> bool {
     advise(span, libc::MADV_WIPEONFORK)
 }
 
+/// Whether all of a range may be read, whoever mapped it. Before Linux 5.14 only whether it is mapped.
+pub fn is_readable(span: Span) -> bool {
+    if advise(span, libc::MADV_POPULATE_READ) {
+        return true;
+    }
+    // SAFETY: an asynchronous request to write a mapping back changes nothing; for anonymous memory there
+    // is nothing to write.
+    errno::get() == libc::EINVAL
+        && unsafe { libc::msync(span.start.as_ptr::<c_void>(), span.bytes(), libc::MS_ASYNC) } == 0
+}
+
 /// Takes a range out of locked memory.
 pub fn unlock(span: Span) {
     // SAFETY: unlocking changes no contents.

@@ -1,14 +1,17 @@
 //! Where stacks lie, and reading them.
 
-use crate::addr::Addr;
-use crate::sys::{aux, limits, signal};
+use crate::addr::{Addr, PageCount, Span};
+use crate::sys::{aux, limits, signal, thread, vm};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// The most bytes of the first thread's stack that are walked.
+/// The most bytes of a stack that are walked.
 const MAX_DEPTH: usize = 64 << 20;
 
-/// A thread's stack: the addresses from its lowest to one past its highest byte. From a stack pointer in
-/// it up to its end all is mapped.
+/// A thread's stack, as much of it as is known: from a stack pointer in it up to its end all is mapped.
+///
+/// The C library could tell a thread's stack, but asking takes the thread's lock, and a thread's first
+/// allocation may be the C library's own under that lock. So the end of a stack is the thread's control
+/// block, and its low end is as far down as the kernel was asked whether all up to there may be read.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Stack {
     /// The lowest address it may grow to.
@@ -21,6 +24,27 @@ impl Stack {
     /// Whether a stack pointer lies in it.
     pub const fn holds(self, sp: usize) -> bool {
         self.low <= sp && sp < self.end
+    }
+
+    /// The running thread's stack, of which `self` is known, down to `sp`; `self` if `sp` is not in it.
+    #[inline]
+    #[must_use]
+    pub fn down_to(self, sp: usize) -> Self {
+        if self.holds(sp) { self } else { self.extended(sp) }
+    }
+
+    #[cold]
+    fn extended(self, sp: usize) -> Self {
+        let first = Self { low: FIRST_LOW.load(Ordering::Relaxed), end: FIRST_END.load(Ordering::Relaxed) };
+        if first.holds(sp) {
+            return first;
+        }
+        let (low, end) = (Addr::new(sp).page_floor(), thread::pointer());
+        let near = sp < end && end - sp <= MAX_DEPTH;
+        if near && vm::is_readable(Span::new(low, PageCount::holding(end - low.get()))) {
+            return Self { low: low.get(), end };
+        }
+        self
     }
 }
 
@@ -45,11 +69,11 @@ pub struct Window {
 }
 
 impl Window {
-    /// From `sp` to the end of the stack it lies in: the thread's, the first thread's, or the alternate
-    /// one that a signal is handled on. Empty on a stack of the program's own making.
+    /// From `sp` to the end of the stack it lies in: the running thread's, of which `stack` is known, or
+    /// the alternate one that a signal is handled on. Empty on a stack of the program's own making.
     #[inline]
     pub fn of(sp: usize, stack: Stack) -> Self {
-        let end = if stack.holds(sp) { stack.end } else { end_of_other(sp) };
+        let end = if stack.holds(sp) { stack.end } else { end_of_other(sp, stack) };
         Self { low: sp, end }
     }
 
@@ -72,10 +96,11 @@ impl Window {
     }
 }
 
-fn end_of_other(sp: usize) -> usize {
-    let first = Stack { low: FIRST_LOW.load(Ordering::Relaxed), end: FIRST_END.load(Ordering::Relaxed) };
-    if first.holds(sp) {
-        return first.end;
+#[cold]
+fn end_of_other(sp: usize, stack: Stack) -> usize {
+    let stack = stack.down_to(sp);
+    if stack.holds(sp) {
+        return stack.end;
     }
     match signal::stack_in_use() {
         Some((low, end)) if (Stack { low, end }).holds(sp) => end,
@@ -103,9 +128,22 @@ mod tests {
     }
 
     #[test]
-    fn unknown_stacks_are_not_read() {
+    fn a_threads_stack_ends_at_its_control_block() {
         let word = 7_usize;
         let at = (&raw const word).expose_provenance();
-        assert_eq!(Window::of(at, Stack::default()).word(at), None);
+        let stack = Stack::default().down_to(at);
+        assert!(stack.holds(at) && stack.end == thread::pointer(), "{stack:?}");
+        assert_eq!(Window::of(at, Stack::default()).word(at), Some(7));
+        assert_eq!(stack.down_to(at + 8), stack, "what is known is not asked for again");
+    }
+
+    #[test]
+    fn other_stacks_are_not_read() {
+        let elsewhere = std::vec![7_usize; 4096];
+        let at = elsewhere.as_ptr().expose_provenance();
+        for sp in [at, at + 8, 16, usize::MAX & !15] {
+            assert_eq!(Stack::default().down_to(sp), Stack::default());
+            assert_eq!(Window::of(sp, Stack::default()).word(sp), None);
+        }
     }
 }

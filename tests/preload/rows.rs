@@ -342,6 +342,7 @@ pub const CLEAN: &[&str] = &[
     "clean_segv_default",
     "clean_segv_handler",
     "clean_spawn",
+    "clean_thread_attr",
     "clean_thread_storm",
     "clean_threads",
     "clean_tls",

@@ -1,5 +1,6 @@
 //! Writing a report, once, and what follows it.
 
+use super::access;
 use super::finding::Finding;
 use super::json;
 use super::modules::Modules;
@@ -78,19 +79,30 @@ pub fn write(context: &Context, finding: &Finding) -> bool {
     true
 }
 
-/// Says in one line that the program is about to end by a general protection fault, which has no
-/// address that could be reported on.
-pub fn note_general_protection(pc: usize) {
+/// Says in one line that the program is about to end by a general protection fault. The kernel knows no
+/// address for it; the instruction may tell.
+pub fn note_general_protection(registers: &signal::Context) {
     let Some(mut buffers) = BUFFERS.try_lock() else { return };
     let Buffers { report, maps } = &mut *buffers;
     report.clear();
     let modules = Modules::read(maps);
+    let pc = registers.pc;
     let _ = write!(report, "fencepost: general protection fault at pc 0x{pc:012x} ");
     let _ = render::place(report, pc, &modules);
-    let _ = writeln!(
-        report,
-        ": a wild pointer, or a misaligned vector access (with align=exact C objects are aligned to nothing)"
-    );
+    let _ = match access::without_address(registers) {
+        Some(extent) => {
+            let verb = if extent.written { "WRITE" } else { "READ" };
+            let what = match extent.is_wild() {
+                true => "a wild pointer",
+                false => "a vector that is not aligned (with align=exact C objects are aligned to nothing)",
+            };
+            writeln!(report, ": {verb} of size {} at 0x{:012x}, {what}", extent.size, extent.start.get())
+        }
+        None => writeln!(
+            report,
+            ": a wild pointer, or a misaligned vector access (with align=exact C objects are aligned to nothing)"
+        ),
+    };
     file::write_stderr(report.as_bytes());
 }
 

@@ -38,6 +38,9 @@ pub struct Finding {
     pub object: Option<Object>,
     /// For faults: how memory was accessed.
     pub access: Option<Access>,
+    /// For faults: all that the instruction accessed, where that is known: from an address on, so many
+    /// bytes.
+    pub extent: Option<(Addr, usize)>,
     /// For mismatches: the family that frees.
     pub freed_by: Option<Origin>,
     /// For sizes: what the caller stated.
@@ -52,7 +55,7 @@ impl Finding {
     /// The report of a misuse that a call found.
     pub fn of_fault(fault: Fault, frames: Frames, registers: (usize, usize)) -> Self {
         let Fault { kind, address, object, freed_by, stated } = fault;
-        Self { kind, address, object, access: None, freed_by, stated, frames, registers }
+        Self { kind, address, object, access: None, extent: None, freed_by, stated, frames, registers }
     }
 
     /// The report of a bad access to `address`, given the object nearest to it.
@@ -64,7 +67,8 @@ impl Finding {
         registers: (usize, usize),
     ) -> Self {
         let kind = object.map_or(Kind::WildAccess, |object| kind_of_access(address, &object));
-        Self { kind, address, object, access: Some(access), freed_by: None, stated: None, frames, registers }
+        let access = Some(access);
+        Self { kind, address, object, access, extent: None, freed_by: None, stated: None, frames, registers }
     }
 
     /// Where the address lies relative to the object, if both are known.

@@ -1,6 +1,7 @@
 //! The handler of SIGSEGV and SIGBUS: recognises faults in the arenas, reports them, and hands all
 //! others to whoever had the signal before.
 
+use super::access;
 use super::fatal::{self, Context};
 use super::finding::{Access, Finding};
 use crate::addr::Addr;
@@ -68,7 +69,7 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
         // SAFETY: as above.
         if unsafe { signal::is_general_protection(info) } && signal::ends_process(number) {
             // SAFETY: as above.
-            fatal::note_general_protection(unsafe { signal::context(context) }.pc);
+            fatal::note_general_protection(&unsafe { signal::context(context) });
         }
         // SAFETY: as above.
         unsafe { signal::chain(number, info, context) };
@@ -91,7 +92,9 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
             None => Access::Unknown,
         };
         let frames = trace::capture_fault(&registers, trace::MAX_FRAMES, (heap.stack)());
-        let finding = Finding::of_access(address, access, object, frames, (registers.fp(), registers.sp()));
+        let mut finding =
+            Finding::of_access(address, access, object, frames, (registers.fp(), registers.sp()));
+        finding.extent = access::at(&registers, address).map(|extent| (extent.start, extent.size));
         fatal::write(heap.context, &finding);
     }
     match heap.context.options.on_error {

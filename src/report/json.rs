@@ -23,6 +23,9 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         Some(Access::Write) => write!(out, ",\"access\":\"write\"")?,
         Some(Access::Unknown) | None => {}
     }
+    if let Some((start, size)) = finding.extent {
+        write!(out, ",\"access_start\":\"0x{:x}\",\"access_size\":{size}", start.get())?;
+    }
     if let Some(freed_by) = finding.freed_by {
         write!(out, ",\"freed_with\":\"{}\"", freed_by.deallocator_name())?;
     }

@@ -1,6 +1,7 @@
 //! From a misuse to a report, and from a report to the end of the process.
 //!
 //! - [`finding`]: what is reported, and the pure step from a fault and metadata to it.
+//! - [`access`]: what the faulting instruction did.
 //! - [`render`], [`json`], [`picture`], [`modules`]: the forms of a report.
 //! - [`handler`]: faults that the hardware finds.
 //! - [`fatal`]: writing a report and what follows.
@@ -8,6 +9,7 @@
 //! Everything here works in fixed buffers, takes no lock of the allocator, and assumes that metadata
 //! and memory may be damaged.
 
+mod access;
 pub mod fatal;
 pub mod finding;
 pub mod handler;

@@ -64,9 +64,18 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
 fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
     let tid = thread::id();
     match (finding.access, finding.kind) {
-        (Some(Access::Read), _) => write!(out, "READ at 0x{:012x}", finding.address.get())?,
-        (Some(Access::Write), _) => write!(out, "WRITE at 0x{:012x}", finding.address.get())?,
-        (Some(Access::Unknown), _) => write!(out, "ACCESS at 0x{:012x}", finding.address.get())?,
+        (Some(access), _) => {
+            let verb = match access {
+                Access::Read => "READ",
+                Access::Write => "WRITE",
+                Access::Unknown => "ACCESS",
+            };
+            // The access starts before the address where it runs into a guard.
+            match finding.extent {
+                Some((start, size)) => write!(out, "{verb} of size {size} at 0x{:012x}", start.get())?,
+                None => write!(out, "{verb} at 0x{:012x}", finding.address.get())?,
+            }
+        }
         (None, Kind::AllocDeallocMismatch) => {
             let allocator = finding.object.map_or("?", |object| object.origin.allocator_name());
             let deallocator = finding.freed_by.map_or("?", |origin| origin.deallocator_name());

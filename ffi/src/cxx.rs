@@ -13,7 +13,7 @@ use fencepost_core::addr::{ABI_ALIGN, Addr};
 use fencepost_core::heap;
 use fencepost_core::request::{Claim, Origin, Request};
 
-/// Rows of `new`: row number, symbol, a name here, origin, whether the second argument is an alignment.
+/// An operator for each row of `new_symbols`.
 macro_rules! operators_new {
     ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $aligned:literal;)+) => {
         /// By row number.
@@ -72,16 +72,7 @@ macro_rules! operators_new {
     };
 }
 
-operators_new! {
-    0, "_Znwm", new_plain, New, false;
-    1, "_Znam", new_array, NewArray, false;
-    2, "_ZnwmRKSt9nothrow_t", new_nothrow, New, false;
-    3, "_ZnamRKSt9nothrow_t", new_array_nothrow, NewArray, false;
-    4, "_ZnwmSt11align_val_t", new_aligned, New, true;
-    5, "_ZnamSt11align_val_t", new_array_aligned, NewArray, true;
-    6, "_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned_nothrow, New, true;
-    7, "_ZnamSt11align_val_tRKSt9nothrow_t", new_array_aligned_nothrow, NewArray, true;
-}
+new_symbols!(operators_new);
 
 unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {
     let (_, origin, aligned) = NEWS.get(row as usize).copied().unwrap_or((c"", Origin::New, false));
@@ -126,7 +117,7 @@ extern "C" fn rename(pointer: *mut c_void, row: u32) -> *mut c_void {
     pointer
 }
 
-/// Rows of `delete`: symbol, a name here, origin, whether the second argument is the object's size.
+/// An operator for each row of `delete_symbols`.
 macro_rules! operators_delete {
     ($($symbol:literal, $name:ident, $origin:ident, $sized:literal;)+) => {
         $(
@@ -151,17 +142,4 @@ macro_rules! operators_delete {
     };
 }
 
-operators_delete! {
-    "_ZdlPv", delete, New, false;
-    "_ZdaPv", delete_array, NewArray, false;
-    "_ZdlPvm", delete_sized, New, true;
-    "_ZdaPvm", delete_array_sized, NewArray, true;
-    "_ZdlPvRKSt9nothrow_t", delete_nothrow, New, false;
-    "_ZdaPvRKSt9nothrow_t", delete_array_nothrow, NewArray, false;
-    "_ZdlPvSt11align_val_t", delete_aligned, New, false;
-    "_ZdaPvSt11align_val_t", delete_array_aligned, NewArray, false;
-    "_ZdlPvmSt11align_val_t", delete_sized_aligned, New, true;
-    "_ZdaPvmSt11align_val_t", delete_array_sized_aligned, NewArray, true;
-    "_ZdlPvSt11align_val_tRKSt9nothrow_t", delete_aligned_nothrow, New, false;
-    "_ZdaPvSt11align_val_tRKSt9nothrow_t", delete_array_aligned_nothrow, NewArray, false;
-}
+delete_symbols!(operators_delete);

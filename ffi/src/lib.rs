@@ -1,12 +1,16 @@
 //! The C ABI of fencepost: `libfencepost.so`, to be preloaded under existing binaries, and the static
 //! library.
 //!
-//! - [`entry`]: the exported C functions, one row each; short assembly that hands the caller's frame on.
-//! - [`c`]: their semantics.
+//! - [`symbols`]: the one list of what is exported.
+//! - [`entry`]: the exported C functions; short assembly that hands the caller's frame on.
+//! - [`c`]: their semantics; [`tuning`]: those that ask for figures or set limits.
 //! - [`cxx`]: the C++ operators.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
 //! - [`runtimes`]: processes with several C++ runtimes.
 //! - [`init`]: what runs at load and at exit.
+
+#[macro_use]
+mod symbols;
 
 mod c;
 mod cxx;
@@ -14,3 +18,4 @@ mod entry;
 mod init;
 mod interpose;
 mod runtimes;
+mod tuning;

@@ -3,6 +3,7 @@
 //! - [`start`]: options and everything that is set up once.
 //! - [`thread`]: what each thread has: its slab cache, its lane, its random numbers.
 //! - [`ops`]: allocate, free, resize; the fast paths first.
+//! - [`usage`]: figures of what is in use; giving memory back.
 //! - [`fork`]: what happens around `fork`.
 //!
 //! A thread's state is reached through one word of thread-local storage. While a thread is inside
@@ -13,12 +14,14 @@ mod fork;
 pub mod ops;
 pub mod start;
 mod thread;
+mod usage;
 
 pub use ops::{
     Denied, allocate, check, free, lock_memory, on_exit, resize, set_origin, size_of, try_allocate_fast,
     try_allocate_small, try_allocate_zeroed_fast, try_free_fast, try_free_small,
 };
 pub use start::{Overrides, ensure_started, options};
+pub use usage::{Usage, trim, usage};
 
 use crate::fault::{Event, Fault};
 use crate::options::Options;

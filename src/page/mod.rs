@@ -24,9 +24,11 @@ pub mod placement;
 mod release;
 mod resize;
 mod slack;
+mod usage;
 
 pub use batch::MOST as BATCH_MAX;
 pub use placement::Side;
+pub use usage::Usage;
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Event;

@@ -492,6 +492,21 @@ impl Cache {
         bin.len = (len - half) as u16;
     }
 
+    /// Gives the magazines back; what is in quarantine stays there.
+    pub fn give_magazines(&mut self) {
+        for class in 0..class::COUNT {
+            let (Some(bin), Some(magazine)) = (self.bins.get_mut(class), self.magazines.get(class)) else {
+                continue;
+            };
+            let len = usize::from(core::mem::take(&mut bin.len));
+            if let Some(slots) = magazine.get(..len)
+                && let Err(fault) = central::give(class, slots)
+            {
+                self.fault = Some(fault);
+            }
+        }
+    }
+
     /// Gives everything back, at thread exit.
     pub fn drain(&mut self) {
         for class in 0..class::COUNT {

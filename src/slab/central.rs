@@ -194,6 +194,44 @@ pub fn each_slab(class: usize, mut visit: impl FnMut(&'static ClassInfo, u32) ->
     }
 }
 
+/// How many slabs of a class hold memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held {
+    /// All of them.
+    pub active: u32,
+    /// Those without a slot in use.
+    pub spare: u32,
+}
+
+/// How many slabs of a class hold memory.
+pub fn held(class: usize) -> Held {
+    STORES.get(class).map_or(Held::default(), |padded| {
+        let store = padded.0.lock();
+        Held { active: store.active, spare: store.spare }
+    })
+}
+
+/// Gives the memory of all spare slabs back to the kernel; how many that were, and what was found written
+/// in one.
+pub fn trim(class: usize) -> (usize, Result<(), Fault>) {
+    let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
+        return (0, Ok(()));
+    };
+    let (mut released, mut found) = (0, Ok(()));
+    loop {
+        let mut batch = [0; BATCH];
+        let count = padded.0.lock().take_spare(info, &mut batch);
+        for slab in batch.iter().take(count) {
+            found = found.and(release(info, *slab));
+            padded.0.lock().link(*slab);
+        }
+        released += count;
+        if count == 0 {
+            return (released, found);
+        }
+    }
+}
+
 /// Takes every lock, for `fork`.
 pub fn lock_all() {
     for store in &STORES {
@@ -337,6 +375,25 @@ impl Store {
         self.slab(slab).used = false;
         self.active = self.active.saturating_sub(1);
         Some(slab)
+    }
+
+    /// Takes spare slabs out of the list, as [`Store::give`] does; how many.
+    fn take_spare(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
+        let mut taken = 0;
+        let mut next = self.head;
+        while let (Some(slab), Some(place)) = (next.checked_sub(1), out.get_mut(taken)) {
+            let Slab { free, used, .. } = *self.slab(slab);
+            next = self.slab(slab).next;
+            if used && free == info.usable_end - 1 {
+                self.unlink(slab);
+                self.slab(slab).used = false;
+                self.active = self.active.saturating_sub(1);
+                self.spare = self.spare.saturating_sub(1);
+                *place = slab;
+                taken += 1;
+            }
+        }
+        taken
     }
 
     fn link(&mut self, slab: u32) {

@@ -5,7 +5,7 @@
 //! - [`central`]: each class's slabs, under its lock.
 //! - [`cache`]: a thread's free slots and the fast paths.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
-//! - [`sweep`]: the check of everything.
+//! - [`sweep`]: the check of everything; [`usage`]: figures.
 //!
 //! Invariants:
 //! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from
@@ -21,6 +21,7 @@ pub mod central;
 pub mod class;
 pub mod layout;
 pub mod sweep;
+pub mod usage;
 
 pub use cache::Cache;
 pub use layout::{Config, Place, Protection};

@@ -346,6 +346,7 @@ pub const CLEAN: &[&str] = &[
     "clean_thread_storm",
     "clean_threads",
     "clean_tls",
+    "clean_trim",
     "clean_usable_size",
     "clean_zero",
 ];

@@ -34,13 +34,22 @@ pub fn source(name: &str) -> PathBuf {
 /// # Panics
 /// If the program does not compile.
 pub fn binary(name: &str, level: &str) -> Option<PathBuf> {
+    program(&source(name), level)
+}
+
+/// The program made of the C or C++ source at `source`. Otherwise like [`binary`].
+///
+/// # Panics
+/// If it does not compile.
+pub fn program(source: &Path, level: &str) -> Option<PathBuf> {
     static BINARIES: OnceLock<Mutex<HashMap<String, Binary>>> = OnceLock::new();
-    let key = format!("{name}{level}");
+    let stem = source.file_stem().and_then(|stem| stem.to_str()).expect("a source has a plain name");
+    let key = format!("{stem}{level}");
     let cell = {
         let mut binaries = BINARIES.get_or_init(Mutex::default).lock().expect("no panic holds the lock");
         binaries.entry(key.clone()).or_default().clone()
     };
-    cell.get_or_init(|| compile(&source(name), level, &key)).clone()
+    cell.get_or_init(|| compile(source, level, &key)).clone()
 }
 
 /// The shared library made of the C source at `source`. `None`, and said so, without a compiler.

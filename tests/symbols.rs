@@ -1,0 +1,113 @@
+//! What `libfencepost.so` exports is what `ffi/src/symbols.rs` lists, no more and no less, and so is the table
+//! in `ffi/README.md`.
+
+#[macro_use]
+#[path = "../ffi/src/symbols.rs"]
+mod table;
+mod support;
+
+use object::{Object, ObjectSymbol};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use support::library;
+
+macro_rules! c_rows {
+    ($($family:literal $name:ident($($argument:ident: $type:ty),*) -> $result:ty, $sp:literal, $fp:literal, $work:path;)+) => {
+        [$((stringify!($name), $family)),+]
+    };
+}
+
+macro_rules! new_rows {
+    ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $aligned:literal;)+) => {
+        [$(($symbol, "new")),+]
+    };
+}
+
+macro_rules! delete_rows {
+    ($($symbol:literal, $name:ident, $origin:ident, $sized:literal;)+) => {
+        [$(($symbol, "delete")),+]
+    };
+}
+
+macro_rules! other_rows {
+    ($($family:literal $name:ident;)+) => {
+        [$((stringify!($name), $family)),+]
+    };
+}
+
+/// Symbol to family.
+fn listed() -> BTreeMap<String, String> {
+    let rows = c_symbols!(c_rows)
+        .into_iter()
+        .chain(new_symbols!(new_rows))
+        .chain(delete_symbols!(delete_rows))
+        .chain(other_symbols!(other_rows));
+    let mut listed = BTreeMap::new();
+    for (name, family) in rows {
+        assert_eq!(listed.insert(name.to_owned(), family.to_owned()), None, "{name} has two rows");
+    }
+    listed
+}
+
+fn exported() -> Vec<String> {
+    let bytes = fs::read(library::path()).expect("the library was built");
+    let file = object::File::parse(bytes.as_slice()).expect("the library is an ELF file");
+    let mut names: Vec<String> = file
+        .dynamic_symbols()
+        .filter(|symbol| symbol.is_definition())
+        .map(|symbol| symbol.name().expect("a symbol has a name").to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_library_exports_the_table() {
+    let listed: Vec<String> = listed().into_keys().collect();
+    assert_eq!(exported(), listed, "left: exported, right: ffi/src/symbols.rs");
+}
+
+/// All that replaces glibc's functions: its manual's list of what an allocator has to define, the C23 names,
+/// and the operators of C++17.
+#[test]
+fn nothing_is_missing() {
+    let listed = listed();
+    for name in [
+        "malloc",
+        "free",
+        "calloc",
+        "realloc",
+        "aligned_alloc",
+        "malloc_usable_size",
+        "memalign",
+        "posix_memalign",
+        "pvalloc",
+        "valloc",
+        "reallocarray",
+        "free_sized",
+        "free_aligned_sized",
+        "cfree",
+    ] {
+        assert!(listed.contains_key(name), "{name}");
+    }
+    let count = |family: &str| listed.values().filter(|other| *other == family).count();
+    assert_eq!((count("new"), count("delete")), (8, 12));
+}
+
+#[test]
+fn the_readme_has_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("ffi/README.md");
+    let text = fs::read_to_string(path).expect("the README is in the source tree");
+    let section = text.split("## Exported functions").nth(1).expect("the README has the section");
+    let section = section.split("\n#").next().expect("a split has a first part");
+    let mut written = BTreeMap::new();
+    for line in section.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, family, names, _, _] = cells.as_slice() else { continue };
+        for name in names.split('`').skip(1).step_by(2) {
+            written.insert(name.to_owned(), (*family).to_owned());
+        }
+    }
+    assert_eq!(written, listed(), "left: README, right: ffi/src/symbols.rs");
+}

@@ -5,7 +5,7 @@
 
 use super::{HEAP, fork, heap, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount};
-use crate::options::{Align, Mode, Options, PathBuf, ROWS, Unmap, Warning, apply, apply_text};
+use crate::options::{Align, Mode, OptionValue, Options, PathBuf, ROWS, Unmap, Warning, apply, apply_text};
 use crate::page;
 use crate::report::{fatal, handler};
 use crate::rng::{self, Rng};
@@ -165,6 +165,7 @@ fn install_reports() {
         seed: heap.seed,
         depot: &fixed.depot,
         totals,
+        collector: collector(heap.secure),
         secure: heap.secure,
     });
     if let Some(context) = fixed.report.as_ref() {
@@ -173,6 +174,13 @@ fn install_reports() {
     if let Some(handler) = fixed.handler.as_ref() {
         handler::install(handler);
     }
+}
+
+/// The socket that the launcher names for reports. It is no option: it belongs to one run, and has no
+/// place in what a report says to run again with.
+fn collector(secure: bool) -> PathBuf {
+    let name = if secure { None } else { env::variable(b"FENCEPOST_COLLECTOR") };
+    name.and_then(PathBuf::parse).unwrap_or(PathBuf::EMPTY)
 }
 
 fn whose(address: Addr) -> handler::Whose {

@@ -5,11 +5,11 @@ use super::finding::Finding;
 use super::json;
 use super::modules::Modules;
 use super::render::{self, Sources};
-use crate::options::{OnError, Options, ReportForm};
+use crate::options::{OnError, Options, PathBuf, ReportForm};
 use crate::stats::Totals;
 use crate::sync::Lock;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sys::{die, file, signal, thread};
+use crate::sys::{collector, die, file, signal, thread};
 use crate::text::Text;
 use crate::trace::Depot;
 use core::fmt::Write;
@@ -24,6 +24,9 @@ pub struct Context {
     pub depot: &'static Depot,
     /// Adds up what was allocated.
     pub totals: fn() -> Totals,
+    /// The socket of the process that collects reports, empty if there is none; see
+    /// [`crate::sys::collector`].
+    pub collector: PathBuf,
     /// Whether the process runs with raised privileges: no file is written then.
     pub secure: bool,
 }
@@ -34,7 +37,7 @@ static REPORTER: AtomicU32 = AtomicU32::new(0);
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes of a report, and of the text of the process's mappings.
-const REPORT_BYTES: usize = 32 << 10;
+const REPORT_BYTES: usize = 128 << 10;
 const MAPS_BYTES: usize = 512 << 10;
 
 /// Too large for a signal stack; used by the reporting thread alone.
@@ -117,7 +120,8 @@ pub fn written() -> u64 {
     WRITTEN.load(Ordering::Relaxed)
 }
 
-/// Writes to `log_path`, or where that is unset, forbidden or fails, to stderr.
+/// Writes to `log_path`, or where that is unset to the collector, or where all of that is forbidden or
+/// fails, to stderr.
 fn emit(context: &Context, bytes: &[u8]) {
     let path = context.options.log_path.as_bytes();
     if !path.is_empty() && !context.secure {
@@ -139,7 +143,10 @@ fn emit(context: &Context, bytes: &[u8]) {
             return;
         }
     }
-    file::write_stderr(bytes);
+    let collects = path.is_empty() && !context.secure && !context.collector.as_bytes().is_empty();
+    if !collects || !collector::deliver(context.collector.as_bytes(), bytes) {
+        file::write_stderr(bytes);
+    }
 }
 
 /// Reports a misuse that a call found, then ends the process unless `on_error=continue`.

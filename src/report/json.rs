@@ -21,7 +21,8 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     match finding.access {
         Some(Access::Read) => write!(out, ",\"access\":\"read\"")?,
         Some(Access::Write) => write!(out, ",\"access\":\"write\"")?,
-        Some(Access::Unknown) | None => {}
+        Some(Access::Unknown) => write!(out, ",\"access\":\"unknown\"")?,
+        None => {}
     }
     if let Some((start, size)) = finding.extent {
         write!(out, ",\"access_start\":\"0x{:x}\",\"access_size\":{size}", start.get())?;
@@ -33,7 +34,7 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         write!(out, ",\"stated_size\":{stated}")?;
     }
     write!(out, ",\"frames\":")?;
-    frames(out, &finding.frames, sources)?;
+    frames(out, &finding.frames, finding.access.is_none(), sources)?;
     if let Some(found) = finding.object {
         write!(out, ",\"object\":")?;
         object(out, &found, finding, sources)?;
@@ -77,11 +78,12 @@ fn event(out: &mut dyn Write, name: &str, event: Event, sources: &Sources<'_>) -
         return Ok(());
     }
     write!(out, ",\"{name}\":{{\"thread\":{},\"frames\":", event.thread)?;
-    frames(out, &sources.depot.get(event.stack), sources)?;
+    frames(out, &sources.depot.get(event.stack), true, sources)?;
     write!(out, "}}")
 }
 
-fn frames(out: &mut dyn Write, frames: &Frames, sources: &Sources<'_>) -> fmt::Result {
+/// Writes the frames; `called` says that the innermost is a return address, too.
+fn frames(out: &mut dyn Write, frames: &Frames, called: bool, sources: &Sources<'_>) -> fmt::Result {
     write!(out, "[")?;
     for (index, pc) in frames.as_slice().iter().enumerate() {
         write!(out, "{}{{\"pc\":\"0x{pc:x}\"", if index == 0 { "" } else { "," })?;
@@ -89,6 +91,16 @@ fn frames(out: &mut dyn Write, frames: &Frames, sources: &Sources<'_>) -> fmt::R
             write!(out, ",\"module\":\"")?;
             escaped(out, place.path)?;
             write!(out, "\",\"offset\":\"0x{:x}\"", place.offset)?;
+            if let Some(id) = place.build_id() {
+                write!(out, ",\"build_id\":\"")?;
+                id.as_bytes().iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
+                write!(out, "\"")?;
+            }
+            if let Some(symbol) = place.symbol(called || index != 0) {
+                write!(out, ",\"symbol\":\"")?;
+                escaped(out, symbol.name())?;
+                write!(out, "\",\"symbol_offset\":\"0x{:x}\"", symbol.into)?;
+            }
         }
         write!(out, "}}")?;
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`finding`]: what is reported, and the pure step from a fault and metadata to it.
 //! - [`access`]: what the faulting instruction did.
-//! - [`render`], [`json`], [`picture`], [`modules`]: the forms of a report.
+//! - [`render`], [`json`], [`picture`]: the forms of a report; [`modules`], [`elf`]: what names addresses in them.
 //! - [`handler`]: faults that the hardware finds.
 //! - [`fatal`]: writing a report and what follows.
 //!
@@ -10,6 +10,7 @@
 //! and memory may be damaged.
 
 mod access;
+mod elf;
 pub mod fatal;
 pub mod finding;
 pub mod handler;

@@ -1,7 +1,9 @@
-//! Which file an address was mapped from, read from /proc/self/maps without allocating.
+//! Which file an address was mapped from, read from /proc/self/maps without allocating, and what that
+//! file says of itself where it is mapped.
 
+use super::elf::{BuildId, Image, Symbol};
 use crate::addr::Addr;
-use crate::sys::file;
+use crate::sys::{file, vm};
 
 /// A place in a mapped file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +12,31 @@ pub struct Place<'a> {
     pub path: &'a [u8],
     /// Bytes from where the file's first mapping starts.
     pub offset: usize,
+    /// Where that is.
+    base: usize,
+    /// One past the last mapping that follows it without another file's between.
+    end: usize,
+}
+
+impl Place<'_> {
+    fn image(&self) -> Option<Image> {
+        Image::open(vm::peek, self.base, self.end)
+    }
+
+    /// The build id of the module.
+    pub fn build_id(&self) -> Option<BuildId> {
+        self.image()?.build_id()
+    }
+
+    /// The dynamic symbol of the function that the place lies in; for a return address, that its call
+    /// lies in.
+    pub fn symbol(&self, is_return: bool) -> Option<Symbol> {
+        let address = self.base.checked_add(self.offset)?;
+        let into = usize::from(is_return);
+        let mut symbol = self.image()?.symbol(address.checked_sub(into)?)?;
+        symbol.into = symbol.into.saturating_add(into);
+        Some(symbol)
+    }
 }
 
 /// The process's mappings, as text.
@@ -23,28 +50,43 @@ impl<'a> Modules<'a> {
         Self { text: file::read(b"/proc/self/maps\0", buffer).unwrap_or(&[]) }
     }
 
-    /// The place of `address` in its file; `None` for memory that is not a file's.
+    /// The place of `address` in its file; `None` for memory that is not a file's. A module's mappings
+    /// follow each other, memory of no file between them or not; a mapping of the file's start begins
+    /// another module, even of the same file.
     pub fn place(&self, address: Addr) -> Option<Place<'a>> {
         let mut path: &[u8] = &[];
         let mut base = 0;
+        let mut found: Option<Place<'a>> = None;
         for line in self.text.split(|byte| *byte == b'\n') {
             let Some(mapping) = Mapping::parse(line) else { continue };
-            if mapping.path != path {
+            let named = mapping.path.first().is_some_and(|byte| *byte == b'/' || *byte == b'[');
+            let begins = named && (mapping.path != path || mapping.file_offset == 0);
+            if begins {
                 path = mapping.path;
                 base = mapping.start;
             }
-            if (mapping.start..mapping.end).contains(&address.get()) {
-                let named = path.first().is_some_and(|byte| *byte == b'/' || *byte == b'[');
-                return named.then(|| Place { path, offset: address.get().saturating_sub(base) });
+            match &mut found {
+                Some(_) if begins => break,
+                Some(place) if named => place.end = mapping.end,
+                Some(_) => {}
+                None if (mapping.start..mapping.end).contains(&address.get()) => {
+                    if !named {
+                        return None;
+                    }
+                    let offset = address.get().saturating_sub(base);
+                    found = Some(Place { path, offset, base, end: mapping.end });
+                }
+                None => {}
             }
         }
-        None
+        found
     }
 }
 
 struct Mapping<'a> {
     start: usize,
     end: usize,
+    file_offset: usize,
     path: &'a [u8],
 }
 
@@ -55,7 +97,8 @@ impl<'a> Mapping<'a> {
         let hex = |digits: &[u8]| usize::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok();
         let start = hex(range.next()?)?;
         let end = hex(range.next()?)?;
-        Some(Self { start, end, path: fields.nth(4).unwrap_or(&[]).trim_ascii_start() })
+        let file_offset = hex(fields.nth(1)?)?;
+        Some(Self { start, end, file_offset, path: fields.nth(2).unwrap_or(&[]).trim_ascii_start() })
     }
 }
 
@@ -65,12 +108,28 @@ mod tests {
 
     #[test]
     fn offsets_count_from_the_files_first_mapping() {
-        let text = b"1000-2000 r--p 00000000 08:01 7      /bin/a b\n2000-3000 r-xp 00001000 08:01 7      /bin/a b\n5000-6000 rw-p 00000000 00:00 0 \n";
+        let text = b"1000-2000 r--p 00000000 08:01 7      /bin/a b\n2000-3000 r-xp 00001000 08:01 7      /bin/a b\n3000-4000 rw-p 00000000 00:00 0 \n4000-5000 rw-p 00003000 08:01 7      /bin/a b\n5000-6000 rw-p 00000000 00:00 0 \n6000-7000 r--p 00000000 08:01 7      /bin/a b\n";
         let modules = Modules { text };
         let place = modules.place(Addr::new(0x2010)).expect("mapped");
-        assert_eq!(place, Place { path: b"/bin/a b", offset: 0x1010 });
+        assert_eq!(place, Place { path: b"/bin/a b", offset: 0x1010, base: 0x1000, end: 0x5000 });
+        let behind = modules.place(Addr::new(0x4020)).expect("mapped");
+        assert_eq!((behind.offset, behind.base), (0x3020, 0x1000), "past memory of no file");
+        let again = modules.place(Addr::new(0x6010)).expect("mapped");
+        assert_eq!((again.offset, again.base), (0x10, 0x6000), "mapped a second time");
         assert_eq!(modules.place(Addr::new(0x5000)), None);
         assert_eq!(modules.place(Addr::new(0x9000)), None);
+    }
+
+    #[test]
+    fn modules_say_who_they_are() {
+        let mut buffer = std::vec![0; 1 << 20];
+        let modules = Modules::read(&mut buffer);
+        let place = modules.place(Addr::new(libc::getpid as *const () as usize)).expect("the C library");
+        assert!(place.build_id().is_some_and(|id| id.as_bytes().len() >= 8));
+        let symbol = place.symbol(false).expect("a dynamic symbol");
+        assert!(symbol.name().ends_with(b"getpid") && symbol.into == 0, "{:?}", symbol.name());
+        let nowhere = Place { path: b"/x", offset: 0, base: 0, end: usize::MAX };
+        assert!(nowhere.build_id().is_none() && nowhere.symbol(true).is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The text of a report, in the skeleton that AddressSanitizer made familiar.
 
 use super::finding::{Access, Finding, Relation};
-use super::modules::Modules;
+use super::modules::{Modules, Place};
 use super::picture;
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::{Event, Kind, Object};
@@ -39,7 +39,7 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         finding.address.get(),
     )?;
     headline(out, finding)?;
-    frames(out, &finding.frames, sources.modules)?;
+    frames(out, &finding.frames, finding.access.is_none(), sources.modules)?;
     relation(out, finding)?;
     if let Some(object) = finding.object {
         event(out, "allocated", object.history.allocated, sources)?;
@@ -137,32 +137,55 @@ fn event(out: &mut dyn Write, verb: &str, event: Event, sources: &Sources<'_>) -
     write!(out, "{verb} by thread T{}", event.thread)?;
     thread_name(out, event.thread)?;
     writeln!(out, " here:")?;
-    frames(out, &sources.depot.get(event.stack), sources.modules)
+    frames(out, &sources.depot.get(event.stack), true, sources.modules)
 }
 
-fn frames(out: &mut dyn Write, frames: &Frames, modules: &Modules<'_>) -> fmt::Result {
+/// Writes a line a frame: `#0 0xaddress in symbol+0xoffset (module+0xoffset) (BuildId: hex)`, without what
+/// is not known. `called` says that the innermost is a return address, too.
+fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modules<'_>) -> fmt::Result {
     if frames.as_slice().is_empty() {
         return writeln!(out, "    (no stack)");
     }
     for (index, pc) in frames.as_slice().iter().enumerate() {
         write!(out, "    #{index} 0x{pc:012x} ")?;
-        place(out, *pc, modules)?;
+        let place = modules.place(Addr::new(*pc));
+        if let Some(symbol) = place.and_then(|place| place.symbol(called || index != 0)) {
+            write!(out, "in ")?;
+            lossy(out, symbol.name())?;
+            write!(out, "+0x{:x} ", symbol.into)?;
+        }
+        write_place(out, place)?;
+        if let Some(id) = place.and_then(|place| place.build_id()) {
+            write!(out, " (BuildId: ")?;
+            id.as_bytes().iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
+            write!(out, ")")?;
+        }
         writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Writes text; what is not UTF-8 becomes the replacement character.
+fn lossy(out: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        out.write_str(chunk.valid())?;
+        if !chunk.invalid().is_empty() {
+            out.write_char('\u{fffd}')?;
+        }
     }
     Ok(())
 }
 
 /// Writes `(module+0xoffset)`.
 pub fn place(out: &mut dyn Write, pc: usize, modules: &Modules<'_>) -> fmt::Result {
-    match modules.place(Addr::new(pc)) {
+    write_place(out, modules.place(Addr::new(pc)))
+}
+
+fn write_place(out: &mut dyn Write, place: Option<Place<'_>>) -> fmt::Result {
+    match place {
         Some(place) => {
             write!(out, "(")?;
-            for chunk in place.path.utf8_chunks() {
-                out.write_str(chunk.valid())?;
-                if !chunk.invalid().is_empty() {
-                    out.write_char('\u{fffd}')?;
-                }
-            }
+            lossy(out, place.path)?;
             write!(out, "+0x{:x})", place.offset)
         }
         None => write!(out, "(unknown)"),

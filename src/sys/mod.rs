@@ -7,6 +7,7 @@
 //! through `syscall`, which is none: a thread must not be cancelled while it holds a lock of ours.
 
 pub mod aux;
+pub mod collector;
 pub mod cpu;
 pub mod die;
 pub mod entropy;

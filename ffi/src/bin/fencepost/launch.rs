@@ -1,25 +1,47 @@
-//! Becoming the program: two environment variables and `exec`.
+//! Running the program: two environment variables, and then either at its side or in its place.
+//!
+//! At its side (the rule) the launcher collects the reports of the program and of what it starts; see
+//! [`crate::collect`] and [`crate::supervise`]. In its place (`--exec`) it becomes the program, and
+//! processes print their reports themselves.
 
+use crate::collect::{self, Collector, Output};
+use crate::colour::When;
 use crate::complain;
 use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::library::preload_list;
 use crate::program;
 use crate::settings::{self, Settings};
 use crate::sigpipe;
+use crate::supervise::{self, Signals};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
 /// The variable that the dynamic loader reads.
 pub const PRELOAD: &str = "LD_PRELOAD";
 
-/// Replaces this process by `command` under the library. Returns only if that failed.
-pub fn launch(library: &Path, settings: &Settings, command: &[OsString]) -> Failure {
+/// How a program is run.
+pub struct Manner {
+    /// In the launcher's place.
+    pub exec: bool,
+    /// When reports are coloured.
+    pub colour: When,
+    /// The SARIF file to write.
+    pub sarif: Option<PathBuf>,
+}
+
+/// Runs `command` under the library and ends as it ends.
+pub fn launch(
+    library: &Path,
+    settings: &Settings,
+    command: &[OsString],
+    manner: Manner,
+) -> Result<ExitCode, Failure> {
     let Some((name, arguments)) = command.split_first() else {
-        return Failure::new("no program to run");
+        return Err(Failure::new("no program to run"));
     };
     let found = program::resolve(name);
     if let Some(obstacle) = found.as_deref().and_then(program::obstacle) {
@@ -29,6 +51,7 @@ pub fn launch(library: &Path, settings: &Settings, command: &[OsString]) -> Fail
     let mut child = Command::new(name);
     child.args(arguments);
     child.env(PRELOAD, preload_list(library, env::var_os(PRELOAD).as_deref()));
+    child.env_remove(collect::VARIABLE);
     let (options, closed) = settings.merged_with(env::var_os(settings::VARIABLE).as_deref());
     if closed {
         complain(&format!("warning: {}: a quote is left open; closed it", settings::VARIABLE));
@@ -37,7 +60,42 @@ pub fn launch(library: &Path, settings: &Settings, command: &[OsString]) -> Fail
         child.env(settings::VARIABLE, options);
     }
     sigpipe::pass_on(&mut child);
-    refusal(name, found.as_deref(), &child.exec())
+    if manner.exec {
+        return Err(refusal(name, found.as_deref(), &child.exec()));
+    }
+    accompany(child, name, found.as_deref(), manner)
+}
+
+/// Starts the program, prints its reports and ends as it ends.
+fn accompany(
+    mut child: Command,
+    name: &OsStr,
+    found: Option<&Path>,
+    manner: Manner,
+) -> Result<ExitCode, Failure> {
+    if let Some(path) = &manner.sarif {
+        collect::begin_sarif(path)
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+    }
+    let signals = Signals::block();
+    signals.pass_on(&mut child);
+    let collector = Collector::start(Output { colour: manner.colour, sarif: manner.sarif });
+    match &collector {
+        Ok(collector) => {
+            child.env(collect::VARIABLE, collector.path());
+        }
+        Err(error) => complain(&format!("warning: reports will not be symbolised: {error}")),
+    }
+    let started = child.spawn();
+    let ended = started.as_ref().map(|child| signals.follow(child));
+    if let Ok(collector) = collector {
+        collector.finish();
+    }
+    match ended {
+        Ok(Ok(status)) => Ok(supervise::end_like(status)),
+        Ok(Err(error)) => Err(Failure::new(format!("{}: cannot wait for it: {error}", name.display()))),
+        Err(error) => Err(refusal(name, found, error)),
+    }
 }
 
 /// What a failed `exec` means.

@@ -1,14 +1,25 @@
 //! The `fencepost` launcher: runs programs under `libfencepost.so` without touching them.
 //!
-//! `run` and `hunt` set two environment variables and become the program (`exec`), so that its process
-//! id, exit status and signals are its own. `doctor` says what this machine offers, `demo` shows three
-//! reports, `options` prints the list of options.
+//! `run` and `hunt` start the program with two environment variables set and stay its parent: its reports
+//! come to the launcher, which gives them source lines and prints them, and the launcher ends as the
+//! program ends. `symbolize` does the same for a saved log, `explain` says what object an address of a
+//! process or core file belongs to. `doctor` says what this machine offers, `demo` shows three reports,
+//! `options` prints the list of options.
 //!
 //! ```text
 //! main ── settings   flags made from the option table, to FENCEPOST_OPTIONS text
 //!      ── library    where libfencepost.so is ── checkout   builds it in a source checkout
-//!      ── launch     environment, exec        ── program    what the loader will not preload into
+//!      ── launch     environment, start       ── program    what the loader will not preload into
 //!                                             ── sigpipe    one signal that exec must not change
+//!                                             ── supervise  signals, job control, how it ended
+//!                                             ── collect    the socket that reports come to
+//!                                             ── worker     symbolising, in a process apart
+//!      ── symbolize  a saved log              ── rewrite    text and JSON with source lines
+//!                                             ── model      a report in parts
+//!                                             ── symbols    module and offset to source line
+//!                                             ── debugfiles where debug information is
+//!                                             ── sarif      reports for code-scanning tools
+//!                                             ── colour     reports on a terminal
 //!      ── doctor     the lines it prints      ── machine    what it asks the kernel
 //!                                             ── trial      a small program under the library
 //!      ── demo       runs and checks          ── victim     the three buggy programs
@@ -20,6 +31,9 @@
 #![deny(unsafe_code)]
 
 mod checkout;
+mod collect;
+mod colour;
+mod debugfiles;
 mod demo;
 mod doctor;
 mod failure;
@@ -27,18 +41,27 @@ mod launch;
 mod library;
 mod listing;
 mod machine;
+mod model;
 mod program;
+mod rewrite;
+mod sarif;
 mod settings;
 mod sigpipe;
+mod supervise;
+mod symbolize;
+mod symbols;
 mod trial;
 mod victim;
+mod worker;
 
 use clap::{Args, Parser, Subcommand};
+use colour::When;
 use failure::{Failure, TROUBLE};
+use launch::Manner;
 use settings::Settings;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use victim::Bug;
 
@@ -49,6 +72,9 @@ struct Cli {
     /// The libfencepost.so to use [default: FENCEPOST_LIB, then beside this program]
     #[arg(long, global = true, value_name = "PATH")]
     lib: Option<PathBuf>,
+    /// Colour reports
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    color: When,
     #[command(subcommand)]
     command: Command,
 }
@@ -59,6 +85,14 @@ enum Command {
     Run(Target),
     /// Run a program with every object between guard pages (mode=hunt)
     Hunt(Target),
+    /// Print a saved log with functions, files and lines
+    Symbolize {
+        /// Write the reports as SARIF 2.1.0, too
+        #[arg(long, value_name = "FILE")]
+        sarif: Option<PathBuf>,
+        /// The log [default: stdin]
+        file: Option<PathBuf>,
+    },
     /// Say what this machine offers and what it means for each mode
     Doctor,
     /// Show the reports of three built-in bugs
@@ -75,11 +109,20 @@ enum Command {
     /// What `doctor` runs under the library
     #[command(name = trial::COMMAND, hide = true)]
     Probe { library: PathBuf },
+    /// Symbolises the reports of a run
+    #[command(name = worker::COMMAND, hide = true)]
+    Worker,
 }
 
 /// A program to run and the options to run it with.
 #[derive(Args)]
 struct Target {
+    /// Become the program and leave it to print its reports, without source lines
+    #[arg(long, conflicts_with = "sarif")]
+    exec: bool,
+    /// Write the reports as SARIF 2.1.0, too
+    #[arg(long, value_name = "FILE")]
+    sarif: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
     /// The program and its arguments
@@ -108,12 +151,13 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let lib = cli.lib.as_deref();
     match cli.command {
-        Command::Run(target) => {
-            Err(launch::launch(&library::locate(lib)?.path, &target.settings, &target.command))
+        Command::Run(target) => target.launch(lib, cli.color),
+        Command::Hunt(mut target) => {
+            target.settings = target.settings.with_default_mode("hunt");
+            target.launch(lib, cli.color)
         }
-        Command::Hunt(target) => {
-            let settings = target.settings.with_default_mode("hunt");
-            Err(launch::launch(&library::locate(lib)?.path, &settings, &target.command))
+        Command::Symbolize { file, sarif } => {
+            symbolize::symbolize(file.as_deref(), cli.color, sarif.as_deref())
         }
         Command::Doctor => doctor::doctor(lib),
         Command::Demo => demo::demo(&library::locate(lib)?.path),
@@ -123,6 +167,14 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Victim { bug } => Ok(victim::commit(bug)),
         Command::Probe { library } => trial::program(&library),
+        Command::Worker => Ok(worker::serve()),
+    }
+}
+
+impl Target {
+    fn launch(self, lib: Option<&Path>, colour: When) -> Result<ExitCode, Failure> {
+        let manner = Manner { exec: self.exec, colour, sarif: self.sarif };
+        launch::launch(&library::locate(lib)?.path, &self.settings, &self.command, manner)
     }
 }
 

@@ -1,0 +1,200 @@
+//! A report in parts, as far as the launcher has to know them.
+
+use crate::symbols::{Place, Source, Symbols};
+use serde_json::{Map, Value};
+
+/// What one report says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// `heap-buffer-overflow` and so on.
+    pub kind: String,
+    /// The process.
+    pub pid: u64,
+    /// The address it is about, as written.
+    pub address: String,
+    /// Who did what: `WRITE at 0x… by thread T7 (name)`.
+    pub headline: String,
+    /// Where the address lies from the object.
+    pub relation: Option<String>,
+    /// Options that repeat the run.
+    pub rerun: Option<String>,
+    /// Where it was found, where the object was allocated, where it was freed.
+    pub stacks: Vec<Stack>,
+}
+
+/// A stack and what happened there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stack {
+    /// `found`, `allocated` or `freed`.
+    pub role: Role,
+    /// The line that introduces it.
+    pub title: String,
+    /// The innermost first; a frame for each inlined function.
+    pub frames: Vec<Frame>,
+}
+
+/// What happened at a stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// The error was found.
+    #[default]
+    Found,
+    /// The object was allocated.
+    Allocated,
+    /// The object was freed.
+    Freed,
+}
+
+/// A frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// The program counter.
+    pub pc: u64,
+    /// Where that is, if it is in a file.
+    pub place: Option<Place>,
+    /// What is known of it.
+    pub source: Source,
+}
+
+impl Report {
+    /// The stack with this role.
+    pub fn stack(&self, role: Role) -> Option<&Stack> {
+        self.stacks.iter().find(|stack| stack.role == role)
+    }
+}
+
+impl Stack {
+    /// The innermost frame of the program's own: not of the C and C++ libraries, the Rust library or
+    /// fencepost. Else the innermost with a source line, else the innermost.
+    pub fn top(&self) -> Option<&Frame> {
+        let with_file = |frame: &&Frame| frame.source.file.is_some();
+        let users = |frame: &&Frame| with_file(frame) && frame.is_users();
+        let mut frames = self.frames.iter();
+        frames.clone().find(users).or_else(|| frames.clone().find(with_file)).or_else(|| frames.next())
+    }
+}
+
+/// How the paths of source files start that are nobody's own.
+const SYSTEM_SOURCES: &[&str] =
+    &["/usr/include/", "/usr/lib/", "/rustc/", "/build/", "/usr/src/", "../", "./"];
+/// How the names of modules start that are nobody's own.
+const SYSTEM_MODULES: &[&str] = &[
+    "libfencepost",
+    "libc.so",
+    "libc-",
+    "ld-linux",
+    "libstdc++",
+    "libc++",
+    "libgcc_s",
+    "libm.so",
+    "libpthread",
+];
+
+impl Frame {
+    fn is_users(&self) -> bool {
+        let file = self.source.file.as_deref().unwrap_or_default();
+        let module = self.place.as_ref().map_or("", |place| place.module.as_str());
+        let name = module.rsplit('/').next().unwrap_or_default();
+        !SYSTEM_SOURCES.iter().any(|start| file.starts_with(start))
+            && !SYSTEM_MODULES.iter().any(|start| name.starts_with(start))
+    }
+
+    /// `file:line`, or the file alone where the line is not known.
+    pub fn location(&self) -> Option<String> {
+        let file = self.source.file.as_ref()?;
+        Some(self.source.line.map_or_else(|| file.clone(), |line| format!("{file}:{line}")))
+    }
+}
+
+/// The frames that a program counter stands for.
+pub fn expand(pc: u64, place: Option<Place>, is_return: bool, symbols: &mut Symbols) -> Vec<Frame> {
+    let sources = place.as_ref().map(|place| symbols.at(place, is_return)).unwrap_or_default();
+    if sources.is_empty() {
+        return vec![Frame { pc, place, source: Source::default() }];
+    }
+    sources.into_iter().map(|source| Frame { pc, place: place.clone(), source }).collect()
+}
+
+/// A report as a JSON object, its frames given functions, files and lines. What it had stays.
+pub fn symbolise_json(object: &mut Map<String, Value>, symbols: &mut Symbols) -> Report {
+    let text = |object: &Map<String, Value>, key: &str| {
+        object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let number = |object: &Map<String, Value>, key: &str| object.get(key).and_then(Value::as_u64);
+    let access = object.get("access").and_then(Value::as_str).map(str::to_uppercase);
+    let address = text(object, "address");
+    let thread = number(object, "thread").unwrap_or(0);
+    let headline = match &access {
+        Some(access) => format!("{access} at {address} by thread T{thread}"),
+        None => format!("found by thread T{thread}"),
+    };
+    let mut report = Report {
+        kind: text(object, "kind"),
+        pid: number(object, "pid").unwrap_or(0),
+        headline: headline.clone(),
+        rerun: object.get("rerun").and_then(Value::as_str).map(str::to_owned),
+        address,
+        ..Report::default()
+    };
+    let mut add = |role, title: String, holder: &mut Map<String, Value>, exact| {
+        if let Some(Value::Array(frames)) = holder.get_mut("frames") {
+            let found = symbolise_frames(frames, exact, symbols);
+            report.stacks.push(Stack { role, title, frames: found });
+        }
+    };
+    add(Role::Found, headline, object, access.is_some());
+    if let Some(Value::Object(about)) = object.get_mut("object") {
+        for (role, key, verb) in
+            [(Role::Allocated, "allocated_by", "allocated"), (Role::Freed, "freed_by", "freed")]
+        {
+            if let Some(Value::Object(event)) = about.get_mut(key) {
+                let thread = number(event, "thread").unwrap_or(0);
+                add(role, format!("{verb} by thread T{thread}"), event, false);
+            }
+        }
+        let distance = number(about, "distance").unwrap_or(0);
+        let size = number(about, "size").map_or_else(String::new, |size| format!("{size}-byte "));
+        let start = text(about, "start");
+        report.relation = match text(about, "relation").as_str() {
+            side @ ("before" | "after") => Some(format!("{distance} bytes {side} {size}region at {start}")),
+            "inside" => Some(format!("{distance} bytes inside of {size}region at {start}")),
+            _ => None,
+        };
+    }
+    report
+}
+
+fn symbolise_frames(frames: &mut Vec<Value>, exact: bool, symbols: &mut Symbols) -> Vec<Frame> {
+    let mut found = Vec::new();
+    let mut expanded = Vec::new();
+    for (index, frame) in frames.drain(..).enumerate() {
+        let Value::Object(raw) = frame else { continue };
+        let text = |key: &str| raw.get(key).and_then(Value::as_str);
+        let place = text("module").and_then(|module| {
+            let offset = hexadecimal(text("offset")?)?;
+            Some(Place { module: module.to_owned(), offset, build_id: text("build_id").map(str::to_owned) })
+        });
+        let pc = text("pc").and_then(hexadecimal).unwrap_or(0);
+        for frame in expand(pc, place, index != 0 || !exact, symbols) {
+            let mut object = raw.clone();
+            let Source { function, file, line, column, inlined } = frame.source.clone();
+            let known = [
+                ("function", function.map(Value::from)),
+                ("file", file.map(Value::from)),
+                ("line", line.map(Value::from)),
+                ("column", column.map(Value::from)),
+                ("inlined", inlined.then_some(Value::Bool(true))),
+            ];
+            object.extend(known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+            expanded.push(Value::Object(object));
+            found.push(frame);
+        }
+    }
+    *frames = expanded;
+    found
+}
+
+/// The number that `0x…` spells.
+pub fn hexadecimal(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}

@@ -1,0 +1,208 @@
+//! Reports as SARIF 2.1.0, which code-scanning user interfaces read.
+//!
+//! One run, a rule for each kind of error, a result for each report: its location is the program's own
+//! innermost line, related locations are where the object was allocated and freed, and all stacks go
+//! along whole.
+
+use crate::model::{Frame, Report, Role, Stack};
+use serde_json::{Map, Value, json};
+use std::env;
+use std::path::Path;
+
+const SCHEMA: &str =
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+const VERSION: &str = "2.1.0";
+/// What relative paths of artifacts are relative to.
+const ROOT: &str = "SRCROOT";
+
+/// What each kind means.
+const RULES: &[(&str, &str)] = &[
+    ("heap-buffer-overflow", "An access past the end of a heap object."),
+    ("heap-buffer-underflow", "An access before the start of a heap object."),
+    ("heap-use-after-free", "An access to a heap object after it was freed."),
+    ("double-free", "A heap object was freed a second time."),
+    ("invalid-free", "A pointer was freed that is not the start of a heap object."),
+    ("alloc-dealloc-mismatch", "A heap object was freed by another family of functions than allocated it."),
+    ("bad-size", "A heap object was freed with another size than it was allocated with."),
+    ("bad-alignment", "Memory was requested with an alignment that is no power of two."),
+    ("canary-overwritten", "Bytes next to a heap object were overwritten."),
+    ("write-after-free", "Freed heap memory was written to."),
+    ("wild-access", "An access inside the heap that hits no object."),
+];
+
+/// The reports as one SARIF log.
+pub fn log(reports: &[Report]) -> Value {
+    let mut rules: Vec<(String, String)> =
+        RULES.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
+    for report in reports {
+        if !rules.iter().any(|(id, _)| *id == report.kind) {
+            rules.push((report.kind.clone(), report.kind.replace('-', " ")));
+        }
+    }
+    let results: Vec<Value> = reports.iter().map(|report| result(report, &rules)).collect();
+    let rules: Vec<Value> = rules
+        .into_iter()
+        .map(|(id, text)| {
+            json!({
+                "id": id,
+                "shortDescription": { "text": text },
+                "defaultConfiguration": { "level": "error" },
+                "properties": { "tags": ["memory-safety", "security"] },
+            })
+        })
+        .collect();
+    let mut run = json!({
+        "tool": { "driver": {
+            "name": "fencepost",
+            "semanticVersion": env!("CARGO_PKG_VERSION"),
+            "informationUri": env!("CARGO_PKG_REPOSITORY"),
+            "rules": rules,
+        }},
+        "columnKind": "unicodeCodePoints",
+        "results": results,
+    });
+    if let Some(root) = env::current_dir().ok().and_then(|path| Some(format!("{}/", uri(path.to_str()?)))) {
+        run["originalUriBaseIds"] = json!({ ROOT: { "uri": root } });
+    }
+    json!({ "$schema": SCHEMA, "version": VERSION, "runs": [run] })
+}
+
+fn result(report: &Report, rules: &[(String, String)]) -> Value {
+    let found = report.stack(Role::Found);
+    let mut message = format!("{}: {}", report.kind, report.headline);
+    if let Some(relation) = &report.relation {
+        message = format!("{message}; {} is located {relation}", report.address);
+    }
+    let others = || report.stacks.iter().filter(|stack| stack.role != Role::Found);
+    let related: Vec<Value> = others()
+        .filter_map(|stack| Some((stack, stack.top()?)))
+        .enumerate()
+        .map(|(index, (stack, frame))| {
+            let mut place = location(frame);
+            place.insert("id".to_owned(), json!(index));
+            place.insert("message".to_owned(), json!({ "text": stack.title }));
+            Value::Object(place)
+        })
+        .collect();
+    let stacks: Vec<Value> =
+        report.stacks.iter().filter(|stack| !stack.frames.is_empty()).map(self::stack).collect();
+    let locations: Vec<Value> =
+        found.and_then(Stack::top).map(|frame| Value::Object(location(frame))).into_iter().collect();
+    let mut properties = json!({ "pid": report.pid, "address": report.address });
+    if let Some(rerun) = &report.rerun {
+        properties["rerun"] = json!(rerun);
+    }
+    json!({
+        "ruleId": report.kind,
+        "ruleIndex": rules.iter().position(|(id, _)| *id == report.kind),
+        "level": "error",
+        "message": { "text": message },
+        "locations": locations,
+        "relatedLocations": related,
+        "stacks": stacks,
+        "partialFingerprints": { "stack/v1": fingerprint(report) },
+        "properties": properties,
+    })
+}
+
+fn stack(stack: &Stack) -> Value {
+    let frames: Vec<Value> = stack
+        .frames
+        .iter()
+        .map(|frame| {
+            let mut object = json!({ "location": location(frame) });
+            if let Some(place) = &frame.place {
+                object["module"] = json!(place.module);
+            }
+            object
+        })
+        .collect();
+    json!({ "message": { "text": stack.title }, "frames": frames })
+}
+
+fn location(frame: &Frame) -> Map<String, Value> {
+    let mut physical = Map::new();
+    let source = &frame.source;
+    if let Some(file) = &source.file {
+        physical.insert("artifactLocation".to_owned(), artifact(file));
+        if let Some(line) = source.line {
+            let mut region = json!({ "startLine": line });
+            if let Some(column) = source.column {
+                region["startColumn"] = json!(column);
+            }
+            physical.insert("region".to_owned(), region);
+        }
+    } else if let Some(place) = &frame.place {
+        physical.insert("artifactLocation".to_owned(), artifact(&place.module));
+    }
+    physical.insert("address".to_owned(), json!({ "absoluteAddress": frame.pc }));
+    let mut place = Map::new();
+    place.insert("physicalLocation".to_owned(), Value::Object(physical));
+    if let Some(function) = &source.function {
+        let logical = json!([{ "fullyQualifiedName": function, "kind": "function" }]);
+        place.insert("logicalLocations".to_owned(), logical);
+    }
+    place
+}
+
+/// A file below the working directory relative to it, any other by its absolute path.
+fn artifact(path: &str) -> Value {
+    let root = env::current_dir().ok();
+    let relative = root.and_then(|root| Some(Path::new(path).strip_prefix(root).ok()?.to_owned()));
+    match relative.as_deref().and_then(Path::to_str) {
+        Some(relative) => json!({ "uri": escaped(relative), "uriBaseId": ROOT }),
+        None if path.starts_with('/') => json!({ "uri": uri(path) }),
+        None => json!({ "uri": escaped(path) }),
+    }
+}
+
+fn uri(path: &str) -> String {
+    format!("file://{}", escaped(path))
+}
+
+/// A path as part of a URI.
+fn escaped(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~+@".contains(&byte);
+    path.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// The same for the same bug in another run: made of the kind and the functions and modules of the
+/// stacks, without addresses and lines.
+fn fingerprint(report: &Report) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut mix = |text: &str| {
+        for byte in text.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    mix(&report.kind);
+    for stack in &report.stacks {
+        for frame in stack.frames.iter().take(4) {
+            let module = frame.place.as_ref().and_then(|place| place.module.rsplit('/').next());
+            mix(frame.source.function.as_deref().or(module).unwrap_or_default());
+        }
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_uris() {
+        assert_eq!(uri("/a b/c#d"), "file:///a%20b/c%23d");
+        assert_eq!(escaped("x/\u{e4}.c"), "x/%C3%A4.c");
+    }
+
+    #[test]
+    fn unknown_kinds_get_a_rule() {
+        let report = Report { kind: "new-kind".to_owned(), ..Report::default() };
+        let log = log(&[report]);
+        let run = &log["runs"][0];
+        let index = run["results"][0]["ruleIndex"].as_u64().unwrap() as usize;
+        assert_eq!(run["tool"]["driver"]["rules"][index]["id"], "new-kind");
+    }
+}

@@ -1,0 +1,130 @@
+//! From a module and an offset to functions, files and lines.
+
+use crate::debugfiles;
+use addr2line::{Loader, demangle_auto};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// A place in a module, as a report gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The module's path.
+    pub module: String,
+    /// Bytes from where its first mapping starts.
+    pub offset: u64,
+    /// Its build id in hexadecimal.
+    pub build_id: Option<String>,
+}
+
+/// What is known of a place: one of the functions that it is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The function, demangled.
+    pub function: Option<String>,
+    /// The source file, the line and the column in it.
+    pub file: Option<String>,
+    /// From 1.
+    pub line: Option<u32>,
+    /// From 1.
+    pub column: Option<u32>,
+    /// Whether the function was inlined into the next one.
+    pub inlined: bool,
+}
+
+struct Loaded {
+    loader: Loader,
+    base: u64,
+}
+
+/// The symbols of modules, each loaded when it is first asked for.
+#[derive(Default)]
+pub struct Symbols {
+    modules: HashMap<(String, Option<String>), Option<Loaded>>,
+}
+
+impl Symbols {
+    /// The functions that the place is in, the innermost first; empty if nothing is known. A return
+    /// address stands for the call before it.
+    pub fn at(&mut self, place: &Place, is_return: bool) -> Vec<Source> {
+        let key = (place.module.clone(), place.build_id.clone());
+        let loaded = self.modules.entry(key).or_insert_with(|| load(place));
+        let Some(loaded) = loaded else { return Vec::new() };
+        let back = u64::from(is_return);
+        let Some(address) = loaded.base.checked_add(place.offset).and_then(|it| it.checked_sub(back)) else {
+            return Vec::new();
+        };
+        loaded.sources(address)
+    }
+}
+
+fn load(place: &Place) -> Option<Loaded> {
+    let found = debugfiles::find(Path::new(&place.module), place.build_id.as_deref())?;
+    let loader = Loader::new_with_sup(&found.file, found.shared.as_ref()).ok()?;
+    Some(Loaded { loader, base: found.base })
+}
+
+impl Loaded {
+    fn sources(&self, address: u64) -> Vec<Source> {
+        let mut sources = Vec::new();
+        if let Ok(mut frames) = self.loader.find_frames(address) {
+            while let Ok(Some(frame)) = frames.next() {
+                let name = frame.function.as_ref().and_then(|name| name.raw_name().ok());
+                let location = frame.location.as_ref();
+                sources.push(Source {
+                    function: name.map(demangled),
+                    file: location.and_then(|it| it.file).map(str::to_owned),
+                    line: location.and_then(|it| it.line).filter(|line| *line != 0),
+                    column: location.and_then(|it| it.column).filter(|column| *column != 0),
+                    inlined: true,
+                });
+            }
+        }
+        // Code without debug information may still be in the symbol table.
+        let symbol = || self.loader.find_symbol(address).map(|name| demangled(Cow::Borrowed(name)));
+        match sources.last_mut() {
+            Some(outermost) => {
+                outermost.inlined = false;
+                if outermost.function.is_none() {
+                    outermost.function = symbol();
+                }
+            }
+            None => {
+                let function = symbol();
+                if function.is_some() {
+                    sources.push(Source { function, ..Source::default() });
+                }
+            }
+        }
+        sources
+    }
+}
+
+/// The name as its language has it: Rust's, C++'s or as it is.
+pub fn demangled(name: Cow<'_, str>) -> String {
+    demangle_auto(name, None).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_demangled() {
+        for (mangled, name) in [
+            ("_ZN3app4user17h0123456789abcdefE", "app::user"),
+            ("_RNvC1a4main", "a::main"),
+            ("_ZN3foo3barEi", "foo::bar(int)"),
+            ("main", "main"),
+        ] {
+            assert_eq!(demangled(Cow::Borrowed(mangled)), name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_has_no_symbols() {
+        let mut symbols = Symbols::default();
+        let place = Place { module: "/nonexistent".to_owned(), offset: 16, build_id: None };
+        assert!(symbols.at(&place, true).is_empty());
+    }
+}

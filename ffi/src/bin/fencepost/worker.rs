@@ -1,0 +1,120 @@
+//! Symbolising in a process apart.
+//!
+//! Debug information is large and comes from anywhere; a reader that trips over it, runs out of memory or
+//! does not come back must cost no report and not the launcher. So the launcher runs itself once more:
+//! a line of JSON with the raw text goes in, a line with the symbolised text and the results comes out.
+//! The process is started with the first report and kept, since it remembers what it has loaded. It has a
+//! process group of its own: Ctrl-C is for the program.
+
+use crate::launch::PRELOAD;
+use crate::library;
+use crate::rewrite::rewrite;
+use crate::sarif;
+use crate::symbols::Symbols;
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+/// The hidden subcommand.
+pub const COMMAND: &str = "__symbolize";
+/// What one report may take: less than the process waits that it is about.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A symbolised report.
+#[derive(Debug, Default, PartialEq)]
+pub struct Symbolised {
+    /// The text.
+    pub text: String,
+    /// Its SARIF log.
+    pub sarif: Value,
+}
+
+/// The process, if there is one.
+#[derive(Default)]
+pub struct Worker {
+    running: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    answers: Receiver<String>,
+}
+
+impl Worker {
+    /// Symbolises `raw`; `None` if that failed, whyever.
+    pub fn symbolise(&mut self, raw: &str) -> Option<Symbolised> {
+        if self.running.is_none() {
+            self.running = Running::start();
+        }
+        let symbolised = self.running.as_mut().and_then(|running| running.ask(raw));
+        if symbolised.is_none()
+            && let Some(mut failed) = self.running.take()
+        {
+            failed.end();
+        }
+        symbolised
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.end();
+        }
+    }
+}
+
+impl Running {
+    fn start() -> Option<Self> {
+        let mut command = Command::new(library::own_path().ok()?);
+        command.arg(COMMAND).env_remove(PRELOAD).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().ok()?;
+        let stdout = child.stdout.take()?;
+        let (sender, answers) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Some(Self { child, answers })
+    }
+
+    fn ask(&mut self, raw: &str) -> Option<Symbolised> {
+        let question = format!("{}\n", json!({ "raw": raw }));
+        self.child.stdin.as_mut()?.write_all(question.as_bytes()).ok()?;
+        let answer = self.answers.recv_timeout(PATIENCE).ok()?;
+        let mut answer: Value = serde_json::from_str(&answer).ok()?;
+        let text = answer.get("text")?.as_str()?.to_owned();
+        Some(Symbolised { text, sarif: answer.get_mut("sarif")?.take() })
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The process itself: answers until its input ends.
+pub fn serve() -> ExitCode {
+    let mut symbols = Symbols::default();
+    let mut out = io::stdout().lock();
+    for line in io::stdin().lock().lines() {
+        let Some(question) = line.ok().and_then(|line| serde_json::from_str::<Value>(&line).ok()) else {
+            return ExitCode::FAILURE;
+        };
+        let raw = question.get("raw").and_then(Value::as_str).unwrap_or_default();
+        let (text, reports) = rewrite(raw, &mut symbols);
+        let answer = json!({ "text": text, "sarif": sarif::log(&reports) });
+        if writeln!(out, "{answer}").and_then(|()| out.flush()).is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -5,12 +5,14 @@
 //! - [`ops`]: allocate, free, resize; the fast paths first.
 //! - [`usage`]: figures of what is in use; giving memory back.
 //! - [`fork`]: what happens around `fork`.
+//! - [`image`]: the heap of another process, for tools.
 //!
 //! A thread's state is reached through one word of thread-local storage. While a thread is inside
 //! the allocator its state is marked busy; a signal handler that allocates meanwhile, and a thread
 //! whose state is gone already, use the shared state under a lock.
 
 mod fork;
+pub mod image;
 pub mod ops;
 pub mod start;
 mod thread;

@@ -3,7 +3,7 @@
 //! The first allocation of the process does it, whoever makes it: the dynamic loader, an IFUNC
 //! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
-use super::{HEAP, fork, heap, thread};
+use super::{HEAP, fork, heap, image, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount};
 use crate::options::{Align, Mode, OptionValue, Options, PathBuf, ROWS, Unmap, Warning, apply, apply_text};
 use crate::page;
@@ -118,6 +118,7 @@ fn start(overrides: &Overrides) {
         heap.depot = depot;
     }
     thread::init(limit.is_some());
+    image::drop_anchor(heap);
     install_reports();
 }
 

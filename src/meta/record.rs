@@ -19,6 +19,7 @@ use crate::fault::{Event, History, Object};
 use crate::request::Origin;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use crate::sys::vm;
+use core::mem::offset_of;
 
 /// Where a record's object is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -199,6 +200,34 @@ impl Record {
     }
 }
 
+impl Record {
+    /// The record that these bytes are, read from another process's table: a copy to ask.
+    pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
+        let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
+        let number = |at: usize, len: usize| {
+            (0..len).rev().fold(0_usize, |number, index| number << 8 | usize::from(byte(at + index)))
+        };
+        let word = |at| AtomicUsize::new(number(at, 8));
+        let half = |at| AtomicU32::new(u32::try_from(number(at, 4)).unwrap_or(0));
+        let tag = |at| AtomicU8::new(byte(at));
+        Self {
+            address: word(offset_of!(Self, address)),
+            size: word(offset_of!(Self, size)),
+            span_start: word(offset_of!(Self, span_start)),
+            span_pages: word(offset_of!(Self, span_pages)),
+            alloc_thread: half(offset_of!(Self, alloc_thread)),
+            alloc_stack: half(offset_of!(Self, alloc_stack)),
+            free_thread: half(offset_of!(Self, free_thread)),
+            free_stack: half(offset_of!(Self, free_stack)),
+            next: half(offset_of!(Self, next)),
+            lane: half(offset_of!(Self, lane)),
+            state: tag(offset_of!(Self, state)),
+            origin: tag(offset_of!(Self, origin)),
+            opened: tag(offset_of!(Self, opened)),
+        }
+    }
+}
+
 /// The table of records.
 pub struct Records {
     base: *const Record,
@@ -231,6 +260,11 @@ impl Records {
         Some(unsafe { &*self.base.add(id.0 as usize) })
     }
 
+    /// Where the table is and how many records it has room for.
+    pub fn table(&self) -> (Addr, u32) {
+        (Addr::of(self.base), self.len)
+    }
+
     /// One past the highest number given out.
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::Relaxed).min(self.len)
@@ -245,5 +279,26 @@ impl Records {
             return None;
         }
         Some(RecordId(first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_what_the_record_says() {
+        let record = Record::default();
+        let span = Span::new(Addr::new(0x7000_0000_0000), PageCount::new(3));
+        let event = Event { thread: 0x0102_0304, stack: 0x0506_0708 };
+        record.allocate(Addr::new(0x7000_0000_0ff3), 13, span, Origin::New, event, 9);
+        assert!(record.begin_free());
+        record.end_free(Event { thread: 5, stack: 6 });
+        // SAFETY: a record is plain integers, and the copy is made while nobody changes it.
+        let bytes = unsafe { (&raw const record).cast::<[u8; size_of::<Record>()]>().read() };
+        let copy = Record::from_bytes(&bytes);
+        assert_eq!(std::format!("{:?}", copy.object()), std::format!("{:?}", record.object()));
+        assert_eq!((copy.span(), copy.state()), (span, State::Freed));
+        assert_eq!(Record::from_bytes(&[0; size_of::<Record>()]).state(), State::Unused);
     }
 }

@@ -24,6 +24,7 @@ use crate::sync::Lock;
 use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::sys::guard::Backend;
 use crate::sys::vm;
+use core::mem::offset_of;
 
 /// Pairs of chunks that [`Arena::forget_old`] looks at in one call.
 const LOOKS: usize = 4;
@@ -73,6 +74,24 @@ struct Chunk {
     state: AtomicU8,
     /// Whether the page table of records may name any for its pages: 0 or 1.
     named: AtomicU8,
+}
+
+/// Where the arena and its tables lie, as tools that look into another process need to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry {
+    /// The arena.
+    pub span: Span,
+    /// The table of record numbers, four bytes a page.
+    pub pages: Addr,
+    /// The table of chunks.
+    pub chunks: Addr,
+}
+
+impl Geometry {
+    /// Bytes from one chunk's entry to the next.
+    pub const CHUNK_STRIDE: usize = size_of::<Chunk>();
+    /// Where in it the record number of a large object is, four bytes.
+    pub const CHUNK_RECORD: usize = offset_of!(Chunk, record);
 }
 
 /// The arena.
@@ -142,6 +161,11 @@ impl Arena {
             vm::no_huge_pages(arena.chunk_span(0, arena.large_chunks().start));
         }
         Some(arena)
+    }
+
+    /// Where everything lies, for tools.
+    pub fn geometry(&self) -> Geometry {
+        Geometry { span: self.span, pages: Addr::of(self.pages), chunks: Addr::of(self.chunks) }
     }
 
     /// Whether `address` lies in the arena.

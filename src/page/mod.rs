@@ -184,6 +184,11 @@ impl PageArm {
         true
     }
 
+    /// Where everything lies, for tools: the arena with its tables, and the table of records.
+    pub fn geometry(&self) -> (arena::Geometry, (Addr, u32)) {
+        (self.arena.geometry(), self.records.table())
+    }
+
     /// The number of lanes that threads are spread over.
     pub const LANES: usize = LANES;
 

@@ -7,7 +7,7 @@
 use crate::addr::{Addr, PAGE_SIZE};
 
 /// Copies bytes at an address into a buffer; how many it got.
-pub type Peek = fn(Addr, &mut [u8]) -> usize;
+pub type Peek<'a> = &'a dyn Fn(Addr, &mut [u8]) -> usize;
 
 const HEADER: usize = 64;
 const SEGMENT: usize = 56;
@@ -67,8 +67,8 @@ impl Symbol {
 
 /// An ELF image in memory.
 #[derive(Clone, Copy)]
-pub struct Image {
-    peek: Peek,
+pub struct Image<'a> {
+    peek: Peek<'a>,
     base: usize,
     end: usize,
     /// What is added to the file's addresses.
@@ -77,9 +77,9 @@ pub struct Image {
     count: usize,
 }
 
-impl Image {
+impl<'a> Image<'a> {
     /// The 64-bit image whose header is at `base` and of which nothing lies at `end` or beyond.
-    pub fn open(peek: Peek, base: usize, end: usize) -> Option<Self> {
+    pub fn open(peek: Peek<'a>, base: usize, end: usize) -> Option<Self> {
         let mut image = Self { peek, base, end, bias: base, segments: 0, count: 0 };
         let header = image.read::<HEADER>(base)?;
         if !header.starts_with(b"\x7fELF\x02\x01") || half(&header, 54)? as usize != SEGMENT {
@@ -105,7 +105,7 @@ impl Image {
     }
 
     /// As many bytes of `block` as can be read before the image ends.
-    fn read_block<'a>(&self, address: usize, block: &'a mut [u8]) -> &'a [u8] {
+    fn read_block<'b>(&self, address: usize, block: &'b mut [u8]) -> &'b [u8] {
         let len = self.end.saturating_sub(address).min(block.len());
         let got = block.get_mut(..len).is_some_and(|part| self.read_into(address, part));
         block.get(..len).filter(|_| got).unwrap_or(&[])
@@ -347,13 +347,13 @@ mod tests {
         image
     }
 
-    fn with<T>(image: Vec<u8>, look: impl FnOnce(Option<Image>) -> T) -> T {
+    fn with<T>(image: Vec<u8>, look: impl FnOnce(Option<Image<'_>>) -> T) -> T {
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         *IMAGE.lock().expect("no panic holds the lock") = image;
-        look(Image::open(peek, BASE, BASE + 0x1000))
+        look(Image::open(&peek, BASE, BASE + 0x1000))
     }
 
-    fn name(image: &Image, at: usize) -> Option<(Vec<u8>, usize)> {
+    fn name(image: &Image<'_>, at: usize) -> Option<(Vec<u8>, usize)> {
         image.symbol(BASE + at).map(|symbol| (symbol.name().to_vec(), symbol.into))
     }
 

@@ -10,7 +10,7 @@
 //! and memory may be damaged.
 
 mod access;
-mod elf;
+pub mod elf;
 pub mod fatal;
 pub mod finding;
 pub mod handler;

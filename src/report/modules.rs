@@ -19,8 +19,8 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn image(&self) -> Option<Image> {
-        Image::open(vm::peek, self.base, self.end)
+    fn image(&self) -> Option<Image<'static>> {
+        Image::open(&vm::peek, self.base, self.end)
     }
 
     /// The build id of the module.

@@ -19,6 +19,7 @@ use crate::rng::Rng;
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, compiler_fence};
 
 /// A slot's state.
@@ -41,6 +42,11 @@ impl SlotState {
     pub const RELEASED: Self = Self(Self::FREED_BIT);
     /// In a thread's hands. Threads that a forked child does not have leave slots in this state.
     pub const BUSY: Self = Self(1 << Self::ORIGIN_SHIFT);
+    /// The state with this bit pattern.
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     const FREED_BIT: u16 = 1 << 15;
     const ORIGIN_SHIFT: u32 = 13;
     const SLACK_MASK: u16 = (1 << Self::ORIGIN_SHIFT) - 1;
@@ -374,18 +380,51 @@ pub fn object_at(layout: &Layout, place: Place) -> Option<Object> {
     if place.slot >> info.slab_shift >= info.end_slab {
         return None;
     }
-    let state = info.load(place.slot);
-    let start = Addr::new(info.address(place.slot));
+    object(Addr::new(info.address(place.slot)), info.size, info.load(place.slot))
+}
+
+/// What a slot's state says of the object in it: `None` if none ever lay there.
+pub fn object(start: Addr, slot_size: usize, state: SlotState) -> Option<Object> {
     if !state.is_live() && !state.is_freed() {
         return None;
     }
     Some(Object {
         start,
-        size: info.size.checked_sub(state.slack()),
+        size: slot_size.checked_sub(state.slack()),
         freed: state.is_freed(),
         origin: state.origin(),
         history: Default::default(),
     })
+}
+
+/// What tools that look into another process need to know of a class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClassGeometry {
+    /// Slot size in bytes.
+    pub size: usize,
+    /// The region's first byte.
+    pub base: usize,
+    /// The table of states, two bytes a slot.
+    pub states: usize,
+    /// Slots of the region, whole slabs only.
+    pub slots: usize,
+}
+
+impl ClassGeometry {
+    /// What these bytes of a [`ClassInfo`] say, read from another process.
+    pub fn from_bytes(bytes: &[u8; size_of::<ClassInfo>()]) -> Self {
+        let number = |at: usize, len: usize| {
+            let part = bytes.get(at..at + len).unwrap_or(&[]);
+            part.iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
+        };
+        let shift = number(offset_of!(ClassInfo, slab_shift), 4) & 31;
+        Self {
+            size: number(offset_of!(ClassInfo, size), 8),
+            base: number(offset_of!(ClassInfo, base), 8),
+            states: number(offset_of!(ClassInfo, states), 8),
+            slots: number(offset_of!(ClassInfo, end_slab), 4) << shift,
+        }
+    }
 }
 
 #[cfg(test)]

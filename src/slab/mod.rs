@@ -24,7 +24,7 @@ pub mod sweep;
 pub mod usage;
 
 pub use cache::Cache;
-pub use layout::{Config, Place, Protection};
+pub use layout::{ClassGeometry, Config, Place, Protection, SlotState};
 
 use crate::addr::Addr;
 use crate::fault::Object;

@@ -110,16 +110,30 @@ impl Depot {
 
     /// The stack called `number`; empty if there is none. Any number may be asked for.
     pub fn get(&self, number: u32) -> Frames {
+        if self.log.is_null() {
+            return Frames::EMPTY;
+        }
+        Self::decode(number, self.log_words, |index| Some(self.word(index).load(Ordering::Relaxed)))
+    }
+
+    /// The stack called `number` in a log of `log_words` words, wherever `word` reads them from.
+    pub fn decode(number: u32, log_words: usize, word: impl Fn(usize) -> Option<u64>) -> Frames {
         let mut frames = Frames::EMPTY;
         let at = number as usize;
-        if self.log.is_null() || at == 0 || at >= self.log_words {
+        if at == 0 || at >= log_words {
             return frames;
         }
-        let len = self.word(at).load(Ordering::Relaxed).min(MAX_FRAMES as u64) as usize;
+        let len = word(at).unwrap_or(0).min(MAX_FRAMES as u64) as usize;
         for index in 0..len {
-            frames.push(self.word(at + 1 + index).load(Ordering::Relaxed) as usize);
+            let Some(pc) = word(at + 1 + index) else { break };
+            frames.push(pc as usize);
         }
         frames
+    }
+
+    /// Where the log is and how many words it has.
+    pub fn log(&self) -> (Addr, usize) {
+        (Addr::of(self.log), if self.log.is_null() { 0 } else { self.log_words })
     }
 }
 

@@ -20,6 +20,7 @@
 //!                                             ── debugfiles where debug information is
 //!                                             ── sarif      reports for code-scanning tools
 //!                                             ── colour     reports on a terminal
+//!      ── explain    what an address is       ── target     memory and modules of a process or core
 //!      ── doctor     the lines it prints      ── machine    what it asks the kernel
 //!                                             ── trial      a small program under the library
 //!      ── demo       runs and checks          ── victim     the three buggy programs
@@ -36,6 +37,7 @@ mod colour;
 mod debugfiles;
 mod demo;
 mod doctor;
+mod explain;
 mod failure;
 mod launch;
 mod library;
@@ -50,6 +52,7 @@ mod sigpipe;
 mod supervise;
 mod symbolize;
 mod symbols;
+mod target;
 mod trial;
 mod victim;
 mod worker;
@@ -92,6 +95,14 @@ enum Command {
         sarif: Option<PathBuf>,
         /// The log [default: stdin]
         file: Option<PathBuf>,
+    },
+    /// Say what object an address of a process or core file belongs or belonged to
+    Explain {
+        /// A process id, or a core file
+        #[arg(value_name = "CORE|PID")]
+        target: PathBuf,
+        /// The address, in hexadecimal
+        address: String,
     },
     /// Say what this machine offers and what it means for each mode
     Doctor,
@@ -159,6 +170,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Symbolize { file, sarif } => {
             symbolize::symbolize(file.as_deref(), cli.color, sarif.as_deref())
         }
+        Command::Explain { target, address } => explain::explain(&target, &address, cli.color),
         Command::Doctor => doctor::doctor(lib),
         Command::Demo => demo::demo(&library::locate(lib)?.path),
         Command::Options { markdown } => {

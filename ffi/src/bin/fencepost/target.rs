@@ -1,0 +1,231 @@
+//! The memory and the modules of a process: a live one, or one that left a core file.
+
+use crate::failure::Failure;
+use crate::symbols::Place;
+use fencepost_core::addr::Addr;
+use fencepost_core::heap::image::Memory;
+use fencepost_core::report::elf::Image;
+use object::read::ReadCache;
+use object::{Object, ObjectKind, ObjectSegment, SegmentFlags};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// `PF_W` of elf.h.
+const WRITABLE: u32 = 2;
+/// The note of a core file that lists what files are mapped where.
+const NT_FILE: u32 = 0x4649_4c45;
+
+/// A process to look into.
+pub struct Target {
+    memory: Source,
+    mappings: Vec<Mapping>,
+}
+
+enum Source {
+    Live(File),
+    Core { file: File, segments: Vec<Segment> },
+}
+
+/// A part of memory that a core file holds.
+struct Segment {
+    start: u64,
+    bytes: u64,
+    offset: u64,
+    writable: bool,
+}
+
+/// A mapped part of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mapping {
+    start: u64,
+    end: u64,
+    file_offset: u64,
+    writable: bool,
+    path: String,
+}
+
+impl Target {
+    /// The process or core file that `name` names: a number is a process unless a file is called so.
+    pub fn open(name: &Path) -> Result<Self, Failure> {
+        let process = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        match process.filter(|_| !name.exists()) {
+            Some(process) => Self::live(process),
+            None => Self::core(name),
+        }
+    }
+
+    fn live(process: u32) -> Result<Self, Failure> {
+        let trouble = |error| Failure::new(format!("cannot look into process {process}: {error}"));
+        let maps = fs::read(format!("/proc/{process}/maps")).map_err(trouble)?;
+        let memory = File::open(format!("/proc/{process}/mem")).map_err(trouble)?;
+        let maps = String::from_utf8_lossy(&maps);
+        let mappings = maps.lines().filter_map(Mapping::parse).collect();
+        Ok(Self { memory: Source::Live(memory), mappings })
+    }
+
+    fn core(path: &Path) -> Result<Self, Failure> {
+        let trouble = |problem: &dyn std::fmt::Display| {
+            Failure::new(format!("cannot read {}: {problem}", path.display()))
+        };
+        let file = File::open(path).map_err(|error| trouble(&error))?;
+        let cache = ReadCache::new(file.try_clone().map_err(|error| trouble(&error))?);
+        let core = object::read::elf::ElfFile64::<object::LittleEndian, _>::parse(&cache)
+            .map_err(|error| trouble(&error))?;
+        if core.kind() != ObjectKind::Core {
+            return Err(trouble(&"it is no core file"));
+        }
+        let segments: Vec<Segment> = core
+            .segments()
+            .map(|segment| {
+                let (offset, bytes) = segment.file_range();
+                let writable = match segment.flags() {
+                    SegmentFlags::Elf { p_flags } => p_flags & WRITABLE != 0,
+                    _ => false,
+                };
+                Segment { start: segment.address(), bytes, offset, writable }
+            })
+            .collect();
+        let mut mappings = Vec::new();
+        for header in core.elf_program_headers() {
+            use object::read::elf::ProgramHeader;
+            let Ok(Some(mut notes)) = header.notes(core.endian(), core.data()) else { continue };
+            while let Ok(Some(note)) = notes.next() {
+                if note.n_type(core.endian()) == NT_FILE {
+                    mappings.extend(files(note.desc()));
+                }
+            }
+        }
+        for mapping in &mut mappings {
+            let at = segments.iter().find(|segment| segment.start == mapping.start);
+            mapping.writable = at.is_some_and(|segment| segment.writable);
+        }
+        Ok(Self { memory: Source::Core { file, segments }, mappings })
+    }
+
+    /// Writable parts of modules, as address and length.
+    pub fn data(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let writable = self.mappings.iter().filter(|mapping| mapping.writable && !mapping.path.is_empty());
+        writable.map(|mapping| (mapping.start, mapping.end - mapping.start))
+    }
+
+    /// The place of `pc` in its module, with the build id that the module has in memory.
+    pub fn place(&self, pc: u64) -> Option<Place> {
+        let index = self.mappings.iter().position(|mapping| (mapping.start..mapping.end).contains(&pc))?;
+        let path = &self.mappings.get(index)?.path;
+        if path.is_empty() {
+            return None;
+        }
+        let mut module = self.mappings.get(..=index)?.iter().rev().filter(|mapping| mapping.path == *path);
+        let base = module.find(|mapping| mapping.file_offset == 0).map_or(pc, |mapping| mapping.start);
+        let last = self.mappings.iter().rfind(|mapping| mapping.path == *path && mapping.start >= base);
+        let read = |address: Addr, buffer: &mut [u8]| {
+            if self.read(address.get(), buffer) { buffer.len() } else { 0 }
+        };
+        let ends = (usize::try_from(base).ok()?, usize::try_from(last?.end).ok()?);
+        let build_id = Image::open(&read, ends.0, ends.1).and_then(|image| image.build_id());
+        let hex = |byte: &u8| format!("{byte:02x}");
+        Some(Place {
+            module: path.clone(),
+            offset: pc - base,
+            build_id: build_id.map(|id| id.as_bytes().iter().map(hex).collect()),
+        })
+    }
+}
+
+impl Memory for Target {
+    fn read(&self, address: usize, buffer: &mut [u8]) -> bool {
+        let address = address as u64;
+        match &self.memory {
+            Source::Live(memory) => memory.read_exact_at(buffer, address).is_ok(),
+            Source::Core { file, segments } => {
+                let holds = |segment: &&Segment| {
+                    address.checked_sub(segment.start).is_some_and(|into| {
+                        into.checked_add(buffer.len() as u64).is_some_and(|end| end <= segment.bytes)
+                    })
+                };
+                segments.iter().find(holds).is_some_and(|segment| {
+                    file.read_exact_at(buffer, segment.offset + (address - segment.start)).is_ok()
+                })
+            }
+        }
+    }
+}
+
+impl Mapping {
+    /// A line of `/proc/PID/maps`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(6, ' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let hex = |digits| u64::from_str_radix(digits, 16).ok();
+        let writable = fields.next()?.as_bytes().get(1) == Some(&b'w');
+        let file_offset = hex(fields.next()?)?;
+        let path = fields.nth(2).unwrap_or_default().trim_start();
+        let path = if path.starts_with('/') { path.to_owned() } else { String::new() };
+        Some(Self { start: hex(start)?, end: hex(end)?, file_offset, writable, path })
+    }
+}
+
+/// The mapped files that a core file's note lists: a count, the page size, three words for each, and
+/// then the names.
+fn files(note: &[u8]) -> Vec<Mapping> {
+    let word = |index: usize| {
+        let bytes = note.get(index.checked_mul(8)?..)?.first_chunk()?;
+        Some(u64::from_le_bytes(*bytes))
+    };
+    let Some((count, page)) = word(0).zip(word(1)) else { return Vec::new() };
+    let count = usize::try_from(count).unwrap_or(0).min(note.len() / 24);
+    let mut names = note.get(16 + 24 * count..).unwrap_or_default().split(|byte| *byte == 0);
+    (0..count)
+        .map_while(|index| {
+            let at = 2 + 3 * index;
+            let path = String::from_utf8_lossy(names.next()?).into_owned();
+            let file_offset = word(at + 2)?.checked_mul(page)?;
+            Some(Mapping { start: word(at)?, end: word(at + 1)?, file_offset, writable: false, path })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_are_read() {
+        let line = "7f00-8000 rw-p 00001000 08:01 77    /lib/a b.so (deleted)";
+        let path = "/lib/a b.so (deleted)".to_owned();
+        let expected = Mapping { start: 0x7f00, end: 0x8000, file_offset: 0x1000, writable: true, path };
+        assert_eq!(Mapping::parse(line), Some(expected));
+        assert_eq!(Mapping::parse("7f00-8000 r--p 0 00:00 0 [heap]").unwrap().path, "");
+        assert_eq!(Mapping::parse("nonsense"), None);
+    }
+
+    #[test]
+    fn the_note_of_files_is_read() {
+        let words = [2_u64, 4096, 0x1000, 0x3000, 0, 0x3000, 0x4000, 2];
+        let mut note: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        note.extend(b"/bin/a\0/bin/a\0");
+        let read = files(&note);
+        assert_eq!(read.len(), 2);
+        assert_eq!((read[1].start, read[1].file_offset, read[1].path.as_str()), (0x3000, 8192, "/bin/a"));
+        for len in 0..note.len() {
+            files(&note[..len]);
+        }
+        files(&[0xff; 64]);
+    }
+
+    #[test]
+    fn this_process_is_a_target() {
+        let target = Target::open(Path::new(&std::process::id().to_string())).unwrap();
+        let pc = files as fn(&[u8]) -> Vec<Mapping> as usize as u64;
+        let place = target.place(pc).unwrap();
+        assert_eq!(Path::new(&place.module), std::env::current_exe().unwrap());
+        assert!(place.build_id.is_some());
+        let bytes = *b"read me";
+        let mut copy = [0; 7];
+        assert!(target.read(bytes.as_ptr() as usize, &mut copy) && copy == bytes);
+        assert!(!target.read(8, &mut copy));
+        assert!(Target::open(Path::new("/bin/sh")).is_err(), "no core file");
+        assert!(Target::open(Path::new("/nonexistent")).is_err());
+    }
+}

@@ -1,0 +1,385 @@
+//! The heap as tools see it that look into another process, or into a core file: which object an address
+//! belongs to, by the same records, states and stacks that reports are made of.
+//!
+//! The process holds one [`Anchor`]: a magic, a version, its own address and where everything lies. Tools find
+//! it by scanning the writable data of the process's modules. It is no exported symbol: a program with
+//! the crate under the preloaded library has two heaps, and one anchor must not take the other's place.
+//!
+//! A tool refuses an anchor of another version. [`VERSION`] changes with the anchor, with
+//! [`Record`](crate::meta::Record), the tables of the page arm, the states of slots, `ClassInfo` and
+//! the log of stacks. All that is read is as damaged as memory may be: what does not fit is not found.
+
+use super::Heap;
+use crate::addr::{Addr, PAGE_SIZE};
+use crate::fault::Object;
+use crate::meta::Record;
+use crate::page::arena::{CHUNK_BYTES, Geometry};
+use crate::slab::{self, ClassGeometry, SlotState};
+use crate::trace::{Depot, Frames};
+use core::cell::UnsafeCell;
+
+/// The version of all that is reached from an anchor.
+pub const VERSION: u64 = 1;
+/// What an anchor begins with.
+pub const MAGIC: [u8; 16] = *b"fencepost anchor";
+/// What the address of an anchor is a multiple of.
+pub const ALIGN: usize = 64;
+/// Pages on either side of an address in which objects are looked for.
+const NEIGHBOURHOOD: usize = 64;
+/// Records that are read at once when all are searched.
+const BLOCK: usize = 64;
+
+/// Where everything lies. Little-endian words throughout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Anchor {
+    magic: [u8; 16],
+    version: u64,
+    /// Its own address: tells it from a copy, and from the constant that it is compared with.
+    itself: u64,
+    arena: u64,
+    arena_bytes: u64,
+    pages: u64,
+    chunks: u64,
+    records: u64,
+    record_count: u64,
+    slabs: u64,
+    slabs_bytes: u64,
+    region_shift: u64,
+    classes: u64,
+    class_count: u64,
+    log: u64,
+    log_words: u64,
+}
+
+const WORDS: usize = (size_of::<Anchor>() - 16) / 8;
+
+impl Anchor {
+    const EMPTY: Self = Self {
+        magic: MAGIC,
+        version: VERSION,
+        itself: 0,
+        arena: 0,
+        arena_bytes: 0,
+        pages: 0,
+        chunks: 0,
+        records: 0,
+        record_count: 0,
+        slabs: 0,
+        slabs_bytes: 0,
+        region_shift: 0,
+        classes: 0,
+        class_count: 0,
+        log: 0,
+        log_words: 0,
+    };
+
+    fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
+        let mut words = [0; WORDS];
+        let (magic, rest) = bytes.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+        for (word, bytes) in words.iter_mut().zip(rest.chunks_exact(8)) {
+            *word = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        }
+        let [
+            version,
+            itself,
+            arena,
+            arena_bytes,
+            pages,
+            chunks,
+            records,
+            record_count,
+            slabs,
+            slabs_bytes,
+            region_shift,
+            classes,
+            class_count,
+            log,
+            log_words,
+            ..,
+        ] = words;
+        Self {
+            magic: *magic,
+            version,
+            itself,
+            arena,
+            arena_bytes,
+            pages,
+            chunks,
+            records,
+            record_count,
+            slabs,
+            slabs_bytes,
+            region_shift,
+            classes,
+            class_count,
+            log,
+            log_words,
+        }
+    }
+}
+
+struct Static(UnsafeCell<Anchor>);
+
+// SAFETY: written by `drop_anchor` alone, once, at start; this process never reads it.
+unsafe impl Sync for Static {}
+
+/// The anchor. In writable data with its magic from the start, so that a core file has it.
+#[used]
+static ANCHOR: Static = Static(UnsafeCell::new(Anchor::EMPTY));
+
+/// Says where everything of `heap` lies. Called once, at start, when it is set up.
+pub(super) fn drop_anchor(heap: &Heap) {
+    let word = |number: usize| number as u64;
+    let (arena, (records, record_count)) = heap.page.geometry();
+    let layout = slab::layout::layout();
+    let (log, log_words) = heap.depot.log();
+    let itself = ANCHOR.0.get();
+    let anchor = Anchor {
+        itself: word(Addr::of(itself).get()),
+        arena: word(arena.span.start.get()),
+        arena_bytes: word(arena.span.bytes()),
+        pages: word(arena.pages.get()),
+        chunks: word(arena.chunks.get()),
+        records: word(records.get()),
+        record_count: u64::from(record_count),
+        slabs: word(layout.base),
+        slabs_bytes: word(layout.span),
+        region_shift: u64::from(layout.region_shift),
+        classes: word(Addr::of(layout.classes.as_ptr()).get()),
+        class_count: word(layout.classes.len()),
+        log: word(log.get()),
+        log_words: word(log_words),
+        ..Anchor::EMPTY
+    };
+    // SAFETY: the start gate makes this the one writer, and nobody reads it in this process.
+    unsafe { itself.write_volatile(anchor) };
+}
+
+/// The memory of a process.
+pub trait Memory {
+    /// Fills `buffer` with the bytes at `address`; `false` if not all of them are there.
+    fn read(&self, address: usize, buffer: &mut [u8]) -> bool;
+}
+
+/// Why an anchor is of no use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// There is none at this address.
+    None,
+    /// Its process has not set a heap up, or it is a copy.
+    Unused,
+    /// It is of this version, and not of [`VERSION`].
+    Version(u64),
+}
+
+/// The heap of a process.
+pub struct Image<'m, M> {
+    memory: &'m M,
+    anchor: Anchor,
+}
+
+/// What lies at an address.
+#[derive(Clone, Copy, Debug)]
+pub enum Found {
+    /// Nothing of this heap.
+    Nothing,
+    /// The page arm's memory, and the nearest object that is remembered.
+    Guarded(Option<Object>),
+    /// A slot of the slab arm, and the object that lies or last lay in it.
+    Slot {
+        /// The slot's first byte.
+        start: Addr,
+        /// Its length in bytes.
+        size: usize,
+        /// Whether objects were in it, and whether its memory is still what they left.
+        state: SlotState,
+        /// The object.
+        object: Option<Object>,
+    },
+}
+
+impl<'m, M: Memory> Image<'m, M> {
+    /// The heap whose anchor is at `address`.
+    pub fn open(memory: &'m M, address: usize) -> Result<Self, Refusal> {
+        let mut bytes = [0; size_of::<Anchor>()];
+        if !memory.read(address, &mut bytes) || !bytes.starts_with(&MAGIC) {
+            return Err(Refusal::None);
+        }
+        let anchor = Anchor::from_bytes(&bytes);
+        // The first words are those of every version.
+        match anchor {
+            Anchor { itself, .. } if itself != address as u64 => Err(Refusal::Unused),
+            Anchor { version: VERSION, .. } => Ok(Self { memory, anchor }),
+            Anchor { version, .. } => Err(Refusal::Version(version)),
+        }
+    }
+
+    fn array<const N: usize>(&self, base: u64, stride: usize, index: usize) -> Option<[u8; N]> {
+        let address = usize::try_from(base).ok()?.checked_add(stride.checked_mul(index)?)?;
+        let mut bytes = [0; N];
+        (base != 0 && self.memory.read(address, &mut bytes)).then_some(bytes)
+    }
+
+    /// What lies at `address`.
+    pub fn find(&self, address: Addr) -> Found {
+        if self.in_arena(address).is_some() {
+            return Found::Guarded(self.guarded(address));
+        }
+        match self.slot(address) {
+            Some(found) => found,
+            None => self.detached(address).map_or(Found::Nothing, |object| Found::Guarded(Some(object))),
+        }
+    }
+
+    /// The stack called `number`.
+    pub fn stack(&self, number: u32) -> Frames {
+        let words = usize::try_from(self.anchor.log_words).unwrap_or(0);
+        Depot::decode(number, words, |index| self.array(self.anchor.log, 8, index).map(u64::from_le_bytes))
+    }
+
+    /// Bytes from the arena's start.
+    fn in_arena(&self, address: Addr) -> Option<usize> {
+        let offset = address.get().checked_sub(usize::try_from(self.anchor.arena).ok()?)?;
+        ((offset as u64) < self.anchor.arena_bytes).then_some(offset)
+    }
+
+    fn record(&self, id: u32) -> Option<Record> {
+        let known = id != 0 && u64::from(id) < self.anchor.record_count;
+        let bytes = known.then(|| self.array(self.anchor.records, size_of::<Record>(), id as usize))??;
+        Some(Record::from_bytes(&bytes))
+    }
+
+    /// The record of the object that has, or last had, the page of `address`.
+    fn record_at(&self, address: Addr) -> Option<Record> {
+        let offset = self.in_arena(address)?;
+        let page = self.array(self.anchor.pages, 4, offset / PAGE_SIZE).map_or(0, u32::from_le_bytes);
+        if page != 0 {
+            return self.record(page);
+        }
+        let entry = self.anchor.chunks.checked_add(Geometry::CHUNK_RECORD as u64)?;
+        self.record(u32::from_le_bytes(self.array(entry, Geometry::CHUNK_STRIDE, offset / CHUNK_BYTES)?))
+    }
+
+    fn guarded(&self, address: Addr) -> Option<Object> {
+        let here = self.record_at(address);
+        if let Some(record) = here.filter(|record| record.span().contains(address)) {
+            return record.object();
+        }
+        // A large object's chunks are its own to their end.
+        let near = |at: Addr| self.record_at(at).and_then(|record| record.object());
+        near(address).or_else(|| {
+            (1..=NEIGHBOURHOOD).find_map(|pages| {
+                let below = near(address.minus(pages * PAGE_SIZE));
+                let above = near(address.plus(pages * PAGE_SIZE));
+                [below, above].into_iter().flatten().min_by_key(|object| distance(address, object))
+            })
+        })
+    }
+
+    /// An object outside the arena, found by looking at all records.
+    fn detached(&self, address: Addr) -> Option<Object> {
+        const STRIDE: usize = size_of::<Record>();
+        let count = usize::try_from(self.anchor.record_count).unwrap_or(0);
+        let mut best: Option<Object> = None;
+        for first in (0..count).step_by(BLOCK) {
+            let Some(block) = self.array::<{ BLOCK * STRIDE }>(self.anchor.records, STRIDE, first) else {
+                break;
+            };
+            // Records are given out from the front, in blocks of this size.
+            if block.iter().all(|byte| *byte == 0) {
+                break;
+            }
+            for record in block.as_chunks::<STRIDE>().0.iter().map(Record::from_bytes) {
+                let span = record.span();
+                let near = address.plus(PAGE_SIZE) >= span.start && address < span.end().plus(PAGE_SIZE);
+                if near && self.in_arena(span.start).is_none() {
+                    let objects = [best, record.object()].into_iter().flatten();
+                    best = objects.min_by_key(|object| (distance(address, object), object.freed));
+                }
+            }
+        }
+        best
+    }
+
+    fn slot(&self, address: Addr) -> Option<Found> {
+        let offset = (address.get() as u64).checked_sub(self.anchor.slabs)?;
+        let class = offset.checked_shr(u32::try_from(self.anchor.region_shift).ok()?)?;
+        if offset >= self.anchor.slabs_bytes || class >= self.anchor.class_count {
+            return None;
+        }
+        let class = usize::try_from(class).ok()?;
+        let info = self.array(self.anchor.classes, size_of::<slab::layout::ClassInfo>(), class)?;
+        let info = ClassGeometry::from_bytes(&info);
+        let slot = address.get().checked_sub(info.base)?.checked_div(info.size)?;
+        if slot >= info.slots {
+            return None;
+        }
+        let state = u16::from_le_bytes(self.array(info.states as u64, 2, slot)?);
+        let state = SlotState::from_bits(state);
+        let start = Addr::new(info.base.checked_add(slot.checked_mul(info.size)?)?);
+        let object = slab::layout::object(start, info.size, state);
+        Some(Found::Slot { start, size: info.size, state, object })
+    }
+}
+
+/// Bytes from an address to the nearest of an object.
+fn distance(address: Addr, object: &Object) -> usize {
+    let end = object.start.plus(object.size.unwrap_or(0));
+    let before = object.start.get().saturating_sub(address.get());
+    before.max(address.get().saturating_sub(end.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::vm;
+
+    /// This process, read as another would be.
+    struct Own;
+
+    impl Memory for Own {
+        fn read(&self, address: usize, buffer: &mut [u8]) -> bool {
+            vm::peek(Addr::new(address), buffer) == buffer.len()
+        }
+    }
+
+    #[repr(align(64))]
+    struct Copy([u8; size_of::<Anchor>()]);
+
+    #[test]
+    fn anchors_that_are_not_known_are_refused() {
+        let mut copy = Copy([0; size_of::<Anchor>()]);
+        let at = Addr::of(&raw const copy.0).get();
+        let open = |copy: &Copy| {
+            core::hint::black_box(copy);
+            Image::open(&Own, at).map(|_| ()).err()
+        };
+        assert_eq!(open(&copy), Some(Refusal::None));
+        copy.0[..16].copy_from_slice(&MAGIC);
+        copy.0[16] = 1;
+        assert_eq!(open(&copy), Some(Refusal::Unused));
+        copy.0[24..32].copy_from_slice(&(at as u64).to_le_bytes());
+        assert_eq!(open(&copy), None);
+        copy.0[16] = 2;
+        assert_eq!(open(&copy), Some(Refusal::Version(2)));
+        assert_eq!(Image::open(&Own, 8).map(|_| ()).err(), Some(Refusal::None));
+    }
+
+    #[test]
+    fn an_anchor_full_of_garbage_is_survived() {
+        for seed in 1..200_u64 {
+            let mut word = seed;
+            let mut copy = Copy([0; size_of::<Anchor>()]);
+            for bytes in copy.0.chunks_exact_mut(8) {
+                word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) >> (seed % 50);
+                bytes.copy_from_slice(&word.to_le_bytes());
+            }
+            let image = Image { memory: &Own, anchor: Anchor::from_bytes(&copy.0) };
+            for address in [0, 8, usize::MAX, seed as usize, Addr::of(&raw const copy).get()] {
+                let _ = image.find(Addr::new(address));
+            }
+            let _ = image.stack(seed as u32);
+        }
+    }
+}

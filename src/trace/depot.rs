@@ -3,6 +3,7 @@
 //! kept (number 0).
 
 use super::frames::{Frames, MAX_FRAMES};
+use crate::addr::Addr;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sys::vm;
 

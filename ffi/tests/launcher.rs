@@ -6,10 +6,13 @@
 use fencepost_core::options::{Options, ROWS, apply};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_fencepost");
 
@@ -221,9 +224,9 @@ fn what_cannot_be_executed_ends_as_in_a_shell() {
 }
 
 #[test]
-fn the_launcher_becomes_the_program() {
+fn with_exec_the_launcher_becomes_the_program() {
     let child = with_stub("run")
-        .args(["--", "sh", "-c", "echo $$ \"$@\"; exit 42", "sh", "--mode", "x y"])
+        .args(["--exec", "--", "sh", "-c", "echo $$ \"$@\"; exit 42", "sh", "--mode", "x y"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -231,11 +234,117 @@ fn the_launcher_becomes_the_program() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(text(&output.stdout), format!("{process} --mode x y\n"));
     assert_eq!(output.status.code(), Some(42));
-    for signal in [libc::SIGTERM, libc::SIGKILL, libc::SIGPIPE] {
-        let script = format!("kill -{signal} $$");
-        let output = run(with_stub("run").args(["sh", "-c", &script]));
-        assert_eq!(output.status.signal(), Some(signal));
+}
+
+#[test]
+fn the_launcher_ends_as_the_program() {
+    for flags in [&[][..], &["--exec"]] {
+        for code in [0, 3, 255] {
+            let script = format!("cat; exit {code}");
+            let output = run(with_stub("run").args(flags).args(["sh", "-c", &script]));
+            assert_eq!(output.status.code(), Some(code), "{flags:?}");
+            assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{flags:?}");
+        }
+        for signal in [libc::SIGTERM, libc::SIGKILL, libc::SIGPIPE, libc::SIGINT, libc::SIGUSR1] {
+            let script = format!("kill -{signal} $$");
+            let output = run(with_stub("run").args(flags).args(["sh", "-c", &script]));
+            assert_eq!(output.status.signal(), Some(signal), "{flags:?}");
+        }
     }
+}
+
+/// A program under the launcher that says `ready` and its process id.
+fn ready(script: &str) -> (Child, BufReader<ChildStdout>, libc::pid_t) {
+    let script = format!("{script}; echo $$; while :; do sleep 0.02; done");
+    let mut command = with_stub("run");
+    // A process group of its own, as a shell would give it.
+    command.args(["sh", "-c", &script]).stdout(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let program = read_line(&mut output).parse().unwrap();
+    (child, output, program)
+}
+
+fn read_line(output: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+fn send(process: libc::pid_t, signal: i32) {
+    // SAFETY: signals a child, or a child's child, that is still there.
+    unsafe { libc::kill(process, signal) };
+}
+
+/// The state in /proc of a process, `X` if it is gone.
+fn state(process: libc::pid_t) -> char {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('X')
+}
+
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < end, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn id(child: &Child) -> libc::pid_t {
+    child.id().try_into().unwrap()
+}
+
+#[test]
+fn signals_reach_the_program() {
+    for (name, signal) in
+        [("TERM", libc::SIGTERM), ("INT", libc::SIGINT), ("USR1", libc::SIGUSR1), ("HUP", libc::SIGHUP)]
+    {
+        let (mut child, mut output, _) = ready(&format!("trap 'echo {name}; exit 5' {name}"));
+        send(id(&child), signal);
+        assert_eq!(read_line(&mut output), name);
+        assert_eq!(child.wait().unwrap().code(), Some(5));
+        let (mut child, _, program) = ready(":");
+        send(id(&child), signal);
+        assert_eq!(child.wait().unwrap().signal(), Some(signal));
+        assert_eq!(state(program), 'X');
+    }
+}
+
+#[test]
+fn the_launcher_stops_and_goes_on_with_the_program() {
+    let (mut child, _output, program) = ready(":");
+    send(program, libc::SIGTSTP);
+    wait_for("the launcher stops", || state(id(&child)) == 'T');
+    send(id(&child), libc::SIGCONT);
+    wait_for("the program goes on", || !matches!(state(program), 'T' | 'X'));
+    wait_for("the launcher goes on", || state(id(&child)) != 'T');
+    send(id(&child), libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn the_program_ends_with_a_launcher_that_is_killed() {
+    let (mut child, _output, program) = ready(":");
+    send(id(&child), libc::SIGKILL);
+    child.wait().unwrap();
+    wait_for("the program is gone", || matches!(state(program), 'X' | 'Z'));
+}
+
+#[test]
+fn signal_masks_and_dispositions_are_the_programs_own() {
+    let wanted = ["SigBlk:", "SigIgn:"];
+    // Signals 32 and 33 are the C library's own, which it takes when a thread is started.
+    let masks = |output: Output| -> Vec<u64> {
+        let status = text(&output.stdout);
+        let lines = status.lines().filter_map(|line| wanted.iter().find_map(|name| line.strip_prefix(name)));
+        lines.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & !(3 << 31)).collect()
+    };
+    let script = "trap '' CHLD USR2; exec \"$@\"";
+    let shell =
+        |arguments: &[&str]| masks(run(Command::new("sh").args(["-c", script, "sh"]).args(arguments)));
+    let stub = stub();
+    let launched = [LAUNCHER, "run", "--lib", stub.to_str().unwrap(), "--", "cat", "/proc/self/status"];
+    assert_eq!(shell(&launched), shell(&["cat", "/proc/self/status"]));
 }
 
 #[test]

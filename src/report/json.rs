@@ -1,10 +1,11 @@
 //! A report as one JSON object on one line.
 
 use super::finding::{Access, Finding, Relation};
-use super::render::Sources;
+use super::render::{self, Sources};
 use crate::addr::Addr;
 use crate::fault::{Event, Object};
 use crate::sys::thread;
+use crate::text::Text;
 use crate::trace::Frames;
 use core::fmt::{self, Write};
 
@@ -39,14 +40,18 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         write!(out, ",\"object\":")?;
         object(out, &found, finding, sources)?;
     }
-    writeln!(
+    write!(
         out,
-        ",\"guarded_permille\":{},\"allocations\":{},\"refused\":{},\"seed\":{}}}",
+        ",\"guarded_permille\":{},\"allocations\":{},\"refused\":{},\"seed\":{},\"rerun\":\"",
         sources.totals.guarded_permille(),
         sources.totals.all(),
         sources.totals.refused(),
         sources.seed,
-    )
+    )?;
+    let mut options = Text::<2048>::new();
+    render::rerun(&mut options, sources)?;
+    escaped(out, options.as_bytes())?;
+    writeln!(out, "\"}}")
 }
 
 fn object(out: &mut dyn Write, object: &Object, finding: &Finding, sources: &Sources<'_>) -> fmt::Result {

@@ -193,7 +193,7 @@ fn write_place(out: &mut dyn Write, place: Option<Place<'_>>) -> fmt::Result {
 }
 
 /// Writes the options that differ from the defaults, and the seed.
-fn rerun(out: &mut dyn Write, sources: &Sources<'_>) -> fmt::Result {
+pub fn rerun(out: &mut dyn Write, sources: &Sources<'_>) -> fmt::Result {
     let default_options = Options::DEFAULT.normalised(PAGE_SIZE);
     let mut first = true;
     for row in crate::options::ROWS {

@@ -68,7 +68,6 @@ pub fn log(reports: &[Report]) -> Value {
 }
 
 fn result(report: &Report, rules: &[(String, String)]) -> Value {
-    let found = report.stack(Role::Found);
     let mut message = format!("{}: {}", report.kind, report.headline);
     if let Some(relation) = &report.relation {
         message = format!("{message}; {} is located {relation}", report.address);
@@ -86,8 +85,9 @@ fn result(report: &Report, rules: &[(String, String)]) -> Value {
         .collect();
     let stacks: Vec<Value> =
         report.stacks.iter().filter(|stack| !stack.frames.is_empty()).map(self::stack).collect();
-    let locations: Vec<Value> =
-        found.and_then(Stack::top).map(|frame| Value::Object(location(frame))).into_iter().collect();
+    // What is found at exit has no stack of its own; the object's is the next best.
+    let top = report.stack(Role::Found).into_iter().chain(&report.stacks).find_map(Stack::top);
+    let locations: Vec<Value> = top.map(|frame| Value::Object(location(frame))).into_iter().collect();
     let mut properties = json!({ "pid": report.pid, "address": report.address });
     if let Some(rerun) = &report.rerun {
         properties["rerun"] = json!(rerun);

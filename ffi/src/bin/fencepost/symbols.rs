@@ -80,13 +80,16 @@ impl Loaded {
                 });
             }
         }
-        // Code without debug information may still be in the symbol table.
+        // Code without debug information may still be in the symbol table, and functions of one file have
+        // their namespaces and parameters only there.
         let symbol = || self.loader.find_symbol(address).map(|name| demangled(Cow::Borrowed(name)));
         match sources.last_mut() {
             Some(outermost) => {
                 outermost.inlined = false;
-                if outermost.function.is_none() {
-                    outermost.function = symbol();
+                let short = outermost.function.as_deref();
+                let fuller = |full: &String| short.is_none_or(|short| full.contains(&format!("::{short}(")));
+                if let Some(full) = symbol().filter(fuller) {
+                    outermost.function = Some(full);
                 }
             }
             None => {

@@ -325,9 +325,9 @@ mod tests {
         put(&mut image, 0x200, &[4, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0]);
         put(&mut image, 0x20c, b"GNU\0\xde\xad\xbe\xef");
         for (index, [tag, value]) in
-            [[5, 0x40_0400], [6, (BASE + 0x500) as u64], [0x6fff_fef5, 0x40_0600]].into_iter().enumerate()
+            [[5_u64, 0x40_0400], [6, (BASE + 0x500) as u64], [0x6fff_fef5, 0x40_0600]].into_iter().enumerate()
         {
-            put(&mut image, 0x300 + 16 * index, &(tag as u64).to_le_bytes());
+            put(&mut image, 0x300 + 16 * index, &tag.to_le_bytes());
             put(&mut image, 0x308 + 16 * index, &value.to_le_bytes());
         }
         put(&mut image, 0x400, b"\0first\0second\0");

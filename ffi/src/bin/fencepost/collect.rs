@@ -223,6 +223,20 @@ mod tests {
         assert!(!directory.exists());
     }
 
+    /// The symboliser of this test program fails (it is none), and yet the report is taken.
+    #[test]
+    fn a_report_that_cannot_be_symbolised_is_printed_as_it_is() {
+        let output = Output { colour: colour::When::Never, sarif: None };
+        let collector = Collector::start(output).unwrap();
+        let mut stream = UnixStream::connect(collector.path()).unwrap();
+        stream.write_all(b"a raw report\n").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, TAKEN);
+        collector.finish();
+    }
+
     #[test]
     fn logs_are_merged() {
         let report = |kind: &str| Report { kind: kind.to_owned(), ..Report::default() };

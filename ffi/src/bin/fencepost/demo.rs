@@ -7,8 +7,10 @@
 
 use crate::failure::Failure;
 use crate::launch::PRELOAD;
+use crate::rewrite::rewrite;
+use crate::symbols::Symbols;
 use crate::victim::{self, Bug};
-use crate::{library, print, settings};
+use crate::{collect, library, print, settings};
 use clap::ValueEnum;
 use std::fmt::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -65,11 +67,12 @@ struct Outcome {
 pub fn demo(library: &Path) -> Result<ExitCode, Failure> {
     let mut summary = String::from("Summary\n");
     let mut missed = false;
+    let mut symbols = Symbols::default();
     for (index, act) in ACTS.iter().enumerate() {
         print(&format!("{}/{}  {}\n{}\n\n", index.saturating_add(1), ACTS.len(), act.title, act.story))?;
         let outcome = perform(library, act)?;
-        let report = outcome.text.trim_end();
-        print(&format!("{}\n\n", if report.is_empty() { "(no report)" } else { report }))?;
+        let (report, _) = rewrite(outcome.text.trim_end(), &mut symbols);
+        print(&format!("{}\n\n", if report.is_empty() { "(no report)" } else { &report }))?;
         missed |= !outcome.matches(act);
         // Writing to a string does not fail.
         let _ = writeln!(summary, "{}", outcome.verdict(act));
@@ -85,6 +88,7 @@ fn perform(library: &Path, act: &Act) -> Result<Outcome, Failure> {
         .args(name)
         .env(PRELOAD, library)
         .env(settings::VARIABLE, OPTIONS)
+        .env_remove(collect::VARIABLE)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

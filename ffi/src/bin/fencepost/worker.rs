@@ -118,3 +118,18 @@ pub fn serve() -> ExitCode {
     }
     ExitCode::SUCCESS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This test program is no worker: it does not know the subcommand and ends.
+    #[test]
+    fn a_worker_that_fails_is_given_up() {
+        let mut worker = Worker::default();
+        for _ in 0..2 {
+            assert_eq!(worker.symbolise("a report"), None);
+            assert!(worker.running.is_none());
+        }
+    }
+}

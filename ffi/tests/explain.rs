@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use support::{Scratch, bare_launcher, bugs, line_of, run, skip, text};
+use support::{Scratch, bare_launcher, bugs, line_of, not_here, run, text};
 
 /// The program, waiting, with a live and a freed object.
 struct Waiting {
@@ -94,7 +94,7 @@ fn a_core_file_is_explained() {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     let pattern = pattern.trim();
     if pattern.contains(['|', '/', '%']) {
-        skip(&format!("core files: the kernel makes them elsewhere ({pattern})"));
+        not_here(&format!("core files: the kernel makes them elsewhere ({pattern})"));
         return;
     }
     for mode in ["hunt", "harden"] {
@@ -106,7 +106,7 @@ fn a_core_file_is_explained() {
         waiting.child.wait().unwrap();
         let cores: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().path()).collect();
         let [core] = &cores[..] else {
-            skip("core files: none was made here");
+            not_here("core files: none was made here");
             return;
         };
         waiting.check(core.to_str().unwrap(), mode);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::{
-    KINDS, LAUNCHER, Scratch, bugs, commit, launcher, line_of, options_for, run, skip, source, text,
+    KINDS, LAUNCHER, Scratch, bugs, commit, launcher, line_of, not_here, options_for, run, skip, source, text,
 };
 
 const LEVELS: [&str; 2] = ["-O0", "-O2"];
@@ -257,7 +257,7 @@ fn a_process_that_cannot_reach_the_launcher_prints_its_report() {
     fs::copy(&program, &copy).unwrap();
     let output = commit(&copy, "other-user", &[]);
     if output.status.code() == Some(77) {
-        skip("another user: not root here");
+        not_here("another user: not root here");
         return;
     }
     let report = text(&output.stderr);

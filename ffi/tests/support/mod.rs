@@ -70,6 +70,11 @@ pub fn skip(what: &str) {
     eprintln!("SKIPPED: {what}");
 }
 
+/// Names what the system does not permit or is not set up for, which installing something does not change.
+pub fn not_here(what: &str) {
+    eprintln!("SKIPPED: {what}");
+}
+
 /// A directory that goes away with the test.
 pub struct Scratch(pub PathBuf);
 

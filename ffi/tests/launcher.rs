@@ -328,6 +328,13 @@ fn the_program_ends_with_a_launcher_that_is_killed() {
     send(id(&child), libc::SIGKILL);
     child.wait().unwrap();
     wait_for("the program is gone", || matches!(state(program), 'X' | 'Z'));
+    // Nobody was left to take the launcher's directory away.
+    let ours = format!("fencepost-{}-", child.id());
+    for entry in fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&ours) {
+            fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -25,3 +25,9 @@ pub fn stack_end() -> crate::addr::Addr {
     let name = unsafe { libc::getauxval(libc::AT_EXECFN) };
     crate::addr::Addr::new(usize::try_from(name).unwrap_or(0))
 }
+
+/// Where the program's own code starts, an address in the object that is the program.
+pub fn entry() -> usize {
+    // SAFETY: as above.
+    usize::try_from(unsafe { libc::getauxval(libc::AT_ENTRY) }).unwrap_or(0)
+}

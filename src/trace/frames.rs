@@ -3,7 +3,9 @@
 /// The most frames of one stack.
 pub const MAX_FRAMES: usize = 32;
 
-/// Frames, innermost first.
+/// Frames, innermost first. A frame's number is one past its code: the return address behind a call, or
+/// one more than the program counter of code that a signal interrupted. The first of a fault's frames is
+/// the faulting instruction itself.
 #[derive(Clone, Copy)]
 pub struct Frames {
     pcs: [usize; MAX_FRAMES],

@@ -3,8 +3,8 @@
 //! A rule that was read from an object's tables holds only while that object is mapped. So rules name
 //! the object by its number here, and a trace asks the loader, once for each object that it enters,
 //! whether the code is still that one's ([`Objects::is_at`]). What identifies an object is where it is
-//! mapped, where its tables are, and a sample of its build id, or of its tables where it has none:
-//! another build of a library may be mapped to the very place of a closed one.
+//! mapped, where its tables are, and a part of its build id: another build of a library may be mapped to
+//! the very place of a closed one. A library without a build id gets no number.
 //!
 //! A table of fixed size, hashed by the identity. A place is claimed once and does not change afterwards;
 //! objects beyond have no number, and rules are read anew for each of their frames.
@@ -16,7 +16,7 @@
 
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::sys::loader::Mapped;
-use crate::sys::vm;
+use crate::sys::{aux, vm};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{Elf64_Ehdr, Elf64_Phdr};
@@ -45,6 +45,8 @@ pub struct Object {
     code: (usize, usize),
     /// Eight bytes that tell it from another object at its place: where they are and what they are.
     sample: (usize, u64),
+    /// Whether rules of it may be kept: it has a build id, or is the program, which nobody can close.
+    lasting: bool,
 }
 
 impl Object {
@@ -81,16 +83,13 @@ impl Object {
         let build_id = headers()
             .filter(|header| header.p_type == libc::PT_NOTE)
             .find_map(|header| build_id(mapped, range(&header)));
-        let sample_at = match build_id {
-            Some(at) => at,
-            // The number of functions and the place of the first.
-            None => mapped.eh_frame_hdr.checked_add(8).filter(|at| at.saturating_add(8) <= tables.end)?,
-        };
+        let sample_at = build_id.unwrap_or(mapped.start);
         Some(Self {
             mapped,
             tables: (tables.start, tables.end),
             code: (code.start, code.end),
             sample: (sample_at, sample(sample_at)),
+            lasting: build_id.is_some() || (mapped.start..mapped.end).contains(&aux::entry()),
         })
     }
 
@@ -143,8 +142,8 @@ fn build_id(mapped: Mapped, notes: Range<usize>) -> Option<usize> {
 }
 
 fn sample(at: usize) -> u64 {
-    // SAFETY: `describe` chose eight bytes of the first page or of the tables' header; whoever asks again
-    // has made sure that an object is mapped there with its header at the same place.
+    // SAFETY: `describe` chose eight bytes of the first page; whoever asks again has made sure that an
+    // object starts there, and the first page of one is mapped and readable.
     unsafe { Addr::new(at).as_ptr::<u64>().read_unaligned() }
 }
 
@@ -199,8 +198,11 @@ impl Objects {
             .is_some_and(|object| object.mapped == mapped && sample(object.sample.0) == object.sample.1)
     }
 
-    /// The number of `object`, which it gets if it has none; 0 if there is no place left for it.
+    /// The number of `object`, which it gets if it has none; 0 if it may have none or there is no place left.
     pub fn number_of(&self, object: &Object) -> u16 {
+        if !object.lasting {
+            return 0;
+        }
         let identity = object.mapped.start as u64 ^ object.sample.1.rotate_left(17);
         let home = (identity.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
         for index in (home..home.saturating_add(PROBES)).map(|index| index & (PLACES - 1)) {

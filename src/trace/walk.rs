@@ -206,7 +206,8 @@ impl<'a> Walk<'a> {
             None => Window::of(sp, self.stack),
         };
         (self.sp, self.fp, self.at) = (sp, fp, pc);
-        (pc >= PAGE_SIZE).then_some(pc)
+        // As if it had called: whoever names the frame looks at the byte before.
+        (pc >= PAGE_SIZE).then_some(pc.saturating_add(1))
     }
 
     /// By the chain of frame pointers. The word found must look like a return address: it follows a call
@@ -229,8 +230,9 @@ impl<'a> Walk<'a> {
 /// One past the highest address that code can have, with five levels of page tables.
 const MAX_USER: usize = 1 << 56;
 
-/// Whether the instruction before `pc` can be a call: `e8` with four bytes behind it, or `ff /2` with two
-/// to seven bytes in all.
+/// Whether the instruction before `pc` can have called code without tables: `e8` with four bytes behind
+/// it, which lead to such code or to a linkage stub, or `ff /2` with two to seven bytes in all. A direct
+/// call to a function with tables is another frame's: the frame pointer was not the code's own.
 fn follows_call(object: &Object, pc: usize) -> bool {
     const LONGEST: usize = 7;
     let Some(first) = pc.checked_sub(LONGEST) else {
@@ -241,5 +243,11 @@ fn follows_call(object: &Object, pc: usize) -> bool {
     }
     // SAFETY: the object's code is mapped readable, and the bytes lie in it from the first to the last.
     let bytes = unsafe { Addr::new(first).as_ptr::<[u8; LONGEST]>().read_unaligned() };
-    bytes[2] == 0xe8 || (0..=LONGEST - 2).any(|at| bytes[at] == 0xff && bytes[at + 1] >> 3 & 7 == 2)
+    if let [_, _, 0xe8, offset @ ..] = bytes {
+        let callee = pc.wrapping_add_signed(i32::from_le_bytes(offset) as isize);
+        if object.has_code(callee) {
+            return matches!(compile::rule(object, callee).kind(), Kind::Guess | Kind::Stub);
+        }
+    }
+    bytes.windows(2).any(|pair| pair[0] == 0xff && pair[1] >> 3 & 7 == 2)
 }

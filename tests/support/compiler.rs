@@ -42,14 +42,24 @@ pub fn binary(name: &str, level: &str) -> Option<PathBuf> {
 /// # Panics
 /// If it does not compile.
 pub fn program(source: &Path, level: &str) -> Option<PathBuf> {
-    static BINARIES: OnceLock<Mutex<HashMap<String, Binary>>> = OnceLock::new();
     let stem = source.file_stem().and_then(|stem| stem.to_str()).expect("a source has a plain name");
-    let key = format!("{stem}{level}");
+    with_flags(source, &[level], &format!("{stem}{level}"))
+}
+
+/// The C or C++ source at `source`, compiled with `flags` into a file of this name, once. `None`, and said
+/// so, without a compiler.
+///
+/// # Panics
+/// If it does not compile.
+pub fn with_flags(source: &Path, flags: &[&str], file_name: &str) -> Option<PathBuf> {
+    static BINARIES: OnceLock<Mutex<HashMap<String, Binary>>> = OnceLock::new();
     let cell = {
         let mut binaries = BINARIES.get_or_init(Mutex::default).lock().expect("no panic holds the lock");
-        binaries.entry(key.clone()).or_default().clone()
+        binaries.entry(file_name.to_owned()).or_default().clone()
     };
-    cell.get_or_init(|| compile(source, level, &key)).clone()
+    let cxx = source.extension().is_some_and(|extension| extension == "cc");
+    let (compiler, standard) = if cxx { ("c++", CXX_FLAGS) } else { ("cc", C_FLAGS) };
+    cell.get_or_init(|| build(compiler, &[standard, flags].concat(), source, file_name)).clone()
 }
 
 /// The shared library made of the C source at `source`. `None`, and said so, without a compiler.
@@ -59,12 +69,6 @@ pub fn program(source: &Path, level: &str) -> Option<PathBuf> {
 pub fn shared_library(source: &Path) -> Option<PathBuf> {
     let stem = source.file_stem().and_then(|stem| stem.to_str()).expect("a source has a plain name");
     build("cc", &[C_FLAGS, &["-shared", "-fPIC", "-O1"]].concat(), source, &format!("lib{stem}.so"))
-}
-
-fn compile(source: &Path, level: &str, file_name: &str) -> Option<PathBuf> {
-    let cxx = source.extension().is_some_and(|extension| extension == "cc");
-    let (compiler, flags) = if cxx { ("c++", CXX_FLAGS) } else { ("cc", C_FLAGS) };
-    build(compiler, &[flags, &[level]].concat(), source, file_name)
 }
 
 fn build(compiler: &str, flags: &[&str], source: &Path, file_name: &str) -> Option<PathBuf> {
@@ -78,7 +82,7 @@ fn build(compiler: &str, flags: &[&str], source: &Path, file_name: &str) -> Opti
     // Another test run may be executing the file: it is replaced, not rewritten.
     let fresh = directory.join(format!("{file_name}.{}", std::process::id()));
     let mut command = Command::new(compiler);
-    command.args(flags).args(FLAGS).arg(source).arg("-o").arg(&fresh).args(LIBRARIES);
+    command.args(FLAGS).args(flags).arg(source).arg("-o").arg(&fresh).args(LIBRARIES);
     let run = process::run(&mut command, process::LIMIT);
     assert_eq!(run.end, process::End::Status(0), "{command:?}:\n{}", run.stderr);
     fs::rename(&fresh, &binary).expect("a file can be renamed in its directory");

@@ -4,6 +4,7 @@
 //! - [`report`]: fencepost's report, from text to fields.
 //! - [`process`]: runs a process with a time limit and without a core dump.
 //! - [`expectation`]: what a run must look like, and the verdict on one.
+//! - [`symbols`]: the stacks of a report as names of functions.
 //! - [`library`]: builds `libfencepost.so` and says where it is.
 //! - [`skip`]: names what could not be tested; in CI that is a failure.
 
@@ -16,3 +17,4 @@ pub mod library;
 pub mod process;
 pub mod report;
 pub mod skip;
+pub mod symbols;

@@ -158,15 +158,17 @@ mod tests {
         context
     }
 
-    /// Start, size and whether written, of the operands of an instruction.
-    fn operands_of(bytes: &[u8]) -> std::vec::Vec<(usize, usize, bool)> {
+    /// Start, size and whether written.
+    type Expected = (usize, usize, bool);
+
+    fn operands_of(bytes: &[u8]) -> std::vec::Vec<Expected> {
         let found = operands(bytes, &context());
         found.iter().flatten().map(|extent| (extent.start.get(), extent.size, extent.written)).collect()
     }
 
     #[test]
     fn operands_have_place_size_and_use() {
-        let cases: &[(&[u8], &[(usize, usize, bool)])] = &[
+        let cases: &[(&[u8], &[Expected])] = &[
             // mov byte [rax], 1
             (&[0xc6, 0x00, 0x01], &[(0x1000, 1, true)]),
             // mov rax, [rdx + rcx*8 + 16]

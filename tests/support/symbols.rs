@@ -43,6 +43,7 @@ impl Stacks {
 }
 
 fn place(line: &str) -> Place {
+    let line = line.split_once(" (BuildId: ").map_or(line, |(frame, _)| frame);
     let (_, rest) = line.rsplit_once('(')?;
     let (module, offset) = rest.split_once(')')?.0.rsplit_once("+0x")?;
     Some((module.to_owned(), u64::from_str_radix(offset, 16).ok()?))

@@ -192,8 +192,9 @@ pub enum Found {
         start: Addr,
         /// Its length in bytes.
         size: usize,
-        /// Whether objects were in it, and whether its memory is still what they left.
-        state: SlotState,
+        /// Whether objects were in it, and whether its memory is still what they left. Core files do not
+        /// have the states.
+        state: Option<SlotState>,
         /// The object.
         object: Option<Object>,
     },
@@ -224,11 +225,11 @@ impl<'m, M: Memory> Image<'m, M> {
     /// What lies at `address`.
     pub fn find(&self, address: Addr) -> Found {
         if self.in_arena(address).is_some() {
-            return Found::Guarded(self.guarded(address));
+            return Found::Guarded(self.guarded(address).or_else(|| self.search(address)));
         }
         match self.slot(address) {
             Some(found) => found,
-            None => self.detached(address).map_or(Found::Nothing, |object| Found::Guarded(Some(object))),
+            None => self.search(address).map_or(Found::Nothing, |object| Found::Guarded(Some(object))),
         }
     }
 
@@ -277,8 +278,9 @@ impl<'m, M: Memory> Image<'m, M> {
         })
     }
 
-    /// An object outside the arena, found by looking at all records.
-    fn detached(&self, address: Addr) -> Option<Object> {
+    /// The nearest object in or next to whose pages the address lies, found by looking at all records: it is
+    /// outside the arena, or the arena's tables are not in the core file.
+    fn search(&self, address: Addr) -> Option<Object> {
         const STRIDE: usize = size_of::<Record>();
         let count = usize::try_from(self.anchor.record_count).unwrap_or(0);
         let mut best: Option<Object> = None;
@@ -293,7 +295,7 @@ impl<'m, M: Memory> Image<'m, M> {
             for record in block.as_chunks::<STRIDE>().0.iter().map(Record::from_bytes) {
                 let span = record.span();
                 let near = address.plus(PAGE_SIZE) >= span.start && address < span.end().plus(PAGE_SIZE);
-                if near && self.in_arena(span.start).is_none() {
+                if near {
                     let objects = [best, record.object()].into_iter().flatten();
                     best = objects.min_by_key(|object| (distance(address, object), object.freed));
                 }
@@ -315,10 +317,10 @@ impl<'m, M: Memory> Image<'m, M> {
         if slot >= info.slots {
             return None;
         }
-        let state = u16::from_le_bytes(self.array(info.states as u64, 2, slot)?);
-        let state = SlotState::from_bits(state);
+        let state = self.array(info.states as u64, 2, slot);
+        let state = state.map(|bits| SlotState::from_bits(u16::from_le_bytes(bits)));
         let start = Addr::new(info.base.checked_add(slot.checked_mul(info.size)?)?);
-        let object = slab::layout::object(start, info.size, state);
+        let object = state.and_then(|state| slab::layout::object(start, info.size, state));
         Some(Found::Slot { start, size: info.size, state, object })
     }
 }

@@ -228,12 +228,17 @@ impl Record {
     }
 }
 
+/// Records by which the part of the table in core files grows at least: a MiB.
+const DUMP_STEP: u32 = 1 << 14;
+
 /// The table of records.
 pub struct Records {
     base: *const Record,
     len: u32,
     /// Records given out so far, from the front.
     used: AtomicU32,
+    /// Records that core files get, from the front.
+    dumped: AtomicU32,
 }
 
 // SAFETY: the table is a mapping of atomics that lives as long as the process.
@@ -243,12 +248,14 @@ unsafe impl Sync for Records {}
 
 impl Records {
     /// A table without records.
-    pub const EMPTY: Self = Self { base: core::ptr::null(), len: 0, used: AtomicU32::new(0) };
+    pub const EMPTY: Self =
+        Self { base: core::ptr::null(), len: 0, used: AtomicU32::new(0), dumped: AtomicU32::new(0) };
 
     /// Maps a table of `len` records; `None` if the kernel refuses.
     pub fn map(len: u32) -> Option<Self> {
         let bytes = (len as usize).checked_mul(core::mem::size_of::<Record>())?;
-        Some(Self { base: vm::tables(bytes)?.as_ptr::<Record>(), len, used: AtomicU32::new(1) })
+        let base = vm::sparse_tables(bytes)?.as_ptr::<Record>();
+        Some(Self { base, len, used: AtomicU32::new(1), dumped: AtomicU32::new(0) })
     }
 
     /// The record called `id`; `None` for 0 and for numbers past the table.
@@ -277,6 +284,12 @@ impl Records {
         if end > self.len {
             self.used.fetch_sub(count, Ordering::Relaxed);
             return None;
+        }
+        // Core files get the part in use, and as much again.
+        if end > self.dumped.load(Ordering::Relaxed) {
+            let part = end.next_multiple_of(DUMP_STEP).saturating_mul(2).min(self.len);
+            self.dumped.store(part, Ordering::Relaxed);
+            vm::dump(Span::new(Addr::of(self.base), PageCount::holding(part as usize * size_of::<Record>())));
         }
         Some(RecordId(first))
     }

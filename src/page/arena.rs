@@ -142,7 +142,7 @@ impl Arena {
     fn try_reserve(backend: Backend, chunk_count: usize) -> Option<Self> {
         let page_bytes = chunk_count * CHUNK_PAGES * core::mem::size_of::<AtomicU32>();
         let chunk_bytes = chunk_count * core::mem::size_of::<Chunk>();
-        let tables = vm::tables(page_bytes + chunk_bytes)?;
+        let tables = vm::sparse_tables(page_bytes + chunk_bytes)?;
         let Some(span) = vm::reserve(chunk_count * CHUNK_BYTES, CHUNK_BYTES) else {
             vm::unmap(Span::new(tables, PageCount::holding(page_bytes + chunk_bytes)));
             return None;

@@ -81,7 +81,7 @@ static GUARDED_MAX: AtomicU32 = AtomicU32::new(0);
 pub fn init() -> bool {
     let infos = &layout().classes;
     let total: usize = infos.iter().map(|info| info.end_slab as usize).sum();
-    let Some(table) = vm::tables((total + 1) * core::mem::size_of::<Slab>()) else {
+    let Some(table) = vm::sparse_tables((total + 1) * core::mem::size_of::<Slab>()) else {
         return false;
     };
     let mut at = table.as_ptr::<Slab>();

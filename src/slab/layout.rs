@@ -293,7 +293,7 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
 
 fn map(shift: u32) -> Option<(Span, Addr)> {
     let bytes = class::COUNT << shift;
-    let tables = vm::tables(table_bytes(shift))?;
+    let tables = vm::sparse_tables(table_bytes(shift))?;
     match vm::reserve(bytes, 1 << 21) {
         Some(span) => Some((span, tables)),
         None => {

@@ -35,6 +35,19 @@ pub fn tables(bytes: usize) -> Option<Addr> {
     Some(span.start)
 }
 
+/// [`tables`] that are far larger than what is ever touched of them, and left out of core files: these
+/// would have their full length, and a program that a core file is piped to all of the zeros.
+pub fn sparse_tables(bytes: usize) -> Option<Addr> {
+    let start = tables(bytes)?;
+    advise(Span::new(start, PageCount::holding(bytes)), libc::MADV_DONTDUMP);
+    Some(start)
+}
+
+/// Puts a part of [`sparse_tables`] into core files after all.
+pub fn dump(span: Span) {
+    advise(span, libc::MADV_DODUMP);
+}
+
 /// Gives address space back.
 pub fn unmap(span: Span) {
     if span.pages.get() != 0 {

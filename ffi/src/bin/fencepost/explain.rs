@@ -99,9 +99,13 @@ fn describe(address: usize, found: &Found, heap: &Image<'_, Target>, target: &Ta
             let pages = if object.freed { "its pages are inaccessible" } else { "it has pages of its own" };
             writeln!(out, "state: {} (page arm: {pages})", state(object))
         }
-        Found::Slot { start, size, object, .. } => {
+        Found::Slot { start, size, object, state: known } => {
             match object {
                 Some(object) => relation(&mut out, address, object),
+                None if known.is_none() => {
+                    let into = address.saturating_sub(start.get());
+                    let _ = writeln!(out, "0x{address:012x} is located {into} bytes into a slot");
+                }
                 None => {
                     let into = address.saturating_sub(start.get());
                     let _ = writeln!(
@@ -110,7 +114,11 @@ fn describe(address: usize, found: &Found, heap: &Image<'_, Target>, target: &Ta
                     );
                 }
             }
-            let state = object.as_ref().map_or("never used, or given back", state);
+            let state = match (object, known) {
+                (Some(object), _) => state(object),
+                (None, Some(_)) => "never used, or given back",
+                (None, None) => "not in the core file",
+            };
             writeln!(out, "state: {state} (slab arm: slot of {size} bytes at 0x{:012x})", start.get())
         }
     };

@@ -31,6 +31,21 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::HeapBufferOverflow,
+        Self::HeapBufferUnderflow,
+        Self::HeapUseAfterFree,
+        Self::DoubleFree,
+        Self::InvalidFree,
+        Self::AllocDeallocMismatch,
+        Self::BadSize,
+        Self::BadAlignment,
+        Self::CanaryOverwritten,
+        Self::WriteAfterFree,
+        Self::WildAccess,
+    ];
+
     /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {

@@ -66,7 +66,9 @@ impl Fencepost {
         backtrace: u64, "Frames kept for each guarded object.";
         report: ReportForm, "Form of the report.";
         on_error: OnError, "What follows a report.";
-        exitcode: u64, "Exit status with `OnError::Exit`.";
+        exitcode: u64, "Exit status with `OnError::Exit`, and with `OnError::Continue` if errors were found.";
+        sleep_before_dying: u64, "Seconds to wait for a debugger before a report ends the program.";
+        leaks: u64, "1 lists leaks when [`Fencepost::finish`] is called; 2 exits with `exitcode` if there are any.";
         stats: bool, "Print counts when [`Fencepost::finish`] is called.";
         sample_rate: u64, "`Mode::Patrol` guards one in about so many small objects.";
         mismatch: bool, "Report objects freed by another family than allocated them.";
@@ -80,7 +82,7 @@ impl Fencepost {
         heap::check()
     }
 
-    /// What the preloaded library does at exit: the check, and the counts if `stats` is set. A Rust
+    /// What the preloaded library does at exit: the check, the leaks and the counts if they are set. A Rust
     /// program calls it at the end of `main` if it wants it.
     pub fn finish(&self) {
         heap::on_exit();

@@ -13,6 +13,10 @@ extern "C" {
  * library as well declares it weak and tests its address. */
 int fencepost_check(void);
 
+/* Lists what is allocated and what of it nothing points at any more, as leaks=1 does at exit; other threads stand still
+ * meanwhile. The number of objects that are lost. */
+int fencepost_check_leaks(void);
+
 /* A program may define this; it is read at the first allocation, before the environment. */
 extern const char *fencepost_options;
 

@@ -122,7 +122,7 @@ pub unsafe extern "C" fn realloc(
     match heap::resize(&claim(pointer, None, Origin::Malloc), &Request::c(size), site(at, fp)) {
         Ok(address) => address.as_ptr(),
         Err(Denied::Foreign) => init::libc_realloc(pointer, size),
-        Err(Denied::NoMemory | Denied::Misuse) => no_memory(),
+        Err(Denied::NoMemory) => no_memory(),
     }
 }
 

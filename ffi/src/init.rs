@@ -91,3 +91,11 @@ pub extern "C" fn fencepost_check() -> c_int {
     ensure();
     c_int::try_from(heap::check()).unwrap_or(c_int::MAX)
 }
+
+/// Lists what is allocated and what of it nothing points at any more, as `leaks=1` does at exit. The number
+/// of objects that are lost.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_check_leaks() -> c_int {
+    ensure();
+    c_int::try_from(heap::check_leaks()).unwrap_or(c_int::MAX)
+}

@@ -7,6 +7,7 @@
 //! - [`cxx`]: the C++ operators.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
 //! - [`runtimes`]: processes with several C++ runtimes.
+//! - [`signals`]: handlers of the program beside ours, and the exit status.
 //! - [`init`]: what runs at load and at exit.
 
 #[macro_use]
@@ -18,4 +19,5 @@ mod entry;
 mod init;
 mod interpose;
 mod runtimes;
+mod signals;
 mod tuning;

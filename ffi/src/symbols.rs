@@ -86,8 +86,22 @@ macro_rules! other_symbols {
             "allocate" malloc;
             "free" free;
             "interposed" dlopen;
+            "interposed" pthread_getattr_np;
             "interposed" mlockall;
+            "interposed" sigaction;
+            "interposed" signal;
+            "interposed" bsd_signal;
+            "interposed" ssignal;
+            "interposed" sysv_signal;
+            "interposed" __sysv_signal;
+            "interposed" sigset;
+            "interposed" sigignore;
+            "interposed" pthread_sigmask;
+            "interposed" sigprocmask;
+            "interposed" _exit;
+            "interposed" _Exit;
             "fencepost" fencepost_check;
+            "fencepost" fencepost_check_leaks;
         }
     };
 }

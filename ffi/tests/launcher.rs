@@ -419,8 +419,9 @@ fn options_lists_every_row() {
         let listed = text(&output.stdout);
         for row in ROWS {
             assert!(listed.contains(row.help), "{}", row.name);
-            let line =
-                listed.lines().find(|line| line.trim_start_matches(['|', ' ', '`']).starts_with(row.name));
+            let name =
+                |line: &str| line.split(['|', ' ', '`']).find(|word| !word.is_empty()) == Some(row.name);
+            let line = listed.lines().find(|line| name(line));
             assert!(line.is_some_and(|line| line.contains(row.range)), "{}", row.name);
         }
     }

@@ -6,6 +6,7 @@
 //! - [`usage`]: figures of what is in use; giving memory back.
 //! - [`fork`]: what happens around `fork`.
 //! - [`image`]: the heap of another process, for tools.
+//! - [`leaks`]: what is still allocated at the end.
 //!
 //! A thread's state is reached through one word of thread-local storage. While a thread is inside
 //! the allocator its state is marked busy; a signal handler that allocates meanwhile, and a thread
@@ -13,16 +14,18 @@
 
 mod fork;
 pub mod image;
+mod leaks;
 pub mod ops;
 pub mod start;
 mod thread;
 mod usage;
 
 pub use ops::{
-    Denied, allocate, check, free, lock_memory, on_exit, resize, set_origin, size_of, try_allocate_fast,
-    try_allocate_small, try_allocate_zeroed_fast, try_free_fast, try_free_small,
+    Denied, allocate, check, check_leaks, free, lock_memory, on_exit, on_quick_exit, resize, set_origin,
+    size_of, try_allocate_fast, try_allocate_small, try_allocate_zeroed_fast, try_free_fast, try_free_small,
 };
 pub use start::{Overrides, ensure_started, options};
+pub use thread::ready as ready_thread;
 pub use usage::{Usage, trim, usage};
 
 use crate::fault::{Event, Fault};

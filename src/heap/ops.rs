@@ -4,12 +4,12 @@
 //! serves requests that the policy sends to the slab arm whatever they are ([`Thread::fast_limit`]),
 //! from a thread that is not inside the allocator already.
 
-use super::start::{is_started, totals};
+use super::start::{self, is_started, totals};
 use super::thread::{self, BUSY, Thread};
-use super::{Heap, heap};
+use super::{Heap, heap, leaks};
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::fault::{Fault, Kind};
-use crate::options::{Foreign, Mode};
+use crate::options::{Foreign, Mode, OnError};
 use crate::page::{Found, Refusal};
 use crate::policy::{self, Route};
 use crate::report::fatal;
@@ -27,8 +27,6 @@ use core::fmt::Write;
 pub enum Denied {
     /// There is no memory; the object is as it was.
     NoMemory,
-    /// The pointer is no live object; it was reported, and the process goes on.
-    Misuse,
     /// The pointer is not of this allocator, and the options say to leave it to the C library.
     Foreign,
 }
@@ -270,7 +268,18 @@ pub fn check() -> usize {
     errors
 }
 
-/// What happens when the process ends in order: the final check, the statistics.
+/// Lists what is still allocated and what of it is lost. The number of lost objects that no suppression
+/// covers.
+#[inline(never)]
+pub fn check_leaks() -> u64 {
+    let registers = sys::kept_registers();
+    // What lies below this frame's end is ours.
+    let (_, _, sp) = sys::frame();
+    let _errno = ErrnoGuard::new();
+    leaks::report(sp, &registers).unwrap_or(0)
+}
+
+/// What happens when the process ends in order: the final check, the leaks, the statistics.
 pub fn on_exit() {
     if !is_started() {
         return;
@@ -292,12 +301,30 @@ pub fn on_exit() {
         );
         file::write_stderr(line.as_bytes());
     }
-    if fatal::written() != 0 && heap.options.on_error == crate::options::OnError::Continue {
-        die::exit_now(i32::try_from(heap.options.exitcode).unwrap_or(1));
+    let lost = if heap.options.leaks == 0 { 0 } else { check_leaks() };
+    if let Some(status) = heap.final_status().or_else(|| leaks::exit_status(lost)) {
+        die::exit_anew(status);
     }
 }
 
+/// What happens when the process ends at once (`_exit`) with `status`: the summary of errors. The status it
+/// is to end with.
+pub fn on_quick_exit(status: i32) -> i32 {
+    if !is_started() || !start::is_own_process() {
+        return status;
+    }
+    heap().final_status().unwrap_or(status)
+}
+
 impl Heap {
+    /// Sums up what was found; the exit status if that is to replace the program's.
+    fn final_status(&self) -> Option<i32> {
+        let context = self.report.as_ref()?;
+        let errors = fatal::summarise(context);
+        let replaces = errors && self.options.on_error == OnError::Continue && self.options.exitcode != 0;
+        replaces.then(|| fatal::exit_status(context))
+    }
+
     /// For a mismatch between C and C++ in a process with several C++ runtimes: the claim to free with
     /// all the same.
     fn tolerated(&self, fault: &Fault, claim: &Claim) -> Option<Claim> {
@@ -435,10 +462,10 @@ impl Heap {
             return Err(Denied::NoMemory);
         }
         let Some(old_size) = size_of(claim.address) else {
-            return self.deny(claim, site);
+            return self.deny(claim, request, site);
         };
         if claim.size.is_some_and(|stated| stated != old_size) {
-            return self.deny(claim, site);
+            return self.deny(claim, request, site);
         }
         if claim.address.is_aligned(request.align) && self.resize_in_place(claim, request) {
             return Ok(claim.address);
@@ -501,9 +528,9 @@ impl Heap {
         })?
     }
 
-    /// Why an object cannot be resized: what freeing it would find, reported.
+    /// Reports why an object cannot be resized, which is what freeing it would find.
     #[cold]
-    fn deny(&self, claim: &Claim, site: Site) -> Result<Addr, Denied> {
+    fn deny(&self, claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
         let fault = match cache::place(claim.address) {
             Some(place) => cache::misuse(place, claim),
             None if self.page.contains(claim.address) => self.page.misuse(claim),
@@ -514,7 +541,8 @@ impl Heap {
             },
         };
         self.misuse(fault, site);
-        Err(Denied::Misuse)
+        // The program goes on, and with an object that it may use.
+        allocate(request, site).ok_or(Denied::NoMemory)
     }
 }
 

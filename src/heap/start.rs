@@ -4,14 +4,15 @@
 //! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
 use super::{HEAP, fork, heap, image, thread};
-use crate::addr::{Addr, PAGE_SIZE, PageCount};
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::options::{Align, Mode, OptionValue, Options, PathBuf, ROWS, Unmap, Warning, apply, apply_text};
 use crate::page;
+use crate::report::suppress::{self, Flaw};
 use crate::report::{fatal, handler};
 use crate::rng::{self, Rng};
 use crate::slab;
 use crate::stats::Totals;
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::sys::guard::Backend;
 use crate::sys::{aux, cpu, die, entropy, env, file, limits, thread as sys_thread, vm};
 use crate::text::Text;
@@ -54,6 +55,19 @@ pub fn is_started() -> bool {
     GATE.load(Ordering::Acquire) == READY
 }
 
+/// The process that the heap belongs to: a child of `vfork` runs in its parent's memory.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Says that the calling process is the heap's: at start, and in a forked child.
+pub fn own_process() {
+    PROCESS.store(sys_thread::pid(), Ordering::Relaxed);
+}
+
+/// Whether the calling process is the heap's.
+pub fn is_own_process() -> bool {
+    PROCESS.load(Ordering::Relaxed) == sys_thread::pid()
+}
+
 /// The options in force.
 pub fn options() -> &'static Options {
     &heap().options
@@ -83,6 +97,7 @@ fn start(overrides: &Overrides) {
     }
     // SAFETY: the gate makes this the one writer, and nobody reads before it opens.
     let heap = unsafe { &mut *HEAP.0.get() };
+    own_process();
     let secure = aux::secure();
     let options = gather(overrides, secure).normalised(PAGE_SIZE);
     let seed = match options.seed {
@@ -119,6 +134,7 @@ fn start(overrides: &Overrides) {
     }
     thread::init(limit.is_some());
     image::drop_anchor(heap);
+    read_suppressions(&options);
     install_reports();
 }
 
@@ -197,7 +213,11 @@ fn whose(address: Addr) -> handler::Whose {
 }
 
 fn open(address: Addr) -> bool {
-    heap().page.contains(address) && heap().page.open_for_access(address)
+    if slab::contains(address) {
+        let page = Span::new(address.page_floor(), PageCount::new(1));
+        return slab::layout::layout().backend.open(page) && vm::commit(page);
+    }
+    heap().page.open_for_access(address)
 }
 
 /// What was allocated how, in all threads.
@@ -220,6 +240,7 @@ fn gather(overrides: &Overrides, secure: bool) -> Options {
     apply(&mut options, overrides.text, |warning| warn("fencepost_options", warning));
     if secure {
         options.log_path = PathBuf::EMPTY;
+        options.suppressions = PathBuf::EMPTY;
     } else if let Some(text) = env::variable(b"FENCEPOST_OPTIONS") {
         apply(&mut options, text, |warning| warn("FENCEPOST_OPTIONS", warning));
     }
@@ -250,6 +271,36 @@ fn warn(source: &str, warning: Warning<'_>) {
     }
     line.push_bytes(b"\n");
     file::write_stderr(line.as_bytes());
+}
+
+fn read_suppressions(options: &Options) {
+    let path = options.suppressions.as_bytes();
+    if path.is_empty() {
+        return;
+    }
+    let mut name = Text::<256>::new();
+    name.push_bytes(path);
+    name.push_bytes(&[0]);
+    suppress::RULES.lock().load(name.as_bytes(), |flaw| {
+        let mut line = Text::<512>::new();
+        let _ = write!(line, "fencepost: suppressions: ");
+        match flaw {
+            Flaw::Unreadable => {
+                let _ = write!(line, "cannot read ");
+                line.push_bytes(path);
+            }
+            Flaw::TooLong => {
+                let _ = write!(line, "the end is ignored, too long: ");
+                line.push_bytes(path);
+            }
+            Flaw::NoRule(rule) => {
+                let _ = write!(line, "not kind:pattern with a known kind, ignored: ");
+                line.push_bytes(rule);
+            }
+        }
+        line.push_bytes(b"\n");
+        file::write_stderr(line.as_bytes());
+    });
 }
 
 fn print_help(options: &Options) {

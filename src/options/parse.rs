@@ -87,6 +87,8 @@ impl Options {
         }
         self.backtrace = self.backtrace.min(32);
         self.exitcode = self.exitcode.min(255);
+        self.sleep_before_dying = self.sleep_before_dying.min(1 << 20);
+        self.leaks = self.leaks.min(2);
         self.history = self.history.clamp(1024, 1 << 24);
         self
     }

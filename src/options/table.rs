@@ -89,9 +89,15 @@ table! {
     log_path: PathBuf = PathBuf::EMPTY, "path; %p = process id",
         "Append reports to this file instead of stderr; ignored when AT_SECURE is set.";
     on_error: OnError = OnError::Abort, "abort, exit, continue",
-        "What follows a report.";
+        "What follows a report: the signal, the exit status, or that the program goes on with the access let through.";
     exitcode: u64 = 99, "0 to 255",
-        "Exit status with on_error=exit.";
+        "Exit status with on_error=exit, and with on_error=continue when errors were found (there 0 = the program's own).";
+    suppressions: PathBuf = PathBuf::EMPTY, "path",
+        "File of errors not to report, a line each: kind:pattern; ignored when AT_SECURE is set.";
+    sleep_before_dying: u64 = 0, "seconds",
+        "Wait so long after a report that ends the program, for a debugger to be attached.";
+    leaks: u64 = 0, "0, 1, 2",
+        "List at exit what is still allocated and whether anything points at it; 2: exit with exitcode when nothing does.";
     stats: bool = false, "0, 1",
         "Print counts at exit.";
     sample_rate: u64 = 1000, "n; 0 = off",

@@ -168,6 +168,11 @@ impl Arena {
         Geometry { span: self.span, pages: Addr::of(self.pages), chunks: Addr::of(self.chunks) }
     }
 
+    /// All of it.
+    pub fn region(&self) -> Span {
+        self.span
+    }
+
     /// Whether `address` lies in the arena.
     #[inline(always)]
     pub fn contains(&self, address: Addr) -> bool {

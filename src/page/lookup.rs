@@ -64,11 +64,12 @@ impl PageArm {
         chunk.is_some_and(|chunk| self.arena.large_chunks().contains(&chunk))
     }
 
-    /// The page of `address` opened again, so that an access to it goes through; for
-    /// `on_error=continue`.
+    /// Opens the page of `address`, so that an access to it goes through; for `on_error=continue`. It stays
+    /// open until an object is placed in it or beside it.
     pub fn open_for_access(&self, address: Addr) -> bool {
         let span = Span::new(address.page_floor(), PageCount::new(1));
-        self.config.backend.open(span) && vm::commit(span)
+        self.let_through.store(true, Ordering::Relaxed);
+        (!self.arena.contains(address) || self.config.backend.open(span)) && vm::commit(span)
     }
 
     /// Checks the slack of every live object, and what waits in batches; hands what is wrong to `found` until it says `false`.

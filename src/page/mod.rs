@@ -19,6 +19,7 @@ mod batch;
 mod detached;
 mod lane;
 mod large;
+mod live;
 mod lookup;
 pub mod placement;
 mod release;
@@ -91,6 +92,9 @@ pub struct PageArm {
     detached: Lock<Detached>,
     /// Whether there are detached objects, so that the table need not be asked when there are none.
     any_detached: AtomicBool,
+    /// Whether pages were opened for an access that is no object's: what is allocated from then on does not
+    /// rely on its pages being closed and empty.
+    let_through: AtomicBool,
     /// Lanes in use: the history is shared among them.
     lanes_used: AtomicU32,
     /// Under the `mprotect` backend: objects that have mappings of their own, and how many may.
@@ -154,6 +158,7 @@ impl PageArm {
         large: Lock::new(Large::NEW),
         detached: Lock::new(Detached::NEW),
         any_detached: AtomicBool::new(false),
+        let_through: AtomicBool::new(false),
         lanes_used: AtomicU32::new(0),
         islands: AtomicU64::new(0),
         islands_max: 0,
@@ -238,7 +243,8 @@ impl PageArm {
             return if optional { None } else { large() }.ok_or(Refusal::Memory);
         };
         let record = self.records.get(id).ok_or(Refusal::Memory)?;
-        if request.size != 0 && !self.config.backend.open(spot.span) {
+        let clean = !self.let_through.load(Ordering::Relaxed) || self.close_around(spot.span);
+        if !clean || request.size != 0 && !self.config.backend.open(spot.span) {
             self.arena.leave_chunk(spot.chunk);
             self.return_island();
             return Err(Refusal::Memory);
@@ -281,7 +287,11 @@ impl PageArm {
             slot.lane.lock().remember(&self.records, id);
             return None;
         };
-        if !vm::commit(span) {
+        let clean = !self.let_through.load(Ordering::Relaxed)
+            || self
+                .large_chunks(span, id)
+                .is_some_and(|(first, count)| vm::decommit(self.arena.chunk_span(first, count)));
+        if !clean || !vm::commit(span) {
             self.free_chunks(span, id);
             slot.lane.lock().remember(&self.records, id);
             return None;
@@ -386,6 +396,13 @@ impl PageArm {
 
     fn large_chunks(&self, span: Span, id: RecordId) -> Option<(usize, usize)> {
         large::chunks(&self.arena, span, |chunk| self.arena.is_large(chunk, id))
+    }
+
+    /// Closes the pages of an object that is about to be placed, and the page on either side, which are
+    /// nobody's: an access may have been let through there.
+    fn close_around(&self, span: Span) -> bool {
+        let wide = Span::new(span.start.minus(PAGE_SIZE), PageCount::new(span.pages.get() + 2));
+        self.config.backend.close(wide)
     }
 
     /// Takes the arena out of locked memory, in which guards cannot be installed.

@@ -5,13 +5,16 @@ use super::finding::Finding;
 use super::json;
 use super::modules::Modules;
 use super::render::{self, Sources};
+use super::summary;
+use super::suppress::RULES;
+use super::tally::TALLY;
 use crate::options::{OnError, Options, PathBuf, ReportForm};
 use crate::stats::Totals;
 use crate::sync::Lock;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sys::{collector, die, file, signal, thread};
 use crate::text::Text;
-use crate::trace::Depot;
+use crate::trace::{Depot, Frames};
 use core::fmt::Write;
 
 /// What stays the same for all reports of a process.
@@ -31,8 +34,23 @@ pub struct Context {
     pub secure: bool,
 }
 
+/// What became of a finding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was reported.
+    Written,
+    /// Its like, or the same of its object, was reported before; the program goes on.
+    Known,
+    /// A suppression covers it; the program goes on.
+    Suppressed,
+    /// The thread was writing a report already.
+    Nested,
+}
+
 /// The thread that writes a report, 0 when none does.
 static REPORTER: AtomicU32 = AtomicU32::new(0);
+/// Whether what it reports is a fault, and so ends by that signal.
+static OF_FAULT: AtomicBool = AtomicBool::new(false);
 /// Reports written.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
@@ -48,50 +66,147 @@ struct Buffers {
     maps: [u8; MAPS_BYTES],
 }
 
-/// Writes the report of `finding`. Other threads that find something meanwhile wait; the same thread
-/// coming back means that writing it failed, and leaves one line. `false` in that case.
-pub fn write(context: &Context, finding: &Finding) -> bool {
+/// Reports `finding` unless it is known or suppressed. Other threads that find something meanwhile wait;
+/// the same thread coming back means that writing failed, and leaves one line.
+pub fn report(context: &Context, finding: &Finding) -> Outcome {
+    if !enter(finding.access.is_some()) {
+        file::write_stderr(b"fencepost: a second error while reporting the first\n");
+        return Outcome::Nested;
+    }
+    let outcome = report_alone(context, finding);
+    if outcome == Outcome::Written {
+        WRITTEN.fetch_add(1, Ordering::Relaxed);
+    }
+    // A thread that ends the process by itself lets no other report meanwhile. A fault ends it at the
+    // return, which is not certain to fault again: others must be able to go on.
+    let ends = outcome == Outcome::Written && context.options.on_error != OnError::Continue;
+    if !ends || finding.access.is_some() {
+        leave();
+    }
+    outcome
+}
+
+/// Makes the calling thread the one that reports; `false` if it is already.
+fn enter(of_fault: bool) -> bool {
     let me = thread::id();
     while let Err(reporter) = REPORTER.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
         if reporter == me {
-            file::write_stderr(b"fencepost: a second error while reporting the first\n");
             return false;
         }
         thread::sleep_micros(1000);
     }
+    OF_FAULT.store(of_fault, Ordering::Relaxed);
+    true
+}
+
+fn leave() {
+    REPORTER.store(0, Ordering::Release);
+}
+
+fn report_alone(context: &Context, finding: &Finding) -> Outcome {
+    let goes_on = context.options.on_error == OnError::Continue;
+    let mut tally = TALLY.lock();
+    // Where the program does not go on after errors, only after one that is suppressed.
+    if tally.know_object(finding) {
+        return Outcome::Known;
+    }
+    let mut buffers = BUFFERS.lock();
+    let Buffers { report, maps } = &mut *buffers;
+    report.clear();
+    let modules = Modules::read(maps);
+    if is_suppressed(context, finding, &modules) {
+        tally.suppressed = tally.suppressed.saturating_add(1);
+        return Outcome::Suppressed;
+    }
+    let known = tally.count(finding, context.depot);
+    if goes_on && known {
+        return Outcome::Known;
+    }
+    let sources = Sources {
+        options: context.options,
+        seed: context.seed,
+        depot: context.depot,
+        totals: (context.totals)(),
+        modules: &modules,
+    };
+    let _ = match context.options.report {
+        ReportForm::Text => render::text(report, finding, &sources),
+        ReportForm::Json => json::line(report, finding, &sources),
+    };
+    emit(context, report.as_bytes());
+    Outcome::Written
+}
+
+/// What was found without a stack, at exit, is judged by the stack of the allocation.
+fn is_suppressed(context: &Context, finding: &Finding, modules: &Modules<'_>) -> bool {
+    let mut rules = RULES.lock();
+    if rules.is_empty() {
+        return false;
+    }
+    let frames = match finding.object {
+        Some(object) if finding.frames.as_slice().is_empty() => {
+            context.depot.get(object.history.allocated.stack)
+        }
+        _ => finding.frames,
+    };
+    rules.cover(finding.kind.name(), &frames, modules)
+}
+
+/// Writes pieces of text that are no report of an error: `piece` fills the empty buffer and says whether it
+/// was the last. Nothing is written by a thread that is reporting.
+pub fn write_pieces(context: &Context, mut piece: impl FnMut(&mut dyn Write, &Modules<'_>) -> bool) {
+    if !enter(false) {
+        return;
+    }
     {
         let mut buffers = BUFFERS.lock();
         let Buffers { report, maps } = &mut *buffers;
-        report.clear();
         let modules = Modules::read(maps);
-        let sources = Sources {
-            options: context.options,
-            seed: context.seed,
-            depot: context.depot,
-            totals: (context.totals)(),
-            modules: &modules,
-        };
-        let _ = match context.options.report {
-            ReportForm::Text => render::text(report, finding, &sources),
-            ReportForm::Json => json::line(report, finding, &sources),
-        };
-        emit(context, report.as_bytes());
+        loop {
+            report.clear();
+            let last = piece(report, &modules);
+            emit(context, report.as_bytes());
+            if last {
+                break;
+            }
+        }
     }
-    WRITTEN.fetch_add(1, Ordering::Relaxed);
-    REPORTER.store(0, Ordering::Release);
-    true
+    leave();
+}
+
+/// Whether a suppression covers a leak allocated from `frames`.
+pub fn leak_is_suppressed(frames: &Frames, modules: &Modules<'_>) -> bool {
+    let covered = RULES.lock().cover(super::suppress::LEAK, frames, modules);
+    if covered {
+        let mut tally = TALLY.lock();
+        tally.suppressed = tally.suppressed.saturating_add(1);
+    }
+    covered
+}
+
+/// Writes what was found in all, if anything was; whether there were errors.
+pub fn summarise(context: &Context) -> bool {
+    let (errors, suppressed) = {
+        let tally = TALLY.lock();
+        (tally.errors, tally.suppressed)
+    };
+    if errors != 0 || suppressed != 0 {
+        write_pieces(context, |out, modules| {
+            let (tally, rules) = (TALLY.lock(), RULES.lock());
+            let _ = match context.options.report {
+                ReportForm::Text => summary::text(out, &tally, &rules, modules),
+                ReportForm::Json => summary::json(out, &tally, modules),
+            };
+            true
+        });
+    }
+    errors != 0
 }
 
 /// Says in one line that the program is about to end by a general protection fault. The kernel knows no
 /// address for it; the instruction may tell.
 pub fn note_general_protection(registers: &signal::Context) {
-    let Some(mut buffers) = BUFFERS.try_lock() else { return };
-    let Buffers { report, maps } = &mut *buffers;
-    report.clear();
-    let modules = Modules::read(maps);
-    let pc = registers.pc;
-    let _ = write!(report, "fencepost: general protection fault at pc 0x{pc:012x} ");
-    let _ = render::place(report, pc, &modules);
+    let mut why = Text::<200>::new();
     let _ = match access::without_address(registers) {
         Some(extent) => {
             let verb = if extent.written { "WRITE" } else { "READ" };
@@ -99,14 +214,32 @@ pub fn note_general_protection(registers: &signal::Context) {
                 true => "a wild pointer",
                 false => "a vector that is not aligned (with align=exact C objects are aligned to nothing)",
             };
-            writeln!(report, ": {verb} of size {} at 0x{:012x}, {what}", extent.size, extent.start.get())
+            write!(why, "{verb} of size {} at 0x{:012x}, {what}", extent.size, extent.start.get())
         }
-        None => writeln!(
-            report,
-            ": a wild pointer, or a misaligned vector access (with align=exact C objects are aligned to nothing)"
+        None => write!(
+            why,
+            "a wild pointer, or a misaligned vector access (with align=exact C objects are aligned to nothing)"
         ),
     };
-    file::write_stderr(report.as_bytes());
+    note("general protection fault", registers.pc, why.as_bytes());
+}
+
+/// Says in one line that a thread has used up its stack.
+pub fn note_stack_overflow(pc: usize) {
+    note("stack overflow", pc, b"the address is no heap memory, and at the stack pointer");
+}
+
+fn note(what: &str, pc: usize, why: &[u8]) {
+    let Some(mut buffers) = BUFFERS.try_lock() else { return };
+    let Buffers { report, maps } = &mut *buffers;
+    report.clear();
+    let modules = Modules::read(maps);
+    let _ = write!(report, "fencepost: {what} at pc 0x{pc:012x} ");
+    let _ = render::place(report, pc, &modules);
+    report.push_bytes(b": ");
+    report.push_bytes(why);
+    report.push_bytes(b"\n");
+    signal::without_sigpipe(|| file::write_stderr(report.as_bytes()));
 }
 
 /// Whether the calling thread is writing a report.
@@ -123,40 +256,199 @@ pub fn written() -> u64 {
 /// Writes to `log_path`, or where that is unset to the collector, or where all of that is forbidden or
 /// fails, to stderr.
 fn emit(context: &Context, bytes: &[u8]) {
-    let path = context.options.log_path.as_bytes();
-    if !path.is_empty() && !context.secure {
-        let mut name = Text::<300>::new();
-        let mut rest = path;
-        while let Some((byte, tail)) = rest.split_first() {
-            if let Some(tail) = rest.strip_prefix(b"%p") {
-                let _ = write!(name, "{}", thread::pid());
-                rest = tail;
-            } else {
-                name.push_bytes(&[*byte]);
-                rest = tail;
+    signal::without_sigpipe(|| {
+        let path = context.options.log_path.as_bytes();
+        if !path.is_empty() && !context.secure {
+            let mut name = Text::<300>::new();
+            let mut rest = path;
+            while let Some((byte, tail)) = rest.split_first() {
+                if let Some(tail) = rest.strip_prefix(b"%p") {
+                    let _ = write!(name, "{}", thread::pid());
+                    rest = tail;
+                } else {
+                    name.push_bytes(&[*byte]);
+                    rest = tail;
+                }
+            }
+            name.push_bytes(&[0]);
+            match file::append(name.as_bytes(), bytes) {
+                Ok(()) => return,
+                Err(errno) => {
+                    let mut line = Text::<400>::new();
+                    let _ = write!(line, "fencepost: cannot write to ");
+                    line.push_bytes(name.as_bytes().strip_suffix(b"\0").unwrap_or(&[]));
+                    let _ = writeln!(line, " (errno {errno}); the report:");
+                    file::write_stderr(line.as_bytes());
+                }
             }
         }
-        name.push_bytes(&[0]);
-        if let Some(fd) = file::open_append(name.as_bytes()) {
-            file::write_all(fd, bytes);
-            file::close(fd);
-            return;
+        let collects = path.is_empty() && !context.secure && !context.collector.as_bytes().is_empty();
+        if !collects || !collector::deliver(context.collector.as_bytes(), bytes) {
+            file::write_stderr(bytes);
         }
-    }
-    let collects = path.is_empty() && !context.secure && !context.collector.as_bytes().is_empty();
-    if !collects || !collector::deliver(context.collector.as_bytes(), bytes) {
-        file::write_stderr(bytes);
-    }
+    });
 }
 
-/// Reports a misuse that a call found, then ends the process unless `on_error=continue`.
+/// Reports a misuse that a call found, then ends the process unless it is to go on.
 pub fn misuse(context: &Context, finding: &Finding) {
-    if !write(context, finding) {
-        signal::abort_process();
+    match report(context, finding) {
+        Outcome::Known | Outcome::Suppressed => return,
+        Outcome::Nested => signal::abort_process(),
+        Outcome::Written => {}
     }
     match context.options.on_error {
         OnError::Continue => {}
-        OnError::Exit => die::exit_now(i32::try_from(context.options.exitcode).unwrap_or(1)),
-        OnError::Abort => signal::abort_process(),
+        OnError::Exit => {
+            before_dying(context);
+            die::exit_now(exit_status(context));
+        }
+        OnError::Abort => {
+            before_dying(context);
+            signal::abort_process();
+        }
+    }
+}
+
+/// The exit status that `exitcode` asks for.
+pub fn exit_status(context: &Context) -> i32 {
+    i32::try_from(context.options.exitcode).unwrap_or(1)
+}
+
+/// Waits for a debugger, if that is wanted.
+pub fn before_dying(context: &Context) {
+    let seconds = context.options.sleep_before_dying;
+    if seconds == 0 {
+        return;
+    }
+    let (pid, tid) = (thread::pid(), thread::id());
+    let mut line = Text::<200>::new();
+    let _ = writeln!(line, "fencepost: T{tid} waits {seconds} s before the end: gdb -p {pid}");
+    file::write_stderr(line.as_bytes());
+    thread::sleep_seconds(seconds);
+}
+
+/// Ends what a fault in the middle of a report leaves: the process, as that report would have ended it.
+/// Returns if that is by the fault's signal.
+pub fn end_failed_report(number: i32) {
+    file::write_stderr(b"fencepost: a fault while reporting an error\n");
+    if OF_FAULT.load(Ordering::Relaxed) {
+        signal::restore_default(number);
+    } else {
+        signal::abort_process();
+    }
+}
+
+/// Keeps other threads from reporting, around `fork`: the child has them no more, and needs the buffers.
+pub fn lock_all() {
+    enter(false);
+}
+
+/// Takes [`lock_all`] back.
+pub fn unlock_all() {
+    leave();
+}
+
+/// In a forked child: the errors are the parent's.
+pub fn in_child() {
+    TALLY.lock().forget();
+    RULES.lock().forget_uses();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Addr;
+    use crate::fault::{Event, History, Kind, Object};
+    use crate::report::handler::{self, Whose};
+    use crate::request::Origin;
+    use crate::trace::Stack;
+    use std::boxed::Box;
+    use std::os::unix::process::ExitStatusExt;
+    use std::string::String;
+
+    const CASE: &str = "FENCEPOST_FAILING_REPORT";
+
+    fn wild() -> *const u64 {
+        Addr::new(core::hint::black_box(64)).as_ptr()
+    }
+
+    fn faulting() -> Totals {
+        // SAFETY: none: the fault is what is tested, in a process of its own.
+        let value = unsafe { wild().read_volatile() };
+        Totals { slab: value, ..Totals::default() }
+    }
+
+    fn erring() -> Totals {
+        misuse(context(erring), &finding());
+        Totals::default()
+    }
+
+    /// An object whose record is nonsense.
+    fn forged() -> Object {
+        let nonsense = Event { thread: u32::MAX, stack: u32::MAX };
+        let history = History { allocated: nonsense, freed: nonsense };
+        let (start, size) = (Addr::new(usize::MAX - 3), Some(usize::MAX));
+        Object { start, size, freed: true, origin: Origin::NewArray, history }
+    }
+
+    fn finding() -> Finding {
+        let fault = crate::fault::Fault::new(Kind::DoubleFree, Addr::new(usize::MAX), Some(forged()));
+        let mut frames = Frames::EMPTY;
+        [usize::MAX, 0, 1].into_iter().for_each(|pc| frames.push(pc));
+        Finding::of_fault(fault, frames, (usize::MAX, 0))
+    }
+
+    fn context(totals: fn() -> Totals) -> &'static Context {
+        static DEPOT: Depot = Depot::EMPTY;
+        let options = Box::leak(Box::new(Options::DEFAULT));
+        Box::leak(Box::new(Context {
+            options,
+            seed: 1,
+            depot: &DEPOT,
+            totals,
+            secure: false,
+            collector: PathBuf::EMPTY,
+        }))
+    }
+
+    fn fail(case: &str) {
+        let totals = match case {
+            "sound" => Totals::default,
+            "erring" => erring,
+            _ => faulting,
+        };
+        let context = context(totals);
+        let heap = handler::Heap {
+            whose: |_| Whose::Ours(Some(forged())),
+            open: |_| false,
+            stack: Stack::default,
+            context,
+        };
+        handler::install(Box::leak(Box::new(heap)));
+        if case == "fault" {
+            faulting();
+        }
+        misuse(context, &finding());
+    }
+
+    #[test]
+    fn a_report_that_fails_leaves_a_line_and_the_signal() {
+        if let Ok(case) = std::env::var(CASE) {
+            return fail(&case);
+        }
+        let name = "report::fatal::tests::a_report_that_fails_leaves_a_line_and_the_signal";
+        for (case, signal, line) in [
+            ("sound", libc::SIGABRT, "SUMMARY: fencepost: double-free"),
+            ("check", libc::SIGABRT, "fencepost: a fault while reporting an error\n"),
+            ("fault", libc::SIGSEGV, "fencepost: a fault while reporting an error\n"),
+            ("erring", libc::SIGABRT, "fencepost: a second error while reporting the first\n"),
+        ] {
+            let mut command = std::process::Command::new(std::env::current_exe().expect("a test has a name"));
+            let output = command.args([name, "--exact", "--nocapture"]).env(CASE, case).output();
+            let output = output.expect("a test can be executed");
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.signal(), Some(signal), "{case}: {text}");
+            assert!(text.contains(line), "{case}: {text}");
+        }
     }
 }

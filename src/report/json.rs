@@ -1,6 +1,7 @@
 //! A report as one JSON object on one line.
 
 use super::finding::{Access, Finding, Relation};
+use super::modules::Modules;
 use super::render::{self, Sources};
 use crate::addr::Addr;
 use crate::fault::{Event, Object};
@@ -91,25 +92,31 @@ fn event(out: &mut dyn Write, name: &str, event: Event, sources: &Sources<'_>) -
 fn frames(out: &mut dyn Write, frames: &Frames, called: bool, sources: &Sources<'_>) -> fmt::Result {
     write!(out, "[")?;
     for (index, pc) in frames.as_slice().iter().enumerate() {
-        write!(out, "{}{{\"pc\":\"0x{pc:x}\"", if index == 0 { "" } else { "," })?;
-        if let Some(place) = sources.modules.place(Addr::new(*pc)) {
-            write!(out, ",\"module\":\"")?;
-            escaped(out, place.path)?;
-            write!(out, "\",\"offset\":\"0x{:x}\"", place.offset)?;
-            if let Some(id) = place.build_id() {
-                write!(out, ",\"build_id\":\"")?;
-                id.as_bytes().iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
-                write!(out, "\"")?;
-            }
-            if let Some(symbol) = place.symbol(called || index != 0) {
-                write!(out, ",\"symbol\":\"")?;
-                escaped(out, symbol.name())?;
-                write!(out, "\",\"symbol_offset\":\"0x{:x}\"", symbol.into)?;
-            }
-        }
-        write!(out, "}}")?;
+        write!(out, "{}", if index == 0 { "" } else { "," })?;
+        frame(out, *pc, called || index != 0, sources.modules)?;
     }
     write!(out, "]")
+}
+
+/// Writes one frame as an object.
+pub fn frame(out: &mut dyn Write, pc: usize, called: bool, modules: &Modules<'_>) -> fmt::Result {
+    write!(out, "{{\"pc\":\"0x{pc:x}\"")?;
+    if let Some(place) = modules.place(Addr::new(pc)) {
+        write!(out, ",\"module\":\"")?;
+        escaped(out, place.path)?;
+        write!(out, "\",\"offset\":\"0x{:x}\"", place.offset)?;
+        if let Some(id) = place.build_id() {
+            write!(out, ",\"build_id\":\"")?;
+            id.as_bytes().iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
+            write!(out, "\"")?;
+        }
+        if let Some(symbol) = place.symbol(called) {
+            write!(out, ",\"symbol\":\"")?;
+            escaped(out, symbol.name())?;
+            write!(out, "\",\"symbol_offset\":\"0x{:x}\"", symbol.into)?;
+        }
+    }
+    write!(out, "}}")
 }
 
 /// Writes bytes as the inside of a JSON string; what is not UTF-8 becomes the replacement character.

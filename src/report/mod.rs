@@ -5,6 +5,8 @@
 //! - [`render`], [`json`], [`picture`]: the forms of a report; [`modules`], [`elf`]: what names addresses in them.
 //! - [`handler`]: faults that the hardware finds.
 //! - [`fatal`]: writing a report and what follows.
+//! - [`tally`], [`suppress`]: which errors are new, and which nobody wants to hear of.
+//! - [`summary`], [`leak`]: the counts, and what is still allocated, at the end.
 //!
 //! Everything here works in fixed buffers, takes no lock of the allocator, and assumes that metadata
 //! and memory may be damaged.
@@ -15,8 +17,12 @@ pub mod fatal;
 pub mod finding;
 pub mod handler;
 mod json;
+pub mod leak;
 mod modules;
 mod picture;
 mod render;
+mod summary;
+pub mod suppress;
+mod tally;
 
 pub use finding::{Access, Finding};

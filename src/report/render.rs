@@ -140,9 +140,9 @@ fn event(out: &mut dyn Write, verb: &str, event: Event, sources: &Sources<'_>) -
     frames(out, &sources.depot.get(event.stack), true, sources.modules)
 }
 
-/// Writes a line a frame: `#0 0xaddress in symbol+0xoffset (module+0xoffset) (BuildId: hex)`, without what
-/// is not known. `called` says that the innermost is a return address, too.
-fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modules<'_>) -> fmt::Result {
+/// Writes a stack, a line a frame: `#0 0xaddress in symbol+0xoffset (module+0xoffset) (BuildId: hex)`,
+/// without what is not known. `called` says that the innermost is a return address, too.
+pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modules<'_>) -> fmt::Result {
     if frames.as_slice().is_empty() {
         return writeln!(out, "    (no stack)");
     }

@@ -5,7 +5,7 @@
 //! - [`central`]: each class's slabs, under its lock.
 //! - [`cache`]: a thread's free slots and the fast paths.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
-//! - [`sweep`]: the check of everything; [`usage`]: figures.
+//! - [`sweep`]: the check of everything; [`live`]: what is handed out; [`usage`]: figures.
 //!
 //! Invariants:
 //! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from
@@ -20,6 +20,7 @@ mod canary;
 pub mod central;
 pub mod class;
 pub mod layout;
+pub mod live;
 pub mod sweep;
 pub mod usage;
 

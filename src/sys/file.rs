@@ -24,10 +24,14 @@ pub fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     buffer.get(..filled)
 }
 
-/// Opens the file at `path`, a NUL-terminated name, for appending, making it if need be.
-pub fn open_append(path: &[u8]) -> Option<i32> {
+/// Appends `bytes` to the file at `path`, a NUL-terminated name, making it if need be; the errno if not
+/// all of them could be written.
+pub fn append(path: &[u8], bytes: &[u8]) -> Result<(), i32> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    open(path, flags)
+    let fd = open(path, flags).ok_or_else(super::errno::get)?;
+    let result = write_all(fd, bytes);
+    close(fd);
+    result
 }
 
 fn open(path: &[u8], flags: c_int) -> Option<i32> {
@@ -39,28 +43,50 @@ fn open(path: &[u8], flags: c_int) -> Option<i32> {
     i32::try_from(fd).ok().filter(|fd| *fd >= 0)
 }
 
+/// Opens a directory, or a file to read from places; `path` is NUL-terminated.
+pub fn open_directory(path: &[u8]) -> Option<i32> {
+    open(path, libc::O_RDONLY | libc::O_CLOEXEC)
+}
+
+/// The next entries of an open directory, as the kernel lays them out; empty at its end.
+pub fn read_directory(fd: i32, buffer: &mut [u8]) -> Option<&[u8]> {
+    // SAFETY: `buffer` is live and of that length.
+    let count = unsafe { libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer.len()) };
+    buffer.get(..usize::try_from(count).ok()?)
+}
+
+/// Fills `words` from byte `offset` of an open file; `None` if it does not have them.
+pub fn read_words_at(fd: i32, offset: usize, words: &mut [u64]) -> Option<()> {
+    let bytes = size_of_val(words);
+    // SAFETY: `words` is live and of that length, and any bytes are valid words.
+    let count = unsafe { libc::syscall(libc::SYS_pread64, fd, words.as_mut_ptr(), bytes, offset) };
+    (usize::try_from(count) == Ok(bytes)).then_some(())
+}
+
 /// Closes a descriptor this module opened.
 pub fn close(fd: i32) {
     // SAFETY: closing a descriptor has no memory effect.
     unsafe { libc::syscall(libc::SYS_close, fd) };
 }
 
-/// Writes all of `bytes` to `fd` as far as it takes them; gives up on any error but an interruption.
-pub fn write_all(fd: i32, bytes: &[u8]) {
+/// Writes all of `bytes` to `fd` as far as it takes them; gives up on any error but an interruption, and
+/// returns its errno.
+fn write_all(fd: i32, bytes: &[u8]) -> Result<(), i32> {
     let mut rest = bytes;
     while !rest.is_empty() {
         // SAFETY: `rest` is a live buffer of that length.
         let count = unsafe { libc::syscall(libc::SYS_write, fd, rest.as_ptr(), rest.len()) };
         match usize::try_from(count) {
-            Ok(0) => return,
+            Ok(0) => return Err(libc::EIO),
             Ok(count) => rest = rest.get(count..).unwrap_or(&[]),
             Err(_) if super::errno::get() == libc::EINTR => {}
-            Err(_) => return,
+            Err(_) => return Err(super::errno::get()),
         }
     }
+    Ok(())
 }
 
-/// Writes to standard error.
+/// Writes to standard error, as far as it takes it.
 pub fn write_stderr(bytes: &[u8]) {
-    write_all(STDERR, bytes);
+    let _ = write_all(STDERR, bytes);
 }

@@ -6,9 +6,11 @@
 //! What the C library makes a cancellation point (reading, writing, sleeping, `getrandom`) is called
 //! through `syscall`, which is none: a thread must not be cancelled while it holds a lock of ours.
 
+pub mod action;
 pub mod aux;
 pub mod collector;
 pub mod cpu;
+pub mod deliver;
 pub mod die;
 pub mod entropy;
 pub mod env;
@@ -20,3 +22,4 @@ pub mod loader;
 pub mod signal;
 pub mod thread;
 pub mod vm;
+pub mod world;

@@ -1,15 +1,18 @@
-//! Signals: taking SIGSEGV and SIGBUS over, handing foreign faults on, ending by a signal.
+//! Signals: taking SIGSEGV and SIGBUS over, and ending by a signal.
+//!
+//! The kernel calls [`entry`], which asks the handler what is to follow ([`Next`]): return, or go on in a
+//! handler of the program, on the stack and with the frame that the kernel would have given it
+//! ([`super::deliver`]). Nothing of ours is left on the stack then.
 
+use super::action::{self, Action, FAULT_SIGNALS};
 use crate::addr::Addr;
-use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, Ordering};
-use libc::{c_int, c_void, sigaction, siginfo_t};
-
-/// The signals that bad accesses raise.
-pub const FAULT_SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use libc::{c_int, c_ulong, c_void, siginfo_t};
 
 /// The signal code of faults for which the kernel knows no address.
 const SI_KERNEL: c_int = 0x80;
+const SA_RESTORER: c_int = 0x0400_0000;
 
 /// The processor's number of the exception.
 const PAGE_FAULT: usize = 14;
@@ -62,73 +65,137 @@ const BY_DWARF_NUMBER: [c_int; 16] = [
     libc::REG_R15,
 ];
 
-/// A handler the way `sigaction` takes it.
-pub type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+/// Where the program goes on when a handler of ours is done.
+#[repr(C)]
+pub struct Next {
+    /// The program's handler; 0 for where the signal interrupted it.
+    pub handler: usize,
+    /// Its second argument.
+    pub info: usize,
+    /// Its third argument.
+    pub context: usize,
+    /// Its stack pointer, at its return address.
+    pub stack: usize,
+}
 
-/// The dispositions found when ours was installed, by position in [`FAULT_SIGNALS`].
-static mut PREVIOUS: [MaybeUninit<sigaction>; 2] = [MaybeUninit::uninit(); 2];
+impl Next {
+    /// Where the signal interrupted the program.
+    pub const RETURN: Self = Self { handler: 0, info: 0, context: 0, stack: 0 };
+}
+
+/// A handler: the signal, and what the kernel passed with it.
+pub type Handler = fn(c_int, *mut siginfo_t, *mut c_void) -> Next;
+
+static HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// Installs `handler` for the fault signals, on the alternate stack where a thread has one; only the
-/// first call does.
+/// The kernel's `struct sigaction`.
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: usize,
+    flags: c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// What a handler returns to, byte for byte what unwinders and debuggers know a signal frame by.
+#[unsafe(naked)]
+pub(super) extern "C" fn restorer() {
+    core::arch::naked_asm!(".byte 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0", "syscall")
+}
+
+/// What the kernel calls. Registers need no saving: returning from the signal restores them all.
+#[unsafe(naked)]
+extern "C" fn entry(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    core::arch::naked_asm!(
+        "sub rsp, 40",
+        "mov ebx, edi",
+        "mov rcx, rsp",
+        "call {dispatch}",
+        "mov rax, [rsp + {handler}]",
+        "test rax, rax",
+        "jz 2f",
+        "mov edi, ebx",
+        "mov rsi, [rsp + {info}]",
+        "mov rdx, [rsp + {context}]",
+        "mov rsp, [rsp + {stack}]",
+        "jmp rax",
+        "2:",
+        "add rsp, 40",
+        "ret",
+        dispatch = sym dispatch,
+        handler = const offset_of!(Next, handler),
+        info = const offset_of!(Next, info),
+        context = const offset_of!(Next, context),
+        stack = const offset_of!(Next, stack),
+    )
+}
+
+unsafe extern "C" fn dispatch(number: c_int, info: *mut siginfo_t, context: *mut c_void, next: *mut Next) {
+    let handler = HANDLER.load(Ordering::Acquire);
+    let mut result = Next::RETURN;
+    if !handler.is_null() {
+        // SAFETY: `install` stored a function of this type.
+        let handler = unsafe { core::mem::transmute::<*mut (), Handler>(handler) };
+        result = handler(number, info, context);
+    }
+    // SAFETY: `entry` passes room on its stack.
+    unsafe { next.write(result) };
+}
+
+/// Installs `handler` for the fault signals, on the alternate stack where a thread has one, and keeps the
+/// dispositions found as the program's. Only the first call does.
 pub fn install(handler: Handler) {
-    if INSTALLED.load(Ordering::Acquire) {
+    if INSTALLED.swap(true, Ordering::AcqRel) {
         return;
     }
-    for (index, signal) in FAULT_SIGNALS.into_iter().enumerate() {
-        // SAFETY: an all-zero sigaction is valid: default handler, no flags, empty mask.
-        let mut action: sigaction = unsafe { core::mem::zeroed() };
-        action.sa_sigaction = handler as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        let mut previous = MaybeUninit::<sigaction>::zeroed();
-        // SAFETY: both structures are live; called once at start before threads can race for them.
-        unsafe {
-            libc::sigaction(signal, &raw const action, previous.as_mut_ptr());
-            let slots = &raw mut PREVIOUS;
-            if let Some(slot) = (*slots).get_mut(index) {
-                *slot = previous;
-            }
-        }
-    }
-    INSTALLED.store(true, Ordering::Release);
-}
-
-/// Hands a fault that is not ours to whoever had the signal before: calls their handler, or restores
-/// the default disposition so that the returning instruction faults again and ends the process.
-///
-/// # Safety
-/// `info` and `context` are null or what the kernel passed to a handler.
-pub unsafe fn chain(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let previous = previous(signal);
-    match previous.map(|action| (action.sa_sigaction, action.sa_flags)) {
-        Some((handler, flags)) if handler != libc::SIG_DFL && handler != libc::SIG_IGN => {
-            if flags & libc::SA_SIGINFO != 0 {
-                // SAFETY: the program registered this address as a three-argument handler.
-                let call = unsafe {
-                    core::mem::transmute::<usize, extern "C" fn(c_int, *mut siginfo_t, *mut c_void)>(handler)
-                };
-                call(signal, info, context);
-            } else {
-                // SAFETY: the program registered this address as a one-argument handler.
-                let call = unsafe { core::mem::transmute::<usize, extern "C" fn(c_int)>(handler) };
-                call(signal);
-            }
-        }
-        _ => {
-            restore_default(signal);
-            // A signal that someone sent does not come again by itself.
-            // SAFETY: the kernel passed a live siginfo.
-            if !info.is_null() && unsafe { (*info).si_code } <= 0 {
-                // SAFETY: raising a signal in this thread has no memory effect.
-                unsafe { libc::raise(signal) };
-            }
-        }
+    HANDLER.store(handler as *mut (), Ordering::Release);
+    for signal in FAULT_SIGNALS {
+        let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        let old = set(signal, entry as *const () as usize, flags, 0);
+        let flags = c_int::try_from(old.flags).unwrap_or(0) & !SA_RESTORER;
+        action::update(signal, |_| Some(Action { handler: old.handler, flags, mask: old.mask }));
     }
 }
 
-/// Whether the signal, handed on by [`chain`], ends the process.
+/// Sets the kernel's disposition of a signal; the one before. By the system call: the C library's
+/// function is the front end's to replace.
+fn set(signal: c_int, handler: usize, flags: c_int, mask: u64) -> KernelAction {
+    let new = KernelAction {
+        handler,
+        flags: c_ulong::from((flags | SA_RESTORER).cast_unsigned()),
+        restorer: restorer as *const () as usize,
+        mask,
+    };
+    let mut old = KernelAction::default();
+    // SAFETY: both structures are live and the kernel's own layout; handlers are functions of the right
+    // type and live as long as the program.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const new, &raw mut old, 8_usize) };
+    old
+}
+
+/// Takes a real-time signal that the program does not use and gives it `handler`, which runs with all
+/// signals blocked, on the stack that is interrupted. The signal; it stays taken.
+pub fn take_unused(handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void)) -> Option<c_int> {
+    let unused = (LOWEST_REAL_TIME..=HIGHEST).rev().find(|signal| {
+        let mut old = KernelAction { handler: 1, ..KernelAction::default() };
+        let none = core::ptr::null::<KernelAction>();
+        // SAFETY: the structure is live and the kernel's own layout.
+        let status = unsafe { libc::syscall(libc::SYS_rt_sigaction, *signal, none, &raw mut old, 8_usize) };
+        status == 0 && (old.handler == libc::SIG_DFL || old.handler == handler as usize)
+    })?;
+    set(unused, handler as usize, libc::SA_SIGINFO | libc::SA_RESTART, u64::MAX);
+    Some(unused)
+}
+
+/// Above those that the C library keeps to itself.
+const LOWEST_REAL_TIME: c_int = 35;
+const HIGHEST: c_int = 64;
+
+/// Whether the signal, handed on by [`super::deliver::hand_on`], ends the process.
 pub fn ends_process(signal: c_int) -> bool {
-    previous(signal).is_none_or(|action| action.sa_sigaction == libc::SIG_DFL)
+    !action::get(signal).is_handler()
 }
 
 /// Whether the signal stands for a general protection fault: an address that no pointer can have, or a
@@ -141,39 +208,46 @@ pub unsafe fn is_general_protection(info: *const siginfo_t) -> bool {
     !info.is_null() && unsafe { (*info).si_code } == SI_KERNEL
 }
 
-fn previous(signal: c_int) -> Option<sigaction> {
-    if !INSTALLED.load(Ordering::Acquire) {
-        return None;
-    }
-    let index = FAULT_SIGNALS.iter().position(|known| *known == signal)?;
-    // SAFETY: written once by `install`, which the flag orders before this read.
-    unsafe {
-        let slots = &raw const PREVIOUS;
-        (*slots).get(index).map(|slot| slot.assume_init_read())
-    }
-}
-
 /// Gives a signal its default disposition, so that it ends the process.
 pub fn restore_default(signal: c_int) {
-    // SAFETY: an all-zero sigaction is valid and means the default.
-    unsafe {
-        let action: sigaction = core::mem::zeroed();
-        libc::sigaction(signal, &raw const action, core::ptr::null_mut());
-    }
+    set(signal, libc::SIG_DFL, 0, 0);
+}
+
+/// Sends a signal to the calling thread.
+pub fn raise(signal: c_int) {
+    // SAFETY: sending a signal has no memory effect.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal) };
 }
 
 /// Ends the process by SIGABRT with its default disposition, so that a core dump shows this frame.
 pub fn abort_process() -> ! {
     restore_default(libc::SIGABRT);
-    // SAFETY: unblocks and raises a signal; abort does not return even if that should.
-    unsafe {
-        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGABRT);
-        libc::sigprocmask(libc::SIG_UNBLOCK, set.as_ptr(), core::ptr::null_mut());
-        libc::raise(libc::SIGABRT);
-        libc::abort()
+    let blocked = action::block(0);
+    action::set_mask(blocked & !action::bit(libc::SIGABRT));
+    raise(libc::SIGABRT);
+    // SAFETY: abort does not return even if that should.
+    unsafe { libc::abort() }
+}
+
+/// Runs `action` with SIGPIPE held back, and lets none through that came of it: a reader that is gone is
+/// no reason to end by another signal than the error's.
+pub fn without_sigpipe<R>(action: impl FnOnce() -> R) -> R {
+    let pipe = action::bit(libc::SIGPIPE);
+    let mut pending = 0_u64;
+    // SAFETY: a live word, of the size that is stated.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending, 8_usize) };
+    let old = action::block(pipe);
+    let result = action();
+    if pending & pipe == 0 && old & pipe == 0 {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let none = core::ptr::null_mut::<siginfo_t>();
+        // SAFETY: the set and the time are live, the set of the size that is stated.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const pipe, none, &raw const at_once, 8_usize)
+        };
     }
+    action::set_mask(old);
+    result
 }
 
 /// The alternate stack that a signal is being handled on in this thread: its lowest address, and one past

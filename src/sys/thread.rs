@@ -18,6 +18,12 @@ global_asm!(
     ".p2align 3",
     "fencepost_thread_slot:",
     ".zero 8",
+    ".hidden fencepost_thread_blocked",
+    ".globl fencepost_thread_blocked",
+    ".type fencepost_thread_blocked,@object",
+    ".size fencepost_thread_blocked,8",
+    "fencepost_thread_blocked:",
+    ".zero 8",
     ".popsection",
 );
 
@@ -52,6 +58,36 @@ pub fn set_slot(value: usize) {
     }
 }
 
+/// The fault signals that the calling thread takes for blocked, as bits of a mask; see
+/// [`super::action::change_mask`].
+pub fn blocked() -> u64 {
+    let value: u64;
+    // SAFETY: as in `slot`.
+    unsafe {
+        asm!(
+            "mov {value}, qword ptr [rip + fencepost_thread_blocked@GOTTPOFF]",
+            "mov {value}, qword ptr fs:[{value}]",
+            value = out(reg) value,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    value
+}
+
+/// Sets what [`blocked`] says.
+pub fn set_blocked(value: u64) {
+    // SAFETY: as in `set_slot`.
+    unsafe {
+        asm!(
+            "mov {offset}, qword ptr [rip + fencepost_thread_blocked@GOTTPOFF]",
+            "mov qword ptr fs:[{offset}], {value}",
+            offset = out(reg) _,
+            value = in(reg) value,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 /// The calling thread's pointer: the address of its control block, which C libraries put at the high end
 /// of the stack they start a thread on. (The first thread's stack is the kernel's and lies elsewhere.)
 pub fn pointer() -> usize {
@@ -72,6 +108,26 @@ pub fn frame() -> (usize, usize, usize) {
         asm!("lea {pc}, [rip]", "mov {fp}, rbp", "mov {sp}, rsp", pc = out(reg) pc, fp = out(reg) fp, sp = out(reg) sp, options(nostack, nomem, preserves_flags));
     }
     (pc, fp, sp)
+}
+
+/// What the registers hold that functions keep for their callers.
+#[inline(always)]
+pub fn kept_registers() -> [usize; 6] {
+    let mut registers = [0_usize; 6];
+    // SAFETY: writes six registers to an array of six.
+    unsafe {
+        asm!(
+            "mov [{to}], rbx",
+            "mov [{to} + 8], rbp",
+            "mov [{to} + 16], r12",
+            "mov [{to} + 24], r13",
+            "mov [{to} + 32], r14",
+            "mov [{to} + 40], r15",
+            to = in(reg) registers.as_mut_ptr(),
+            options(nostack, preserves_flags),
+        );
+    }
+    registers
 }
 
 /// The kernel's id of the calling thread.
@@ -97,6 +153,19 @@ pub fn sleep_micros(micros: u32) {
     let time = libc::timespec { tv_sec: 0, tv_nsec: i64::from(micros.min(999_999)).saturating_mul(1000) };
     // SAFETY: the request is a live timespec and the remainder is not wanted.
     unsafe { libc::syscall(libc::SYS_nanosleep, &raw const time, core::ptr::null_mut::<libc::timespec>()) };
+}
+
+/// Sleeps for so many seconds, whatever signals come.
+pub fn sleep_seconds(seconds: u64) {
+    let mut time = libc::timespec { tv_sec: i64::try_from(seconds).unwrap_or(0), tv_nsec: 0 };
+    loop {
+        let request = time;
+        // SAFETY: both are live.
+        let status = unsafe { libc::syscall(libc::SYS_nanosleep, &raw const request, &raw mut time) };
+        if status == 0 || super::errno::get() != libc::EINTR {
+            return;
+        }
+    }
 }
 
 /// Nanoseconds of the monotonic clock.

@@ -2,6 +2,7 @@
 
 use super::errno;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::{c_int, c_void};
 
 fn map(at: Addr, bytes: usize, protection: c_int, flags: c_int) -> Option<Addr> {
@@ -32,6 +33,7 @@ pub fn tables(bytes: usize) -> Option<Addr> {
     let span =
         Span::new(map(Addr::NULL, bytes, libc::PROT_READ | libc::PROT_WRITE, 0)?, PageCount::holding(bytes));
     no_huge_pages(span);
+    remember(span);
     Some(span.start)
 }
 
@@ -48,9 +50,34 @@ pub fn dump(span: Span) {
     advise(span, libc::MADV_DODUMP);
 }
 
+/// The spans that [`tables`] mapped first: start, and one past the end. The large ones are mapped at the
+/// process's start and are among them.
+static TABLES: [[AtomicUsize; 2]; 32] = [const { [const { AtomicUsize::new(0) }; 2] }; 32];
+
+fn remember(span: Span) {
+    for [start, end] in &TABLES {
+        let here = span.start.get();
+        if start.compare_exchange(0, here, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            end.store(span.end().get(), Ordering::Release);
+            return;
+        }
+    }
+}
+
+/// The allocator's own tables, as address ranges; all of the large ones.
+pub fn known_tables() -> impl Iterator<Item = core::ops::Range<usize>> {
+    TABLES.iter().map(|[start, end]| start.load(Ordering::Acquire)..end.load(Ordering::Acquire))
+}
+
 /// Gives address space back.
 pub fn unmap(span: Span) {
     if span.pages.get() != 0 {
+        for [start, end] in &TABLES {
+            if start.load(Ordering::Relaxed) == span.start.get() {
+                end.store(0, Ordering::Relaxed);
+                start.store(0, Ordering::Release);
+            }
+        }
         // SAFETY: callers pass spans of their own reservations that nothing refers to any more.
         unsafe { libc::munmap(span.start.as_ptr(), span.bytes()) };
     }

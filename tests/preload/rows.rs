@@ -174,6 +174,7 @@ pub const PAGE_ARM: &[Row] = &[
     row("uaf_write", "1000000 500000", use_after_free(Write, 500_000, 1_000_000)),
     row("uaf_late", "5000", use_after_free(Read, 0, 5000)),
     row("uaf_thread", "5000", use_after_free(Read, 0, 5000)),
+    row("uaf_blocked", "5000", use_after_free(Read, 0, 5000)),
     row("waf_reuse", "5000 8", use_after_free(Write, 8, 5000)),
     row("waf_exit", "5000 8", use_after_free(Write, 8, 5000)),
     row("realloc_stale", "5000", use_after_free(Write, 0, 5000)),
@@ -318,6 +319,9 @@ pub const SLAB: &[Row] = &[
 /// Not the heap's to explain: the program ends by this signal, without a word from the library.
 pub const FOREIGN: &[(&str, i32)] = &[("foreign_fault", libc::SIGSEGV), ("foreign_abort", libc::SIGABRT)];
 
+/// Run by `tests/ending.rs`, each in its own way.
+pub const ENDING: &[&str] = &["leak_kinds", "many_errors", "stack_overflow"];
+
 /// Correct programs: silent, with status 0.
 pub const CLEAN: &[&str] = &[
     "clean_align",
@@ -341,6 +345,7 @@ pub const CLEAN: &[&str] = &[
     "clean_realloc",
     "clean_segv_default",
     "clean_segv_handler",
+    "clean_signals",
     "clean_spawn",
     "clean_thread_attr",
     "clean_thread_storm",

@@ -1,0 +1,197 @@
+//! What was found so far: errors, distinct errors, and the objects that were reported already.
+//!
+//! Two errors are the same if they are of one kind and their stacks begin alike. An object whose pages are
+//! opened after a report (`on_error=continue`) is reported no second time. Tables of fixed size: what finds
+//! no place any more counts as new.
+
+use super::finding::Finding;
+use crate::fault::Kind;
+use crate::sync::Lock;
+use crate::trace::{Depot, Frames};
+
+/// Frames in which two equal errors agree.
+const TOP: usize = 4;
+/// Distinct errors that are told apart.
+const PLACES: usize = 1024;
+/// Objects that are remembered; a power of two.
+const OBJECTS: usize = 4096;
+const PROBES: usize = 16;
+
+/// A distinct error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    key: u64,
+    /// Its kind.
+    pub kind: Kind,
+    /// The innermost frame, 0 if there is none.
+    pub pc: usize,
+    /// How often it was found.
+    pub count: u64,
+}
+
+/// The counts.
+pub struct Tally {
+    places: [Option<Place>; PLACES],
+    len: usize,
+    objects: [u64; OBJECTS],
+    /// Errors that were not suppressed.
+    pub errors: u64,
+    /// Errors that were.
+    pub suppressed: u64,
+}
+
+/// The process's; used by the thread that reports.
+pub static TALLY: Lock<Tally> = Lock::new(Tally::NEW);
+
+impl Tally {
+    /// Nothing found.
+    pub const NEW: Self =
+        Self { places: [None; PLACES], len: 0, objects: [0; OBJECTS], errors: 0, suppressed: 0 };
+
+    /// Counts an error; whether its like was found before.
+    pub fn count(&mut self, finding: &Finding, depot: &Depot) -> bool {
+        self.errors = self.errors.saturating_add(1);
+        let key = place_key(finding, depot);
+        if let Some(place) = self.places.iter_mut().take(self.len).flatten().find(|place| place.key == key) {
+            place.count = place.count.saturating_add(1);
+            return true;
+        }
+        if let Some(room) = self.places.get_mut(self.len) {
+            let pc = finding.frames.as_slice().first().copied().unwrap_or(0);
+            *room = Some(Place { key, kind: finding.kind, pc, count: 1 });
+            self.len += 1;
+        }
+        false
+    }
+
+    /// Whether the error concerns an object that the same was said of; remembers it.
+    pub fn know_object(&mut self, finding: &Finding) -> bool {
+        let Some(key) = object_key(finding) else { return false };
+        let home = usize::try_from(key >> 32).unwrap_or(0);
+        for probe in 0..PROBES {
+            let Some(entry) = self.objects.get_mut(home.wrapping_add(probe) % OBJECTS) else { continue };
+            if *entry == key {
+                return true;
+            }
+            if *entry == 0 {
+                *entry = key;
+                return false;
+            }
+        }
+        false
+    }
+
+    /// The distinct errors, in the order in which they were found.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter().take(self.len).flatten()
+    }
+
+    /// How many they are.
+    pub fn distinct(&self) -> usize {
+        self.len
+    }
+
+    /// Forgets everything: a forked child has made none of these errors.
+    pub fn forget(&mut self) {
+        self.places.fill(None);
+        self.objects.fill(0);
+        (self.len, self.errors, self.suppressed) = (0, 0, 0);
+    }
+}
+
+fn mix(hash: u64, value: u64) -> u64 {
+    (hash.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn mix_frames(hash: u64, frames: &Frames) -> u64 {
+    frames.as_slice().iter().take(TOP).fold(hash, |hash, pc| mix(hash, *pc as u64))
+}
+
+/// The kind and the top of the stack. What a check at exit finds has none: the allocation's stands for it,
+/// and the object's size where that was not kept either.
+fn place_key(finding: &Finding, depot: &Depot) -> u64 {
+    let hash = mix(1, finding.kind as u64);
+    if !finding.frames.as_slice().is_empty() {
+        return mix_frames(hash, &finding.frames);
+    }
+    let Some(object) = finding.object else { return mix(hash, finding.address.get() as u64) };
+    let allocated = depot.get(object.history.allocated.stack);
+    match allocated.as_slice().is_empty() {
+        true => mix(hash, object.size.unwrap_or(0) as u64),
+        false => mix_frames(hash, &allocated),
+    }
+}
+
+/// What stands for the object of an error that can be found again and again: accesses to opened pages, and
+/// overwritten bytes that stay overwritten. `None` for others; never 0.
+fn object_key(finding: &Finding) -> Option<u64> {
+    let lasting =
+        finding.access.is_some() || matches!(finding.kind, Kind::CanaryOverwritten | Kind::WriteAfterFree);
+    if !lasting {
+        return None;
+    }
+    let hash = mix(2, finding.kind as u64);
+    let hash = match finding.object {
+        Some(object) => {
+            let allocated = object.history.allocated;
+            let event = u64::from(allocated.thread) << 32 | u64::from(allocated.stack);
+            mix(mix(hash, object.start.get() as u64), event)
+        }
+        None => mix(hash, finding.address.page_floor().get() as u64),
+    };
+    Some(hash | 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Addr;
+    use crate::fault::Object;
+    use crate::report::Access;
+    use crate::request::Origin;
+    use std::boxed::Box;
+
+    fn finding(kind: Kind, start: usize, pcs: &[usize]) -> Finding {
+        let mut frames = Frames::EMPTY;
+        pcs.iter().for_each(|pc| frames.push(*pc));
+        let history = Default::default();
+        let object =
+            Object { start: Addr::new(start), size: Some(8), freed: false, origin: Origin::Malloc, history };
+        let access = kind == Kind::HeapBufferOverflow;
+        Finding {
+            kind,
+            address: Addr::new(start),
+            object: Some(object),
+            access: access.then_some(Access::Write),
+            freed_by: None,
+            stated: None,
+            frames,
+            extent: None,
+            registers: (0, 0),
+        }
+    }
+
+    #[test]
+    fn the_kind_and_the_top_of_the_stack_make_an_error() {
+        let (mut tally, depot) = (Box::new(Tally::NEW), Depot::EMPTY);
+        assert!(!tally.count(&finding(Kind::DoubleFree, 64, &[1, 2, 3, 4, 5]), &depot));
+        assert!(tally.count(&finding(Kind::DoubleFree, 128, &[1, 2, 3, 4, 6]), &depot));
+        assert!(!tally.count(&finding(Kind::DoubleFree, 64, &[1, 2, 3, 5]), &depot));
+        assert!(!tally.count(&finding(Kind::InvalidFree, 64, &[1, 2, 3, 4, 5]), &depot));
+        assert!(!tally.count(&finding(Kind::CanaryOverwritten, 64, &[]), &depot));
+        assert!(tally.count(&finding(Kind::CanaryOverwritten, 128, &[]), &depot));
+        assert_eq!((tally.errors, tally.distinct()), (6, 4));
+        assert_eq!(tally.places().next().map(|place| (place.kind, place.count)), Some((Kind::DoubleFree, 2)));
+    }
+
+    #[test]
+    fn an_object_is_known_once_it_was_named() {
+        let mut tally = Box::new(Tally::NEW);
+        assert!(!tally.know_object(&finding(Kind::HeapBufferOverflow, 64, &[1])));
+        assert!(tally.know_object(&finding(Kind::HeapBufferOverflow, 64, &[2])));
+        assert!(!tally.know_object(&finding(Kind::CanaryOverwritten, 64, &[1])));
+        assert!(!tally.know_object(&finding(Kind::HeapBufferOverflow, 65, &[1])));
+        assert!(!tally.know_object(&finding(Kind::DoubleFree, 64, &[1])));
+        assert!(!tally.know_object(&finding(Kind::DoubleFree, 64, &[1])));
+    }
+}

@@ -1,0 +1,41 @@
+//! What is alive in the slab arm, for the search for leaks.
+
+use super::cache;
+use super::layout::layout;
+use super::{central, class};
+use crate::addr::Addr;
+use core::ops::Range;
+
+/// The live object that `address` points into: its start and its size.
+pub fn around(address: Addr) -> Option<(Addr, usize)> {
+    let place = cache::place(address)?;
+    let info = layout().classes.get(place.class)?;
+    if place.slot >> info.slab_shift >= info.end_slab {
+        return None;
+    }
+    let state = info.load(place.slot);
+    let size = state.is_live().then(|| info.size.checked_sub(state.slack())).flatten()?;
+    (place.into < size.max(1)).then(|| (Addr::new(info.address(place.slot)), size))
+}
+
+/// Calls `visit` with the start and the size of every live object.
+pub fn each(mut visit: impl FnMut(Addr, usize)) {
+    for class in 0..class::COUNT {
+        central::each_slab(class, |info, slab| {
+            let first = slab << info.slab_shift;
+            for slot in first + 1..first + info.usable_end {
+                let state = info.load(slot);
+                if let Some(size) = info.size.checked_sub(state.slack()).filter(|_| state.is_live()) {
+                    visit(Addr::new(info.address(slot)), size);
+                }
+            }
+            true
+        });
+    }
+}
+
+/// Where slots lie.
+pub fn region() -> Range<usize> {
+    let layout = layout();
+    layout.base..layout.base.saturating_add(layout.span)
+}

@@ -1,0 +1,311 @@
+//! What comes after an error, and at the end: going on, suppressions, leaks, the exit status, reports that
+//! cannot be written, and programs that handle faults themselves.
+//!
+//! Programs in C are among those of `tests/preload/programs`; Java, Node and Python programs are in
+//! `tests/ending`.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use support::expectation::{Verdict, judge_silent};
+use support::process::{self, End, LIMIT, Run};
+use support::report::Report;
+use support::{compiler, library, skip};
+
+const BACKENDS: [&str; 2] = ["madvise", "mprotect"];
+
+fn scratch(name: &str) -> PathBuf {
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ending-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).expect("the build's directory for temporary files is writable");
+    directory
+}
+
+/// A C program under the library, `None` without a compiler.
+fn prepare(program: &str, options: &str) -> Option<Command> {
+    let binary = compiler::binary(program, "-O1")?;
+    Some(process::command(binary, Some(library::path()), options))
+}
+
+fn execute(program: &str, arguments: &[&str], options: &str) -> Option<Run> {
+    Some(process::run(prepare(program, options)?.args(arguments), LIMIT))
+}
+
+fn kinds(run: &Run) -> Vec<String> {
+    Report::parse_all(&run.stderr).into_iter().map(|report| report.kind).collect()
+}
+
+/// The three numbers of the line that sums up: errors, distinct ones, suppressed ones.
+fn summary(run: &Run) -> Option<[u64; 3]> {
+    let rest = run.stderr.lines().find_map(|line| line.split_once("==SUMMARY: fencepost: "))?.1;
+    let numbers: Vec<u64> = rest.split(' ').filter_map(|word| word.parse().ok()).collect();
+    numbers.try_into().ok()
+}
+
+/// What the errors of `many_errors` are, each place once.
+const MANY: [&str; 7] = [
+    "heap-buffer-overflow",
+    "heap-use-after-free",
+    "double-free",
+    "double-free",
+    "invalid-free",
+    "double-free",
+    "heap-use-after-free",
+];
+
+#[test]
+fn one_run_collects_many_errors() {
+    for backend in BACKENDS {
+        let options = format!("mode=hunt:on_error=continue:guards={backend}");
+        let Some(run) = execute("many_errors", &[], &options) else { return };
+        assert_eq!(run.end, End::Status(99), "{}", run.stderr);
+        assert_eq!(run.stdout, "begin\nend\n", "the program came to its end, and its output with it");
+        assert_eq!(kinds(&run), MANY, "{}", run.stderr);
+        assert_eq!(summary(&run), Some([10, 7, 0]), "{}", run.stderr);
+        let counted = run.stderr.lines().filter(|line| line.starts_with("    3 heap-buffer-overflow ("));
+        assert_eq!(counted.count(), 1, "{}", run.stderr);
+    }
+}
+
+#[test]
+fn going_on_ends_with_a_status_that_says_so() {
+    for (arguments, exitcode, end) in [
+        (&["0"][..], "", End::Status(99)),
+        (&["5"], "", End::Status(99)),
+        (&["5"], ":exitcode=42", End::Status(42)),
+        (&["5"], ":exitcode=0", End::Status(5)),
+        (&["_exit"], "", End::Status(99)),
+        (&["_exit"], ":exitcode=0", End::Status(7)),
+    ] {
+        let options = format!("mode=harden:on_error=continue{exitcode}");
+        let Some(run) = execute("many_errors", arguments, &options) else { return };
+        assert_eq!(run.end, end, "{arguments:?} {exitcode}");
+        assert_eq!(summary(&run), Some([10, 7, 0]), "{arguments:?} {exitcode}: {}", run.stderr);
+    }
+    let Some(run) = execute("clean_exit", &[], "mode=hunt:on_error=continue") else { return };
+    assert_eq!((run.end, run.stderr.as_str()), (End::Status(0), ""));
+}
+
+#[test]
+fn suppressed_errors_are_let_through_and_counted() {
+    let directory = scratch("suppressions");
+    let file = directory.join("rules");
+    fs::write(&file, "# known\nheap-buffer-overflow:many_errors\nheap-use-*:many_errors-O1$\nno rule\n")
+        .unwrap();
+    let suppressions = format!("suppressions=\"{}\"", file.display());
+    let Some(run) = execute("many_errors", &[], &format!("mode=hunt:on_error=continue:{suppressions}"))
+    else {
+        return;
+    };
+    assert_eq!(kinds(&run), ["double-free", "double-free", "invalid-free", "double-free"], "{}", run.stderr);
+    assert_eq!(summary(&run), Some([5, 4, 5]), "{}", run.stderr);
+    assert!(run.stderr.contains("    3 suppressed by heap-buffer-overflow:many_errors\n"), "{}", run.stderr);
+    assert!(run.stderr.contains("suppressions: not kind:pattern"), "{}", run.stderr);
+    assert_eq!(run.end, End::Status(99));
+
+    // What is left ends the program, as it does without suppressions.
+    let run = execute("many_errors", &[], &format!("mode=hunt:{suppressions}")).unwrap();
+    assert_eq!((kinds(&run), run.end), (vec!["double-free".to_owned()], End::Signal(libc::SIGABRT)));
+
+    // Nothing is left: the program's own end.
+    fs::write(&file, "*:many_errors").unwrap();
+    let run = execute("many_errors", &["3"], &format!("mode=hunt:{suppressions}")).unwrap();
+    assert_eq!((kinds(&run), run.end), (vec![], End::Status(3)), "{}", run.stderr);
+    assert_eq!(summary(&run), Some([0, 0, 10]));
+
+    let run = execute("clean_exit", &[], "suppressions=/no/such/file").unwrap();
+    assert_eq!(run.stderr, "fencepost: suppressions: cannot read /no/such/file\n");
+    assert_eq!(run.end, End::Status(0));
+    fs::remove_dir_all(directory).unwrap();
+}
+
+/// Bytes by kind and by object size.
+fn leaks(run: &Run) -> BTreeMap<u64, &'static str> {
+    let mut found = BTreeMap::new();
+    for line in run.stderr.lines() {
+        for (prefix, kind) in [
+            ("Direct leak of ", "direct"),
+            ("Indirect leak of ", "indirect"),
+            ("Still reachable: ", "reachable"),
+        ] {
+            if let Some(rest) = line.strip_prefix(prefix) {
+                assert!(rest.contains(" in 1 object(s)"), "{line}");
+                found.insert(rest.split(' ').next().unwrap().parse().unwrap(), kind);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn leaks_are_told_from_what_can_be_reached() {
+    for mode in ["hunt", "harden", "harden:unmap_threshold=65536"] {
+        let Some(run) = execute("leak_kinds", &["thread"], &format!("mode={mode}:leaks=1")) else { return };
+        assert_eq!((run.end, run.stdout.as_str()), (End::Status(0), "end\n"), "{mode}: {}", run.stderr);
+        let found = leaks(&run);
+        let kind = |size: u64| found.get(&size).copied().unwrap_or("missing");
+        assert_eq!((kind(1001), kind(501)), ("direct", "indirect"), "{mode}: {}", run.stderr);
+        let mut ring = [kind(2001), kind(2002)];
+        ring.sort_unstable();
+        assert_eq!(ring, ["direct", "indirect"], "{mode}: {}", run.stderr);
+        for size in [3001, 3002, 4001, 4002, 5001] {
+            assert_eq!(kind(size), "reachable", "{mode}: {size}: {}", run.stderr);
+        }
+        assert!(run.stderr.contains("    directly lost: 3"), "{mode}: {}", run.stderr);
+        assert!(
+            run.stderr.contains("SUMMARY: fencepost: 5505 byte(s) leaked in 4 allocation(s).\n"),
+            "{mode}"
+        );
+        if mode == "hunt" {
+            let stacks =
+                run.stderr.lines().filter(|line| line.contains("#1 0x") && line.contains("leak_kinds"));
+            assert!(stacks.count() >= 9, "{}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn leaks_decide_the_status_where_that_is_wanted() {
+    let directory = scratch("leaks");
+    let file = directory.join("rules");
+    let suppressions = format!("suppressions=\"{}\"", file.display());
+    for (options, rules, end) in [
+        ("leaks=1", "", End::Status(0)),
+        ("leaks=2", "", End::Status(99)),
+        ("leaks=2:exitcode=23", "", End::Status(23)),
+        ("leaks=2", "leak:no-such-module", End::Status(99)),
+        ("leaks=2", "leak:leak_kinds", End::Status(0)),
+    ] {
+        fs::write(&file, rules).unwrap();
+        let options = format!("mode=hunt:{options}:{suppressions}");
+        let Some(run) = execute("leak_kinds", &[], &options) else { return };
+        assert_eq!(run.end, end, "{options} {rules}: {}", run.stderr);
+    }
+    let Some(run) = execute("leak_kinds", &[], "mode=hunt:leaks=1:report=json") else { return };
+    assert!(
+        run.stderr.lines().all(|line| line.starts_with("{\"tool\":\"fencepost\"") && line.ends_with('}'))
+    );
+    assert!(run.stderr.contains("\"leaks\":{\"direct\":{\"bytes\":3"), "{}", run.stderr);
+    let run = execute("clean_exit", &[], "leaks=2").unwrap();
+    assert!(run.stderr.contains("    directly lost: 0 bytes in 0 objects\n"), "{}", run.stderr);
+    assert_eq!(run.end, End::Status(0));
+    fs::remove_dir_all(directory).unwrap();
+}
+
+/// Runs `script` in a shell, with `$P` a program under the library and `$O` for options of its own.
+fn shell(program: &str, options: &str, script: &str) -> Option<Run> {
+    let binary = compiler::binary(program, "-O1")?;
+    let mut command = process::command("bash", None, "");
+    command.arg("-c").arg(script).env("P", binary).env("LIB", library::path()).env("O", options);
+    Some(process::run(&mut command, LIMIT))
+}
+
+/// A report that cannot be written where it should be leaves a line where one can be written, and the
+/// program ends by the signal that it would end by.
+#[test]
+fn reports_that_cannot_be_written_change_nothing_else() {
+    for (program, argument, signal) in [("uaf_read", "5000 0", 139), ("double_free", "5000", 134)] {
+        for (redirection, options, says) in [
+            ("2>&-", "", ""),
+            ("2>/dev/full", "", ""),
+            ("2>/dev/full", ":log_path=/dev/full", ""),
+            ("", ":log_path=/dev/full", "fencepost: cannot write to /dev/full (errno 28); the report:\n"),
+            ("", ":log_path=/no/such/file.%p", "fencepost: cannot write to /no/such/file."),
+            // A reader that is gone.
+            ("2> >(exec true)", "", ""),
+        ] {
+            let options = format!("mode=harden{options}");
+            let script = format!("LD_PRELOAD=$LIB FENCEPOST_OPTIONS=$O $P {argument} {redirection}; echo $?");
+            let Some(run) = shell(program, &options, &script) else { return };
+            assert_eq!(run.stdout.lines().last(), Some(signal.to_string().as_str()), "{script} {options}");
+            assert!(run.stderr.contains(says), "{script} {options}: {}", run.stderr);
+            assert_eq!(
+                kinds(&run).len(),
+                usize::from(!says.is_empty()),
+                "{script} {options}: {}",
+                run.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn a_stack_overflow_is_named_and_ends_by_its_signal() {
+    for argument in ["main", "thread"] {
+        for mode in ["harden", "hunt"] {
+            let Some(run) = execute("stack_overflow", &[argument], &format!("mode={mode}")) else { return };
+            assert_eq!(run.end, End::Signal(libc::SIGSEGV), "{argument}");
+            assert!(
+                run.stderr.starts_with("fencepost: stack overflow at pc 0x"),
+                "{argument}: {}",
+                run.stderr
+            );
+            assert_eq!(run.stderr.lines().count(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_debugger_has_time_before_the_end() {
+    for (program, argument, signal) in
+        [("uaf_read", &["5000", "0"][..], libc::SIGSEGV), ("double_free", &["24"], libc::SIGABRT)]
+    {
+        let Some(run) = execute(program, argument, "mode=hunt:sleep_before_dying=1") else { return };
+        assert_eq!(run.end, End::Signal(signal));
+        assert!(run.time >= Duration::from_secs(1));
+        assert!(
+            run.stderr.contains(&format!("waits 1 s before the end: gdb -p {}\n", run.pid)),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
+/// `None`, and said so, if a program is not installed.
+fn installed(name: &str) -> Option<&str> {
+    let found =
+        ["/usr/bin", "/bin", "/usr/local/bin"].iter().any(|path| Path::new(path).join(name).is_file());
+    if !found {
+        skip::skip(&format!("{name}: not installed"));
+    }
+    found.then_some(name)
+}
+
+/// Runs `program` from the distribution on a file of `tests/ending`, with the library and without; both must
+/// say `expected`.
+fn keeps_its_handling(program: &str, arguments: &[&str], file: &str, expected: &str) {
+    let Some(program) = installed(program) else { return };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ending").join(file);
+    for options in [None, Some("mode=harden"), Some("mode=hunt"), Some("mode=hunt:guards=mprotect")] {
+        let library = options.map(|_| library::path());
+        let mut command = process::command(program, library, options.unwrap_or_default());
+        command.arg0(program).env("PATH", "/usr/bin:/bin:/usr/local/bin").args(arguments).arg(&file);
+        let run = process::run(&mut command, Duration::from_secs(120));
+        assert_eq!((run.end, run.stdout.as_str()), (End::Status(0), expected), "{options:?}: {}", run.stderr);
+        assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{options:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_java_null_pointer_is_an_exception() {
+    let flags = ["-Xmx128m", "-XX:+UseSerialGC"];
+    keeps_its_handling("java", &flags, "Faults.java", "null 60\nstack true\nthread true\n");
+}
+
+#[test]
+fn node_traps_are_exceptions() {
+    keeps_its_handling("node", &[], "faults.js", "traps 200 overflow true\n");
+}
+
+#[test]
+fn python_handles_its_faults() {
+    let line = |how| format!("{how} -11 True\n");
+    let expected = ["string_at", "_sigsegv", "_stack_overflow"].map(line).concat();
+    keeps_its_handling("python3", &[], "faults.py", &expected);
+}

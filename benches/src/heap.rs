@@ -70,6 +70,7 @@ pub const HEAPS: &[Heap] = &[
         env: &[("FENCEPOST_OPTIONS", "mode=harden:unmap_threshold=131072")],
         ..FENCEPOST
     },
+    Heap { name: "fencepost-patrol", env: &[("FENCEPOST_OPTIONS", "mode=patrol")], ..FENCEPOST },
     Heap { name: "fencepost-hunt", env: &[("FENCEPOST_OPTIONS", "mode=hunt")], ..FENCEPOST },
     Heap {
         name: "mimalloc",

@@ -157,6 +157,9 @@ unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         let claim = claim(pointer, layout);
+        if !claim.address.is_aligned(layout.align()) {
+            heap::misaligned(&claim, site());
+        }
         if !heap::try_free_small(&claim) {
             dealloc_general(pointer, layout);
         }

@@ -82,6 +82,13 @@ pub fn free_claim(claim: &Claim, at: ReturnSlot, fp: usize) {
     }
 }
 
+/// Reports a free that states an alignment which the address does not have.
+pub fn check_alignment(claim: &Claim, align: usize, at: ReturnSlot, fp: usize) {
+    if align.is_power_of_two() && !claim.address.is_aligned(align) {
+        heap::misaligned(claim, site(at, fp));
+    }
+}
+
 pub unsafe extern "C" fn free_sized(pointer: *mut c_void, size: usize, at: ReturnSlot, fp: usize) {
     let claim = claim(pointer, Some(size), Origin::Malloc);
     if !heap::try_free_small(&claim) {
@@ -91,11 +98,12 @@ pub unsafe extern "C" fn free_sized(pointer: *mut c_void, size: usize, at: Retur
 
 pub unsafe extern "C" fn free_aligned_sized(
     pointer: *mut c_void,
-    _align: usize,
+    align: usize,
     size: usize,
     at: ReturnSlot,
     fp: usize,
 ) {
+    check_alignment(&claim(pointer, Some(size), Origin::Malloc), align, at, fp);
     // SAFETY: the caller vouches for the same.
     unsafe { free_sized(pointer, size, at, fp) };
 }

@@ -6,7 +6,7 @@
 //! something). An exception may pass through the entry: it is assembly with unwind information and
 //! without anything to clean up. An object that comes from there is then renamed to its origin.
 
-use crate::c::{ReturnSlot, free_claim, site};
+use crate::c::{ReturnSlot, check_alignment, free_claim, site};
 use crate::init;
 use core::ffi::{CStr, c_void};
 use fencepost_core::addr::{ABI_ALIGN, Addr};
@@ -117,6 +117,19 @@ extern "C" fn rename(pointer: *mut c_void, row: u32) -> *mut c_void {
     pointer
 }
 
+/// Whether an operator's second argument, if it is not the size, is the alignment.
+const fn states_alignment(symbol: &str) -> bool {
+    let (rest, wanted) = (symbol.as_bytes().split_at(6).1, b"St11align_val_t");
+    let mut at = 0;
+    while at < wanted.len() && at < rest.len() {
+        if rest[at] != wanted[at] {
+            return false;
+        }
+        at += 1;
+    }
+    at == wanted.len()
+}
+
 /// An operator for each row of `delete_symbols`.
 macro_rules! operators_delete {
     ($($symbol:literal, $name:ident, $origin:ident, $sized:literal;)+) => {
@@ -132,6 +145,9 @@ macro_rules! operators_delete {
                     let size = if $sized { Some(second) } else { None };
                     let address = Addr::new(pointer.expose_provenance());
                     let claim = Claim { address, size, origin: Origin::$origin };
+                    if !$sized && const { states_alignment($symbol) } {
+                        check_alignment(&claim, second, at, fp);
+                    }
                     if !heap::try_free_small(&claim) {
                         free_claim(&claim, at, fp);
                     }

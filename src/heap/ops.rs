@@ -214,6 +214,23 @@ pub fn free(claim: &Claim, site: Site) -> bool {
     true
 }
 
+/// Reports a free that states an alignment which the address does not have, if it is a live object's: it
+/// was allocated with another. What else is wrong with a pointer is for [`free`] to find.
+#[cold]
+#[inline(never)]
+pub fn misaligned(claim: &Claim, site: Site) {
+    if size_of(claim.address).is_none() {
+        return;
+    }
+    let heap = heap();
+    let object = match cache::place(claim.address) {
+        Some(_) => slab::object_near(claim.address),
+        None => heap.page.object_near(claim.address),
+    };
+    let freed_by = Some(claim.origin);
+    heap.misuse(Fault { freed_by, ..Fault::new(Kind::BadAlignment, claim.address, object) }, site);
+}
+
 /// The requested size of the live object that starts at `address`, in bytes.
 pub fn size_of(address: Addr) -> Option<usize> {
     if !is_started() {

@@ -90,6 +90,8 @@ pub fn any_arm(size: usize) -> Vec<Row> {
     for stated in [1, size - 1, size + 1, 50_000] {
         rows.push(row(format!("bad_size {size} {stated}"), bad_size(size)));
     }
+    let bad_alignment = expect("bad-alignment", Found::ByCheck, Some((0, Side::Inside, size)));
+    rows.push(row(format!("bad_alignment {size} 1048576"), bad_alignment));
     rows.push(row(format!("interior_realloc {size} 8"), interior(8, size)));
     rows.push(row(format!("bad_size_realloc {size} {}", size + 1), bad_size(size)));
     rows

@@ -107,6 +107,9 @@ pub fn commit(heap: &Fencepost, bug: &str) {
         ("interior_realloc", &[size, offset]) => {
             Object::new(size, 1).inside(offset).resize(2 * size);
         }
+        ("bad_alignment", &[size, align]) => {
+            Object { layout: layout(size, align), ..Object::new(size, 1) }.free();
+        }
         ("bad_size", &[size, stated]) => Object::new(size, 1).stated(stated).free(),
         ("bad_size_realloc", &[size, stated]) => {
             Object::new(size, 1).stated(stated).resize(3 * size);

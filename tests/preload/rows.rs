@@ -143,6 +143,7 @@ pub const ALWAYS: &[Row] = &[
     row("mismatch_array_delete", "", mismatch(40)),
     row("mismatch_new_realloc", "", mismatch(40)),
     row("sized_delete", "", bad_size(40)),
+    row("aligned_delete", "", expect("bad-alignment", Found::ByCheck, Some((0, Side::Inside, 40)))),
     row("sized_delete_class", "", bad_size(40)),
 ];
 

@@ -1,6 +1,6 @@
 //! From an object's unwind tables (`.eh_frame`) to the rule of one program counter.
 //!
-//! The tables are read by `gimli`, in storage of fixed size that takes about 2 KiB of the stack: a frame
+//! The tables are read by `gimli`, in storage of fixed size that takes about 2.4 KiB of the stack: a frame
 //! that saves more registers than that holds is not understood, nor is one with an expression other than
 //! the few that compilers, linkers and the C library emit. Damaged tables end in an error of gimli's, since
 //! every slice ends where the mapping does.

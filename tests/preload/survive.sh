@@ -2,12 +2,17 @@
 # Real programs under the library: each runs once plain and once preloaded, and must end well both times
 # with the same output, without a report from the library.
 #
-#   tests/preload/survive.sh [--only NAME] [--limit SECONDS] LIB [OPTIONS]
-#   tests/preload/survive.sh --list
+#   tests/preload/survive.sh [--only NAME] [--all] [--limit SECONDS] [--times N] LIB [OPTIONS]
+#   tests/preload/survive.sh --matrix [--only NAME] LIB
+#   tests/preload/survive.sh --list [--all]
 #
 # LIB is libfencepost.so, OPTIONS what FENCEPOST_OPTIONS is to be. One line for each program: ok, FAIL with
 # the reason, or skipped with what is not installed. The status is 0 if nothing failed and, with CI set,
 # nothing was skipped.
+#
+# Without --all these are programs that CI installs; with it, the 32 of the survival matrix (matrix.sh). A
+# program may take --limit seconds, or with --times N times what it takes plain, two seconds at least.
+# --matrix runs all of them in harden, patrol and hunt with --times 20 and prints the counts.
 #
 # A program NAME is a function work_NAME. It runs in an empty directory, without input, puts `under` before
 # what is to be preloaded, and prints what must come out the same.
@@ -370,6 +375,9 @@ JS
     under node p.js
 }
 
+# shellcheck source=tests/preload/matrix.sh
+source "${self%/*}/matrix.sh"
+
 programs=(bash ls python3 python3_malloc perl git gcc gxx make sqlite3 redis sort xz openssl tar curl awk jq lua node)
 
 usage() {
@@ -377,14 +385,27 @@ usage() {
     exit "$1"
 }
 
-only="" limit=60
+only="" limit=60 times=0 modes=()
 while (($#)); do
     case $1 in
         --work)
             "work_$2"
             exit
             ;;
+        --all)
+            programs=("${matrix[@]}")
+            shift
+            ;;
+        --matrix)
+            programs=("${matrix[@]}") times=20 limit=300 modes=(mode=harden mode=patrol mode=hunt)
+            shift
+            ;;
+        --times)
+            times=${2:?--times N}
+            shift 2
+            ;;
         --list)
+            [[ ${2:-} != --all ]] || programs=("${matrix[@]}")
             printf '%s\n' "${programs[@]}"
             exit
             ;;
@@ -412,25 +433,28 @@ if [[ -n $only && " ${programs[*]} " != *" $only "* ]]; then
 fi
 ulimit -c 0
 scratch=$(mktemp -d)
+# Some servers run as another user.
+chmod 755 "$scratch"
 trap 'rm -rf "$scratch"' EXIT
 
-# Runs program $1 in round $2; its output is $scratch/$1.$2.out and .err.
+# Runs program $1 in round $2 for at most $3 seconds; its output is $scratch/$1.$2.out and .err.
 round() {
-    local name=$1 round=$2
-    mkdir "$scratch/$name.$round"
-    (cd "$scratch/$name.$round" && exec timeout -k 5 "$limit" bash "$self" --work "$name") \
+    local name=$1 round=$2 most=$3
+    mkdir -m 755 "$scratch/$name.$round"
+    (cd "$scratch/$name.$round" && exec timeout -k 5 "$most" bash "$self" --work "$name") \
         > "$scratch/$name.$round.out" 2> "$scratch/$name.$round.err" < /dev/null
 }
 
-# Prints why the preloaded round of program $1, which ended with status $2, is a failure, if it is.
+# Prints why the preloaded round of program $1, which ended with status $2 and could take $3 seconds, is a
+# failure, if it is.
 verdict() {
-    local name=$1 status=$2 line
+    local name=$1 status=$2 most=$3 line
     # Processes without a stderr of their own still write to the log.
     line=$(cat "$scratch/$name".log.* "$scratch/$name.preloaded.err" 2> /dev/null | grep -m1 'ERROR: fencepost:') || true
     if [[ -n $line ]]; then
         echo "$line"
     elif ((status == 124 || status == 137)); then
-        echo "took more than $limit s"
+        echo "took more than $most s"
     elif ((status != 0)); then
         echo "status $status: $(tail -n 1 "$scratch/$name.preloaded.err")"
     elif ! cmp -s "$scratch/$name.plain.out" "$scratch/$name.preloaded.out"; then
@@ -441,38 +465,59 @@ verdict() {
     fi
 }
 
-passed=0 failed=0 skipped=0
-for name in "${programs[@]}"; do
-    [[ -z $only || $only == "$name" ]] || continue
-    missing=""
-    needs="needs_$name"
-    for program in ${!needs}; do
-        command -v "$program" > /dev/null || missing+=" $program"
+# Runs all programs with the options $1; one line each and the counts, which are added up.
+all_passed=0 all_failed=0 all_skipped=0
+survive() {
+    local options=$1 passed=0 failed=0 skipped=0 name missing needs program begin middle end most status reason
+    for name in "${programs[@]}"; do
+        [[ -z $only || $only == "$name" ]] || continue
+        missing=""
+        needs="needs_$name"
+        for program in ${!needs}; do
+            command -v "$program" > /dev/null || missing+=" $program"
+        done
+        if [[ -n $missing ]]; then
+            echo "$name skipped: not installed:$missing"
+            skipped=$((skipped + 1))
+            continue
+        fi
+        begin=${EPOCHREALTIME/./}
+        if ! round "$name" plain "$limit" || [[ ! -s $scratch/$name.plain.out ]]; then
+            echo "$name FAIL without the library: $(tail -n 1 "$scratch/$name.plain.err")"
+            failed=$((failed + 1))
+            continue
+        fi
+        middle=${EPOCHREALTIME/./}
+        most=$limit
+        if ((times != 0)); then
+            most=$(((middle - begin) * times / 1000000 + 1))
+            ((most >= 2)) || most=2
+        fi
+        status=0
+        SURVIVE_LIB=$library SURVIVE_OPTIONS="$options:log_path=$scratch/$name.log.%p" \
+            round "$name" preloaded "$most" || status=$?
+        end=${EPOCHREALTIME/./}
+        reason=$(verdict "$name" "$status" "$most")
+        if [[ -z $reason ]]; then
+            echo "$name ok: $(((end - middle) / 1000)) ms, plain $(((middle - begin) / 1000)) ms"
+            passed=$((passed + 1))
+        else
+            echo "$name FAIL $reason"
+            failed=$((failed + 1))
+        fi
+        rm -rf "$scratch/$name".*
     done
-    if [[ -n $missing ]]; then
-        echo "$name skipped: not installed:$missing"
-        skipped=$((skipped + 1))
-        continue
-    fi
-    begin=${EPOCHREALTIME/./}
-    if ! round "$name" plain || [[ ! -s $scratch/$name.plain.out ]]; then
-        echo "$name FAIL without the library: $(tail -n 1 "$scratch/$name.plain.err")"
-        failed=$((failed + 1))
-        continue
-    fi
-    middle=${EPOCHREALTIME/./}
-    status=0
-    SURVIVE_LIB=$library SURVIVE_OPTIONS="$options:log_path=$scratch/$name.log.%p" round "$name" preloaded || status=$?
-    end=${EPOCHREALTIME/./}
-    reason=$(verdict "$name" "$status")
-    if [[ -z $reason ]]; then
-        echo "$name ok: $(((end - middle) / 1000)) ms, plain $(((middle - begin) / 1000)) ms"
-        passed=$((passed + 1))
-    else
-        echo "$name FAIL $reason"
-        failed=$((failed + 1))
-    fi
-    rm -rf "$scratch/$name".*
-done
-echo "survive: $passed passed, $failed failed, $skipped skipped"
-((failed == 0)) && { ((skipped == 0)) || [[ -z ${CI:-} ]]; }
+    echo "survive: $passed passed, $failed failed, $skipped skipped"
+    all_passed=$((all_passed + passed)) all_failed=$((all_failed + failed)) all_skipped=$((all_skipped + skipped))
+}
+
+if ((${#modes[@]} == 0)); then
+    survive "$options"
+else
+    for mode in "${modes[@]}"; do
+        echo "== $mode"
+        survive "$mode${options:+:$options}"
+    done
+    echo "matrix: $all_passed passed, $all_failed failed, $all_skipped skipped"
+fi
+((all_failed == 0)) && { ((all_skipped == 0)) || [[ -z ${CI:-} ]]; }

@@ -92,6 +92,22 @@ fn going_on_ends_with_a_status_that_says_so() {
     assert_eq!((run.end, run.stderr.as_str()), (End::Status(0), ""));
 }
 
+/// A rule may name the function of a frame, if the module exports it.
+#[test]
+fn a_function_is_suppressed() {
+    let file = scratch("suppressed-function").join("rules");
+    fs::write(&file, "heap-buffer-overflow:^run_over$\n").unwrap();
+    let source = compiler::source("many_errors");
+    for (flags, left) in [(&["-O1", "-rdynamic", "-DEXPORTED"][..], 0), (&["-O1"][..], 1)] {
+        let name = format!("many_errors-exports-{left}");
+        let Some(program) = compiler::with_flags(&source, flags, &name) else { return };
+        let options = format!("mode=hunt:on_error=continue:suppressions=\"{}\"", file.display());
+        let run = process::run(&mut process::command(program, Some(library::path()), &options), LIMIT);
+        let overflows = kinds(&run).into_iter().filter(|kind| kind == "heap-buffer-overflow").count();
+        assert_eq!(overflows, left, "{}", run.stderr);
+    }
+}
+
 #[test]
 fn suppressed_errors_are_let_through_and_counted() {
     let directory = scratch("suppressions");

@@ -14,7 +14,7 @@ use rows::Row;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use support::expectation::{Verdict, judge_silent};
+use support::expectation::{Verdict, is_degraded, judge_silent};
 use support::process::{self, End, LIMIT, Run};
 use support::report::Access::Write;
 use support::{compiler, library, skip};
@@ -143,6 +143,18 @@ fn clean() -> impl Iterator<Item = (&'static str, End)> {
 
 fn foreign() -> impl Iterator<Item = (&'static str, End)> {
     rows::FOREIGN.iter().map(|(program, signal)| (*program, End::Signal(*signal)))
+}
+
+/// The end of the mappings is said once, and only where guard pages are mappings.
+#[test]
+fn the_end_of_the_mappings_is_said_once() {
+    for (guards, times) in [("madvise", 0), ("mprotect", 1)] {
+        let options = format!("mode=hunt:guards={guards}");
+        let library = Some(library::path());
+        let Some(run) = execute("clean_many", "", LEVELS[0], library, &options) else { continue };
+        assert_eq!(run.stderr.lines().filter(|line| is_degraded(line)).count(), times, "{}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), times, "{}", run.stderr);
+    }
 }
 
 /// The correct programs are correct with libc's allocator, else they prove nothing.

@@ -86,7 +86,6 @@ macro_rules! other_symbols {
             "allocate" malloc;
             "free" free;
             "interposed" dlopen;
-            "interposed" pthread_getattr_np;
             "interposed" mlockall;
             "interposed" sigaction;
             "interposed" signal;

@@ -26,7 +26,6 @@ pub use ops::{
     try_free_small,
 };
 pub use start::{Overrides, ensure_started, options};
-pub use thread::ready as ready_thread;
 pub use usage::{Usage, trim, usage};
 
 use crate::fault::{Event, Fault};

@@ -277,13 +277,6 @@ pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
     Some(action(state))
 }
 
-/// Sees to it that the calling thread has a state.
-pub fn ready() {
-    if sys::slot() == 0 {
-        with(|_| ());
-    }
-}
-
 /// Makes a new state the calling thread's.
 fn adopt(thread: *mut Thread) {
     sys::set_slot(thread.expose_provenance());

@@ -81,14 +81,6 @@ impl Record {
         self.state.store(State::Live as u8, Ordering::Release);
     }
 
-    /// Brings the record near, for a use in a moment.
-    #[inline(always)]
-    pub fn prefetch(&self) {
-        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing that the program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(core::ptr::from_ref(self).cast()) };
-    }
-
     /// Claims the object for freeing: `true` for exactly one of all threads that try.
     pub fn begin_free(&self) -> bool {
         self.exchange(State::Live, State::Freeing)

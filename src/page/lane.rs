@@ -200,10 +200,6 @@ impl Lane {
             self.newest = 0;
         }
         self.remembered -= 1;
-        // The next object on this lane gets the next one: its line is to be there by then.
-        if let Some(next) = records.get(RecordId(self.oldest)) {
-            next.prefetch();
-        }
         Some(id)
     }
 

@@ -282,7 +282,9 @@ after";
             "{head}    #0 0x{pc:x} ({module}+0x{offset:x})\nSUMMARY: fencepost: double-free ({module}+0x{offset:x})"
         );
         let (text, reports) = rewrite(&raw, &mut Symbols::default());
-        assert!(text.contains(" in ") && text.contains("rewrite ("), "{text}");
+        // Line tables alone have no namespaces.
+        let name = if cfg!(debug_assertions) { "rewrite::rewrite" } else { " in rewrite (" };
+        assert!(text.contains(name), "{text}");
         assert!(
             text.lines().any(|line| line.starts_with("    #0 0x") && line.contains("rewrite.rs:")),
             "{text}"

@@ -549,7 +549,7 @@ impl Heap {
     #[cold]
     fn deny(&self, claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
         let fault = match cache::place(claim.address) {
-            Some(place) => cache::misuse(place, claim),
+            Some(place) => slab::misuse::misuse(place, claim),
             None if self.page.contains(claim.address) => self.page.misuse(claim),
             None => match self.options.foreign {
                 Foreign::Libc => return Err(Denied::Foreign),

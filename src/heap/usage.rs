@@ -34,7 +34,7 @@ pub fn trim() -> bool {
     let _errno = ErrnoGuard::new();
     let heap = heap();
     let given = thread::with(|thread| {
-        thread.slab.give_magazines();
+        thread.slab.give_free();
         thread.take_fault()
     });
     if let Some(Some(fault)) = given {

@@ -5,7 +5,7 @@
 //! random; system calls are made outside the lock.
 //!
 //! When a slab has no slot in use it is emptied: its memory goes back to the kernel, unless the class
-//! keeps it as one of a few spare ones (one, or an eighth of the slabs in use).
+//! keeps it as one of a few spare ones (about a MiB, or a quarter of the slabs in use).
 
 use super::class;
 use super::layout::{ClassInfo, SlotState, layout};
@@ -22,6 +22,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 const BATCH: usize = 16;
 /// About how many bytes are opened at once.
 const BATCH_BYTES: usize = 1 << 20;
+/// About how many bytes of empty slabs a class keeps, and one slab at least.
+const SPARE_BYTES: usize = 1 << 20;
 /// Opened slabs that wait for use at most.
 const PENDING: usize = 2 * BATCH;
 
@@ -367,7 +369,7 @@ impl Store {
         if free < info.usable_end - 1 {
             return None;
         }
-        if self.spare < (self.active / 8).max(1) {
+        if self.spare < (self.active / 4).max(spare_slabs(info)) {
             self.spare += 1;
             return None;
         }
@@ -423,6 +425,11 @@ impl Store {
 struct Batch {
     first: u32,
     count: u32,
+}
+
+/// How many empty slabs of a class keep their memory however few are in use.
+fn spare_slabs(info: &ClassInfo) -> u32 {
+    1 + (SPARE_BYTES / (info.size << info.slab_shift)) as u32
 }
 
 /// Words of a slab's bitmap.

@@ -3,7 +3,8 @@
 //! - [`class`]: slot sizes, pure.
 //! - [`layout`]: where regions, slots and their states lie; address to slot.
 //! - [`central`]: each class's slabs, under its lock.
-//! - [`cache`]: a thread's free slots and the fast paths.
+//! - [`cache`]: a thread's free slots and the fast paths; `exchange`: what it takes from and gives to the
+//!   central store; [`misuse`]: what is wrong with a slot.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
 //! - [`sweep`]: the check of everything; [`live`]: what is handed out; [`usage`]: figures.
 //!
@@ -18,9 +19,11 @@ mod bytes;
 pub mod cache;
 mod canary;
 pub mod central;
+mod exchange;
 pub mod class;
 pub mod layout;
 pub mod live;
+pub mod misuse;
 pub mod sweep;
 pub mod usage;
 

@@ -3,7 +3,7 @@
 //! Runs at exit and on request, beside threads that go on allocating. A slot that looks wrong is
 //! looked at again a few times with pauses: what another thread was in the middle of is over then.
 
-use super::cache::{is_untouched, overwritten, touched};
+use super::misuse::{is_untouched, overwritten, touched};
 use super::layout::{ClassInfo, layout};
 use super::{canary, central, class};
 use crate::addr::Addr;

@@ -1,5 +1,7 @@
 //! What the processor can do beyond the baseline, found out once at start.
 
+use crate::addr::Addr;
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 static AVX2: AtomicBool = AtomicBool::new(false);
@@ -20,6 +22,13 @@ pub fn detect() {
 #[inline(always)]
 pub fn has_avx2() -> bool {
     AVX2.load(Ordering::Relaxed)
+}
+
+/// Has the processor fetch the cache line of `address`, which need not be mapped.
+#[inline(always)]
+pub fn fetch(address: Addr) {
+    // SAFETY: a prefetch changes nothing and cannot fault.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.as_ptr()) };
 }
 
 /// The extended control register 0: which register state the operating system saves.

@@ -1,0 +1,219 @@
+//! What a thread's cache exchanges with the central store, in batches, and how fresh slots are readied.
+
+use super::cache::{Cache, RING};
+use super::layout::{ClassInfo, SlotState, layout};
+use super::misuse::{is_untouched, overwritten};
+use super::{canary, central, class};
+use crate::addr::Addr;
+use crate::fault::{Fault, Kind};
+use crate::request::Origin;
+
+impl Cache {
+    /// [`Cache::allocate`] for a class whose batch is used up.
+    ///
+    /// # Safety
+    /// As [`Cache::allocate`].
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn allocate_slow(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
+        let Some(info) = layout().classes.get(class) else {
+            return core::ptr::null_mut();
+        };
+        if self.refill(class) == 0 || self.has_fault() {
+            return core::ptr::null_mut();
+        }
+        let slot = self.pick(class);
+        // SAFETY: the slot was in the batch: it is this thread's.
+        unsafe { self.hand_out_slow(info, slot, size, origin) }
+    }
+
+    /// Makes a new batch where there is none: of what was freed last, and for the rest, of the central store's
+    /// slots. How many slots the batch has then.
+    fn refill(&mut self, class: usize) -> usize {
+        let (Some(bin), Some(stack), Some(batch)) =
+            (self.bins.get_mut(class), self.stacks.get(class), self.batches.get_mut(class))
+        else {
+            return 0;
+        };
+        if bin.len != 0 {
+            return bin.len.into();
+        }
+        // SAFETY: `init` set the generator, which is this thread's.
+        let rng = unsafe { &mut *self.rng };
+        let wanted = usize::from(bin.batch);
+        let freed = usize::from(bin.freed);
+        let kept = freed.saturating_sub(wanted);
+        let mut count = freed - kept;
+        if let (Some(last), Some(room)) = (stack.get(kept..freed), batch.get_mut(..count)) {
+            room.copy_from_slice(last);
+            bin.freed = kept as u16;
+        }
+        if let Some(room) = batch.get_mut(count..wanted)
+            && !room.is_empty()
+        {
+            let taken = central::take(class, room, rng);
+            if let Some(fresh) = room.get(..taken) {
+                self.fault = self.fault.or_else(|| ready(class, fresh));
+            }
+            count += taken;
+        }
+        for last in (1..count).rev() {
+            batch.swap(last, (usize::from(rng.byte()) * (last + 1)) >> 8);
+        }
+        bin.len = count as u16;
+        count
+    }
+
+    /// Makes a slot live, whatever its state and the protections.
+    ///
+    /// # Safety
+    /// The slot is this thread's, and its class holds `size` bytes and the tail.
+    #[inline(never)]
+    pub(super) unsafe fn hand_out_slow(
+        &mut self,
+        info: &'static ClassInfo,
+        slot: u32,
+        size: usize,
+        origin: Origin,
+    ) -> *mut u8 {
+        let start = info.address(slot);
+        let pointer = Addr::new(start).as_ptr::<u8>();
+        let secret = layout().secret;
+        let word = canary::word(secret, start + info.size);
+        let state = info.load(slot);
+        if state.is_live() || state == SlotState::BUSY {
+            return self.report_slow(Kind::DoubleFree, info, slot);
+        }
+        // SAFETY: the slot is this thread's, in an opened slab. The word before it belongs to the slot
+        // before it in the same slab, whose last word always holds its canary once touched.
+        unsafe {
+            if state.is_freed() {
+                if layout().protection.zero
+                    && layout().protection.canary
+                    && !is_untouched(pointer, info.size, word)
+                {
+                    return self.report_slow(Kind::WriteAfterFree, info, slot);
+                }
+                self.fresh = !layout().protection.zero;
+            } else {
+                self.fresh = true;
+                if layout().protection.canary {
+                    self.fault = fence_fresh(info, slot);
+                    if self.has_fault() {
+                        return core::ptr::null_mut();
+                    }
+                }
+            }
+            info.store_busy(slot);
+            if layout().protection.canary {
+                canary::fill(pointer, size, info.size, word);
+            }
+            info.store(slot, SlotState::live(info.size - size, origin));
+        }
+        pointer
+    }
+
+    /// Gives the older half of a full stack back.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn flush_slow(&mut self, class: usize) {
+        let (Some(bin), Some(stack)) = (self.bins.get_mut(class), self.stacks.get_mut(class)) else {
+            return;
+        };
+        let freed = usize::from(bin.freed);
+        let half = freed / 2;
+        if let Some(slots) = stack.get(..half)
+            && let Err(fault) = central::give(class, slots)
+        {
+            self.fault = Some(fault);
+        }
+        stack.copy_within(half..freed, 0);
+        bin.freed = (freed - half) as u16;
+    }
+
+    /// Gives the free slots back; what is in quarantine stays there.
+    pub fn give_free(&mut self) {
+        for class in 0..class::COUNT {
+            let (Some(bin), Some(stack), Some(batch)) =
+                (self.bins.get_mut(class), self.stacks.get(class), self.batches.get(class))
+            else {
+                continue;
+            };
+            let (len, freed) = (usize::from(bin.len), usize::from(bin.freed));
+            (bin.len, bin.freed) = (0, 0);
+            for slots in [stack.get(..freed), batch.get(..len)].into_iter().flatten() {
+                if let Err(fault) = central::give(class, slots) {
+                    self.fault = Some(fault);
+                }
+            }
+        }
+    }
+
+    /// Gives everything back, at thread exit.
+    pub fn drain(&mut self) {
+        self.give_free();
+        for class in 0..class::COUNT {
+            let (Some(bin), Some(ring)) = (self.bins.get_mut(class), self.rings.get_mut(class)) else {
+                continue;
+            };
+            // It fills from its first place on: a ring that was never touched is not touched now.
+            let held = ring.iter().position(|slot| *slot == 0).unwrap_or(RING);
+            bin.ring_at = 0;
+            let Some(slots) = ring.get_mut(..held) else { continue };
+            if let Err(fault) = central::give(class, slots) {
+                self.fault = Some(fault);
+            }
+            slots.fill(0);
+        }
+    }
+}
+
+/// Makes fresh slots of a small class like freed ones: their canary written, their state freed. It costs the
+/// page faults that their use would cost a moment later, and the fast path need not know fresh slots. What
+/// was found overwritten.
+fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
+    let protection = layout().protection;
+    if class >= class::SMALL_COUNT || !protection.canary || !protection.zero {
+        return None;
+    }
+    let info = layout().classes.get(class)?;
+    let mut found = None;
+    for slot in slots.iter().copied().filter(|slot| info.load(*slot).is_untouched()) {
+        // SAFETY: the slot was just taken: it is the caller's, in an opened slab.
+        match unsafe { fence_fresh(info, slot) } {
+            None => info.store(slot, SlotState::live(class::TAIL, Origin::Malloc).freed()),
+            wrong => found = wrong,
+        }
+    }
+    found
+}
+
+/// Readies the words before and at the end of a slot that was never handed out: both are canaries
+/// as soon as a neighbour lives, and what the neighbour did to one of them must not be mended
+/// unseen: the one at the end, if it was overwritten, is returned.
+///
+/// # Safety
+/// The slot is the caller's.
+unsafe fn fence_fresh(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
+    let secret = layout().secret;
+    let start = info.address(slot);
+    let pointer = Addr::new(start).as_ptr::<u8>();
+    // SAFETY: the word before the slot is the last of the slot before it in the same slab, where the
+    // first is never handed out; the last word is the slot's own.
+    unsafe {
+        if info.load(slot.wrapping_sub(1)).is_untouched() {
+            pointer.sub(8).cast::<u64>().write(canary::word(secret, start));
+        }
+        let next = slot.wrapping_add(1);
+        let word = canary::word(secret, start + info.size);
+        let last = pointer.add(info.size - class::TAIL).cast::<u64>();
+        let state = info.load(next);
+        if state.is_live() && last.read() != word {
+            return overwritten(info, next, state);
+        }
+        // Before the slot leaves its state: whoever hands out the next slot and finds this one
+        // touched relies on it.
+        last.write(word);
+    }
+    None
+}

@@ -3,7 +3,7 @@
 //! Each takes, behind the C function's own arguments, the address of the return address on the stack
 //! and the caller's frame pointer; see [`crate::entry`].
 
-use crate::init;
+use crate::{fallback, init};
 use core::ffi::{c_int, c_void};
 use fencepost_core::addr::{ABI_ALIGN, Addr, PAGE_SIZE, round_up};
 use fencepost_core::heap::{self, Denied};
@@ -29,6 +29,12 @@ fn no_memory() -> *mut c_void {
     core::ptr::null_mut()
 }
 
+/// What the C library can still give where this heap has nothing left.
+fn last_resort(request: &Request) -> *mut c_void {
+    let pointer = fallback::allocate(request);
+    if pointer.is_null() { no_memory() } else { pointer }
+}
+
 /// The general path of every allocation; null and `ENOMEM` when there is no memory.
 #[cold]
 #[inline(never)]
@@ -36,7 +42,7 @@ fn allocate_slow(request: &Request, at: ReturnSlot, fp: usize) -> *mut c_void {
     init::ensure();
     match heap::allocate(request, site(at, fp)) {
         Some(address) => address.as_ptr(),
-        None => no_memory(),
+        None => last_resort(request),
     }
 }
 
@@ -45,7 +51,7 @@ fn allocate_slow(request: &Request, at: ReturnSlot, fp: usize) -> *mut c_void {
 #[inline(never)]
 fn free_slow(claim: &Claim, at: ReturnSlot, fp: usize) {
     if !heap::free(claim, site(at, fp)) {
-        init::libc_free(claim.address.as_ptr());
+        fallback::free(claim.address.as_ptr());
     }
 }
 
@@ -129,9 +135,25 @@ pub unsafe extern "C" fn realloc(
     }
     match heap::resize(&claim(pointer, None, Origin::Malloc), &Request::c(size), site(at, fp)) {
         Ok(address) => address.as_ptr(),
-        Err(Denied::Foreign) => init::libc_realloc(pointer, size),
-        Err(Denied::NoMemory) => no_memory(),
+        Err(Denied::Foreign) => fallback::realloc(pointer, size),
+        Err(Denied::NoMemory) => move_out(pointer, size, at, fp),
     }
+}
+
+/// Moves an object that this heap cannot resize to the C library's.
+#[cold]
+fn move_out(pointer: *mut c_void, size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    let Some(old_size) = heap::size_of(Addr::new(pointer.expose_provenance())) else {
+        return no_memory();
+    };
+    let new = last_resort(&Request::c(size));
+    if !new.is_null() {
+        // SAFETY: the old object is live and the caller's, the new one fresh; both have that many bytes.
+        unsafe { new.cast::<u8>().copy_from_nonoverlapping(pointer.cast::<u8>(), old_size.min(size)) };
+        // SAFETY: as the caller of `realloc` vouches.
+        unsafe { free_general(pointer, at, fp) };
+    }
+    new
 }
 
 pub unsafe extern "C" fn reallocarray(
@@ -176,7 +198,15 @@ pub unsafe extern "C" fn posix_memalign(
             unsafe { result.write(address.as_ptr()) };
             0
         }
-        None => libc::ENOMEM,
+        None => {
+            let pointer = fallback::allocate(&request);
+            if pointer.is_null() {
+                return libc::ENOMEM;
+            }
+            // SAFETY: as above.
+            unsafe { result.write(pointer) };
+            0
+        }
     }
 }
 
@@ -191,7 +221,14 @@ pub unsafe extern "C" fn pvalloc(size: usize, at: ReturnSlot, fp: usize) -> *mut
     }
 }
 
-/// Exactly the requested size: all bytes up to it may be used.
+/// Exactly the requested size: all bytes up to it may be used. Of the C library's own objects, what it says.
 pub unsafe extern "C" fn malloc_usable_size(pointer: *mut c_void, _at: ReturnSlot, _fp: usize) -> usize {
-    heap::size_of(Addr::new(pointer.expose_provenance())).unwrap_or(0)
+    let address = Addr::new(pointer.expose_provenance());
+    match heap::size_of(address) {
+        Some(size) => size,
+        None if !pointer.is_null() && heap::is_foreign(address) && heap::leaves_foreign_to_libc() => {
+            fallback::usable_size(pointer)
+        }
+        None => 0,
+    }
 }

@@ -1,5 +1,6 @@
 //! What runs when the library is loaded and when the process ends.
 
+use crate::fallback;
 use core::arch::{asm, global_asm};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use fencepost_core::heap::{self, Overrides};
@@ -40,6 +41,8 @@ fn program_options() -> &'static [u8] {
 
 extern "C" fn on_load() {
     ensure();
+    fallback::look_up();
+    fallback::look_for_earlier_objects();
 }
 
 extern "C" fn on_unload() {
@@ -58,30 +61,6 @@ static ON_UNLOAD: extern "C" fn() = on_unload;
 pub fn next(name: &CStr) -> *mut c_void {
     // SAFETY: the name is a C string; RTLD_NEXT asks for definitions after this object's.
     unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
-}
-
-/// The C library's own `free`, for pointers that are its own.
-pub fn libc_free(pointer: *mut c_void) {
-    let address = next(c"free");
-    if !address.is_null() {
-        // SAFETY: the symbol `free` is a function of this type.
-        let free = unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(address) };
-        // SAFETY: the caller found that the pointer is not this allocator's.
-        unsafe { free(pointer) };
-    }
-}
-
-/// The C library's own `realloc`, for pointers that are its own.
-pub fn libc_realloc(pointer: *mut c_void, size: usize) -> *mut c_void {
-    type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
-    let address = next(c"realloc");
-    if address.is_null() {
-        return core::ptr::null_mut();
-    }
-    // SAFETY: the symbol `realloc` is a function of this type.
-    let realloc = unsafe { core::mem::transmute::<*mut c_void, Realloc>(address) };
-    // SAFETY: the caller found that the pointer is not this allocator's.
-    unsafe { realloc(pointer, size) }
 }
 
 /// Checks every live object's surroundings and all freed slab memory; reports what is wrong. The

@@ -5,6 +5,7 @@
 //! - [`entry`]: the exported C functions; short assembly that hands the caller's frame on.
 //! - [`c`]: their semantics; [`tuning`]: those that ask for figures or set limits.
 //! - [`cxx`]: the C++ operators.
+//! - [`fallback`]: the C library's own allocator.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
 //! - [`runtimes`]: processes with several C++ runtimes.
 //! - [`signals`]: handlers of the program beside ours, and the exit status.
@@ -16,6 +17,7 @@ mod symbols;
 mod c;
 mod cxx;
 mod entry;
+mod fallback;
 mod init;
 mod interpose;
 mod runtimes;

@@ -21,9 +21,9 @@ mod thread;
 mod usage;
 
 pub use ops::{
-    Denied, allocate, check, check_leaks, free, lock_memory, misaligned, on_exit, on_quick_exit, resize,
-    set_origin, size_of, try_allocate_fast, try_allocate_small, try_allocate_zeroed_fast, try_free_fast,
-    try_free_small,
+    Denied, allocate, check, check_leaks, expect_libc_objects, free, is_foreign, leaves_foreign_to_libc,
+    lock_memory, may_ask_libc, misaligned, on_exit, on_quick_exit, resize, set_origin, size_of,
+    try_allocate_fast, try_allocate_small, try_allocate_zeroed_fast, try_free_fast, try_free_small,
 };
 pub use start::{Overrides, ensure_started, options};
 pub use usage::{Usage, trim, usage};

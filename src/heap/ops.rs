@@ -201,7 +201,7 @@ pub fn free(claim: &Claim, site: Site) -> bool {
     };
     if fault.kind == Kind::InvalidFree && !heap.page.contains(claim.address) && !slab::contains(claim.address)
     {
-        match heap.options.foreign {
+        match heap.foreign() {
             Foreign::Abort => {}
             Foreign::Ignore => return true,
             Foreign::Libc => return false,
@@ -240,6 +240,30 @@ pub fn size_of(address: Addr) -> Option<usize> {
         Some(place) => slab::live_size(place),
         None => heap().page.find_live(address).map(|found| found.record.size()),
     }
+}
+
+/// Whether `address` lies in neither arm.
+pub fn is_foreign(address: Addr) -> bool {
+    !is_started() || cache::place(address).is_none() && !heap().page.contains(address)
+}
+
+/// Whether the C library's allocator has objects in this process, too.
+static LIBC_HAS_OBJECTS: AtomicBool = AtomicBool::new(false);
+
+/// Says that the C library's allocator has objects in this process, so that a foreign pointer is no error in
+/// itself: it was in use before this heap was there, or it serves what this heap cannot.
+pub fn expect_libc_objects() {
+    LIBC_HAS_OBJECTS.store(true, Ordering::Relaxed);
+}
+
+/// Whether pointers of other allocators are given to the C library.
+pub fn leaves_foreign_to_libc() -> bool {
+    heap().foreign() == Foreign::Libc
+}
+
+/// Whether the C library's allocator may be asked for what this heap cannot serve.
+pub fn may_ask_libc() -> bool {
+    is_started() && heap().options.foreign != Foreign::Ignore
 }
 
 /// Names another family as the allocator of the live object at `address`.
@@ -334,6 +358,14 @@ pub fn on_quick_exit(status: i32) -> i32 {
 }
 
 impl Heap {
+    /// What is done with pointers of neither arm.
+    fn foreign(&self) -> Foreign {
+        match self.options.foreign {
+            Foreign::Abort if LIBC_HAS_OBJECTS.load(Ordering::Relaxed) => Foreign::Libc,
+            chosen => chosen,
+        }
+    }
+
     /// Sums up what was found; the exit status if that is to replace the program's.
     fn final_status(&self) -> Option<i32> {
         let context = self.report.as_ref()?;
@@ -551,7 +583,7 @@ impl Heap {
         let fault = match cache::place(claim.address) {
             Some(place) => slab::misuse::misuse(place, claim),
             None if self.page.contains(claim.address) => self.page.misuse(claim),
-            None => match self.options.foreign {
+            None => match self.foreign() {
                 Foreign::Libc => return Err(Denied::Foreign),
                 Foreign::Ignore => return Err(Denied::NoMemory),
                 Foreign::Abort => Fault::new(Kind::InvalidFree, claim.address, None),

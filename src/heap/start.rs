@@ -117,25 +117,33 @@ fn start(overrides: &Overrides) {
     let mut rng = Rng::new();
     let backend = Backend::choose(options.guards);
     let limit = limits::address_space();
+    let limited = limits::writable().is_some();
     let protection =
         slab::Protection { canary: options.canary, zero: options.zero, mismatch: options.mismatch };
     if !slab::init(slab::Config { backend, limit, protection }, &mut rng) {
-        die::die("no address space for the slab arm");
+        do_without("slabs");
     }
     if !heap.page.init(page_config(&options, backend, limit), &mut rng) {
-        die::die("no address space for the page arm");
+        do_without("guarded objects");
     }
     // SAFETY: this is the start, and the gate still keeps everyone out who might capture a stack.
-    unsafe { trace::init(options.backtrace != 0, limit.is_some()) };
+    unsafe { trace::init(options.backtrace != 0, limited) };
     if options.backtrace != 0
-        && let Some(depot) = Depot::map(limit.is_some())
+        && let Some(depot) = Depot::map(limited)
     {
         heap.depot = depot;
     }
-    thread::init(limit.is_some());
+    thread::init(limited);
     image::drop_anchor(heap);
     read_suppressions(&options);
     install_reports();
+}
+
+/// Says that an arm could not be set up. What the other and the C library serve, the program gets.
+fn do_without(what: &str) {
+    let mut line = Text::<128>::new();
+    let _ = writeln!(line, "fencepost: there is no address space for {what}: less protection");
+    file::write_stderr(line.as_bytes());
 }
 
 /// A drawn seed drives the generators only when a run is to be repeated: it has 56 bits, a key 256.

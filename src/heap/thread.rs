@@ -65,6 +65,7 @@ struct Registry {
     unused: *mut Thread,
     made: u32,
     rngs: *mut Rng,
+    rng_count: usize,
     /// Room for the states of the first threads, mapped at start: a process may limit its address
     /// space later.
     ahead: Addr,
@@ -78,6 +79,7 @@ static REGISTRY: Lock<Registry> = Lock::new(Registry {
     unused: core::ptr::null_mut(),
     made: 0,
     rngs: core::ptr::null_mut(),
+    rng_count: 0,
     ahead: Addr::NULL,
     ahead_left: 0,
 });
@@ -95,6 +97,8 @@ static SHARED: Lock<Shared> = Lock::new(Shared(core::ptr::null_mut()));
 
 /// Generators in the pages that are wiped; states beyond have theirs wiped by the fork hook alone.
 const RNGS: usize = 16 << 10;
+/// The same where address space is limited.
+const RNGS_LIMITED: usize = 256;
 /// The lane of the shared state.
 const SHARED_LANE: u32 = PageArm::LANES as u32 - 1;
 /// Rounds of destructors after which a thread's state is handed on: the C library runs four.
@@ -116,10 +120,13 @@ const AHEAD_LIMITED: u32 = 8;
 /// Maps the generators and the first threads' states. Called once, at start; `limited` says whether
 /// address space is.
 pub fn init(limited: bool) {
-    let bytes = RNGS * size_of::<Rng>();
+    let count = if limited { RNGS_LIMITED } else { RNGS };
+    let bytes = count * size_of::<Rng>();
     if let Some(base) = vm::tables(bytes) {
         vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
-        REGISTRY.lock().rngs = base.as_ptr();
+        let mut registry = REGISTRY.lock();
+        registry.rngs = base.as_ptr();
+        registry.rng_count = count;
     }
     let count = if limited { AHEAD_LIMITED } else { AHEAD };
     if let Some(base) = vm::tables(STATE_STRIDE * count as usize) {
@@ -185,7 +192,7 @@ fn make(shared: bool) -> Option<*mut Thread> {
     }
     let ordinal = registry.made;
     registry.made += 1;
-    let rngs = registry.rngs;
+    let (rngs, rng_count) = (registry.rngs, registry.rng_count);
     let mut ahead = None;
     if registry.ahead_left > 0 {
         ahead = Some(registry.ahead);
@@ -193,7 +200,7 @@ fn make(shared: bool) -> Option<*mut Thread> {
         registry.ahead_left -= 1;
     }
     drop(registry);
-    let own_rng = rngs.is_null() || ordinal as usize >= RNGS;
+    let own_rng = ordinal as usize >= rng_count;
     let base = ahead.or_else(|| vm::tables(STATE_STRIDE))?;
     let thread = base.as_ptr::<Thread>();
     let rng = if own_rng {

@@ -46,8 +46,8 @@ const SHORTEST_RUN: usize = 4;
 const MAX_HOLES: [(usize, i64); 3] = [(SHORTEST_RUN, 64), (32, 1024), (256, 8192)];
 /// The longest run that is looked for: longer ones are buried in parts.
 const LONGEST_RUN: usize = 256;
-/// Chunks of the smallest arena: one lane and as much for large objects.
-const MIN_CHUNKS: usize = 2 * LANE_CHUNKS;
+/// Chunks of the smallest arena: a lane of two, and as many for large objects.
+const MIN_CHUNKS: usize = 4;
 /// Bytes of the largest arena: 32 TiB.
 const MAX_BYTES: usize = 1 << 45;
 

@@ -117,7 +117,13 @@ impl PageArm {
         let span = new.record.span();
         let from_large =
             self.arena.chunk_of(old.start).is_some_and(|chunk| self.arena.large_chunks().contains(&chunk));
-        if from_large && old.pages <= span.pages && vm::relocate(old, span.start) {
+        let movable = from_large && old.pages <= span.pages;
+        let relocation = if movable { vm::relocate(old, span.start) } else { vm::Relocation::Refused };
+        if relocation == vm::Relocation::Lost {
+            // Its record stays taken, so that its chunks serve nobody any more.
+            return None;
+        }
+        if relocation == vm::Relocation::Done {
             let address = span.start.plus(offset);
             found.record.empty();
             self.finish(new.record, address, request, span, event, lane);

@@ -259,8 +259,12 @@ pub fn layout() -> &'static Layout {
 
 /// log2 of the largest region: 64 GiB of slots a class.
 const REGION_SHIFT_MAX: u32 = 36;
-/// log2 of the smallest: a few slabs of the classes below a page; the others have none.
-const REGION_SHIFT_MIN: u32 = 19;
+/// log2 of the smallest: a slab of the small classes; those with larger slabs have none.
+const REGION_SHIFT_MIN: u32 = 16;
+/// log2 of the smallest where the limit is [`MODEST`] or more.
+const REGION_SHIFT_MODEST: u32 = 19;
+/// From so many bytes on, a fifth of a limit may be the regions'.
+const MODEST: u64 = 256 << 20;
 
 /// What is decided at start.
 #[derive(Clone, Copy, Debug)]
@@ -278,7 +282,10 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
     let most = match config.limit {
         None => REGION_SHIFT_MAX,
         // An eighth for the regions.
-        Some(limit) => (limit / 8 / class::COUNT as u64).max(1).ilog2(),
+        Some(limit) => {
+            let share = (limit / 8 / class::COUNT as u64).max(1).ilog2();
+            share.max(if limit >= MODEST { REGION_SHIFT_MODEST } else { REGION_SHIFT_MIN })
+        }
     };
     let mut shift = most.clamp(REGION_SHIFT_MIN, REGION_SHIFT_MAX);
     while shift >= REGION_SHIFT_MIN {

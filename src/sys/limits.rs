@@ -26,10 +26,20 @@ pub fn stack() -> usize {
 }
 
 /// The least of the limits that count address space or writable memory whether or not it is used:
-/// `RLIMIT_AS`, `RLIMIT_DATA`, and the commit limit in overcommit mode 2. `None` if there is none.
+/// `RLIMIT_AS`, and the commit limit in overcommit mode 2. `None` if there is none.
 pub fn address_space() -> Option<u64> {
     let commit = (overcommit_mode() == 2).then(|| meminfo(b"CommitLimit:")).flatten();
-    [soft_limit(libc::RLIMIT_AS), soft_limit(libc::RLIMIT_DATA), commit].into_iter().flatten().min()
+    [soft_limit(libc::RLIMIT_AS), commit].into_iter().flatten().min()
+}
+
+/// The least of the limits that count what is mapped writable: those of [`address_space`], and `RLIMIT_DATA`.
+pub fn writable() -> Option<u64> {
+    [address_space(), soft_limit(libc::RLIMIT_DATA)].into_iter().flatten().min()
+}
+
+/// Whether the process has a limit now that a new mapping may run against.
+pub fn count_mappings() -> bool {
+    soft_limit(libc::RLIMIT_AS).is_some() || soft_limit(libc::RLIMIT_DATA).is_some()
 }
 
 /// Memory in bytes that the machine or the cgroup grants this process.

@@ -1,6 +1,6 @@
 //! Address space: reserve, commit, move, release.
 
-use super::errno;
+use super::{errno, limits};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::{c_int, c_void};
@@ -29,12 +29,32 @@ pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
 
 /// Maps zeroed memory for the allocator's own tables: readable, writable, no huge pages. It takes
 /// memory page by page as it is touched.
+///
+/// Large ones are mapped as stacks are, which `RLIMIT_DATA` does not count: else a process that limits its
+/// data after the start could open no page of the heap any more.
 pub fn tables(bytes: usize) -> Option<Addr> {
-    let span =
-        Span::new(map(Addr::NULL, bytes, libc::PROT_READ | libc::PROT_WRITE, 0)?, PageCount::holding(bytes));
+    let large = if bytes < LARGE_TABLE { None } else { map_as_stack(bytes) };
+    let start = large.or_else(|| map(Addr::NULL, bytes, libc::PROT_READ | libc::PROT_WRITE, 0))?;
+    let span = Span::new(start, PageCount::holding(bytes));
     no_huge_pages(span);
     remember(span);
-    Some(span.start)
+    Some(start)
+}
+
+/// Tables of this many bytes and more are not to be counted as data.
+const LARGE_TABLE: usize = 1 << 20;
+
+/// Maps what `RLIMIT_DATA` does not count. An inaccessible page below it keeps the kernel from letting it
+/// grow as a stack would.
+fn map_as_stack(bytes: usize) -> Option<Addr> {
+    let bytes = round_up(bytes, PAGE_SIZE)?;
+    let below = map(Addr::NULL, bytes.checked_add(PAGE_SIZE)?, libc::PROT_NONE, 0)?;
+    let flags = libc::MAP_FIXED | libc::MAP_GROWSDOWN;
+    let start = map(below.plus(PAGE_SIZE), bytes, libc::PROT_READ | libc::PROT_WRITE, flags);
+    if start.is_none() {
+        unmap(Span::new(below, PageCount::holding(bytes.saturating_add(PAGE_SIZE))));
+    }
+    start
 }
 
 /// [`tables`] that are far larger than what is ever touched of them, and left out of core files: these
@@ -101,10 +121,13 @@ fn protect(span: Span, protection: c_int) -> bool {
     unsafe { libc::mprotect(span.start.as_ptr(), span.bytes(), protection) == 0 }
 }
 
-/// Replaces pages by inaccessible ones without memory or page tables; `false` if the kernel refuses.
+/// Replaces pages by inaccessible ones without memory or page tables; `false` if the kernel refuses. Where
+/// the process has more address space than it may have (`RLIMIT_AS`, lowered), every new mapping is refused:
+/// then the old one is emptied and closed.
 #[must_use]
 pub fn decommit(span: Span) -> bool {
     map(span.start, span.bytes(), libc::PROT_NONE, libc::MAP_FIXED).is_some()
+        || release(span) && protect(span, libc::PROT_NONE)
 }
 
 /// Frees the memory of pages and keeps them accessible; they read as zero.
@@ -185,16 +208,40 @@ pub(super) fn advise(span: Span, advice: c_int) -> bool {
     }
 }
 
-/// Moves the memory of `from` to `to`, a reserved span of the same length, without copying. The old
-/// pages stay mapped and read as zero. `false`, and nothing happened, if the kernel cannot.
+/// What became of memory that was to be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relocation {
+    /// It was.
+    Done,
+    /// The kernel cannot. The target is accessible and reads as zero.
+    Refused,
+    /// The kernel cannot, and the target is gone: nobody may use it.
+    Lost,
+}
+
+/// Moves the memory of `from` to `to`, a committed span of the same length, without copying. The old
+/// pages stay mapped and read as zero.
+///
+/// The kernel unmaps the target before it finds that a limit forbids the move, so with a limit none is
+/// tried.
 #[must_use]
-pub fn relocate(from: Span, to: Addr) -> bool {
+pub fn relocate(from: Span, to: Addr) -> Relocation {
+    if limits::count_mappings() {
+        return Relocation::Refused;
+    }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
     // SAFETY: both spans lie in the caller's reservations, and the caller owns the object in `from`.
     let moved = unsafe {
         libc::mremap(from.start.as_ptr(), from.bytes(), from.bytes(), flags, to.as_ptr::<c_void>())
     };
-    moved != libc::MAP_FAILED
+    if moved != libc::MAP_FAILED {
+        return Relocation::Done;
+    }
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    match map(to, from.bytes(), rights, libc::MAP_FIXED) {
+        Some(_) => Relocation::Refused,
+        None => Relocation::Lost,
+    }
 }
 
 /// Whether the page size of the kernel is the one the crate was built for.

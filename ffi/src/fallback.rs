@@ -1,0 +1,148 @@
+//! The C library's own allocator: for pointers that are its own, and for requests that this heap has no
+//! address space or no permission left to serve. The process asked the C library for memory, and is not to
+//! get less than it would have had.
+//!
+//! Such objects have no protection; that is said once, and from then on a pointer of neither is the C
+//! library's to judge. With `foreign=ignore` it is left alone, and in a static program there is none to find.
+//! A library that was opened in a running process finds objects of the C library's as well.
+
+use crate::init;
+use core::ffi::{CStr, c_void};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
+use fencepost_core::addr::ABI_ALIGN;
+use fencepost_core::heap;
+use fencepost_core::request::Request;
+use fencepost_core::sys::{errno::ErrnoGuard, file};
+
+#[derive(Clone, Copy)]
+enum Function {
+    Malloc,
+    Calloc,
+    Memalign,
+    Realloc,
+    Free,
+    UsableSize,
+}
+
+const NAMES: [&CStr; 6] = [c"malloc", c"calloc", c"memalign", c"realloc", c"free", c"malloc_usable_size"];
+
+static FOUND: [AtomicPtr<c_void>; NAMES.len()] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; NAMES.len()];
+
+/// `UNKNOWN` → `LOOKING`, by one thread → `KNOWN`.
+static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const LOOKING: u8 = 1;
+const KNOWN: u8 = 2;
+
+/// Looks the functions up. Whoever comes meanwhile, as the lookup itself may, finds none.
+pub fn look_up() {
+    if STATE.compare_exchange(UNKNOWN, LOOKING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        for (found, name) in FOUND.iter().zip(NAMES) {
+            found.store(init::next(name), Ordering::Release);
+        }
+        STATE.store(KNOWN, Ordering::Release);
+    }
+}
+
+fn function(which: Function) -> *mut c_void {
+    if STATE.load(Ordering::Acquire) != KNOWN {
+        look_up();
+    }
+    FOUND.get(which as usize).map_or(core::ptr::null_mut(), |found| found.load(Ordering::Acquire))
+}
+
+/// A function of the C library by its type; `None` if it has none of the name.
+macro_rules! real {
+    ($which:ident, $type:ty) => {{
+        let address = function(Function::$which);
+        // SAFETY: the C library's function of this name has this type.
+        (!address.is_null()).then(|| unsafe { core::mem::transmute::<*mut c_void, $type>(address) })
+    }};
+}
+
+/// The C library's `free`, for a pointer that is its own.
+pub fn free(pointer: *mut c_void) {
+    if let Some(free) = real!(Free, unsafe extern "C" fn(*mut c_void)) {
+        // SAFETY: the caller found that the pointer is not this allocator's.
+        unsafe { free(pointer) };
+    }
+}
+
+/// The C library's `realloc`, for a pointer that is its own.
+pub fn realloc(pointer: *mut c_void, size: usize) -> *mut c_void {
+    match real!(Realloc, unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void) {
+        // SAFETY: as in `free`.
+        Some(realloc) => unsafe { realloc(pointer, size) },
+        None => core::ptr::null_mut(),
+    }
+}
+
+/// The C library's `malloc_usable_size`, for a pointer that is its own.
+pub fn usable_size(pointer: *mut c_void) -> usize {
+    match real!(UsableSize, unsafe extern "C" fn(*mut c_void) -> usize) {
+        // SAFETY: as in `free`.
+        Some(size) => unsafe { size(pointer) },
+        None => 0,
+    }
+}
+
+/// An object of the C library's own for a request that the heap could not serve; null if it cannot either.
+pub fn allocate(request: &Request) -> *mut c_void {
+    let _errno = ErrnoGuard::new();
+    if !heap::may_ask_libc() || request.size > isize::MAX.cast_unsigned() {
+        return core::ptr::null_mut();
+    }
+    let pointer = if request.align > ABI_ALIGN {
+        match real!(Memalign, unsafe extern "C" fn(usize, usize) -> *mut c_void) {
+            // SAFETY: takes numbers.
+            Some(memalign) => unsafe { memalign(request.align, request.size) },
+            None => core::ptr::null_mut(),
+        }
+    } else if request.zeroed {
+        match real!(Calloc, unsafe extern "C" fn(usize, usize) -> *mut c_void) {
+            // SAFETY: takes numbers.
+            Some(calloc) => unsafe { calloc(1, request.size) },
+            None => core::ptr::null_mut(),
+        }
+    } else {
+        match real!(Malloc, unsafe extern "C" fn(usize) -> *mut c_void) {
+            // SAFETY: takes a number.
+            Some(malloc) => unsafe { malloc(request.size) },
+            None => core::ptr::null_mut(),
+        }
+    };
+    if !pointer.is_null() {
+        heap::expect_libc_objects();
+        say_unprotected();
+    }
+    pointer
+}
+
+/// Looks whether the C library's allocator was in use before this library was there.
+pub fn look_for_earlier_objects() {
+    /// The beginning of `struct mallinfo2`: what is mapped for small objects, three counts, what is mapped for
+    /// large ones.
+    #[repr(C)]
+    struct Figures([usize; 10]);
+    let address = init::next(c"mallinfo2");
+    if address.is_null() {
+        return;
+    }
+    // SAFETY: the C library's function of this name takes nothing and returns ten numbers.
+    let figures = unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> Figures>(address) };
+    // SAFETY: as above.
+    let Figures([arena, _, _, _, mapped, ..]) = unsafe { figures() };
+    if arena != 0 || mapped != 0 {
+        heap::expect_libc_objects();
+    }
+}
+
+fn say_unprotected() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        file::write_stderr(
+            b"fencepost: the heap can get no more address space: further objects are the C library's, without protection\n",
+        );
+    }
+}

@@ -98,6 +98,7 @@ fn start(overrides: &Overrides) {
     // SAFETY: the gate makes this the one writer, and nobody reads before it opens.
     let heap = unsafe { &mut *HEAP.0.get() };
     own_process();
+    file::look_at_stderr();
     let secure = aux::secure();
     let options = gather(overrides, secure).normalised(PAGE_SIZE);
     let seed = match options.seed {
@@ -118,6 +119,9 @@ fn start(overrides: &Overrides) {
     let backend = Backend::choose(options.guards);
     let limit = limits::address_space();
     let limited = limits::writable().is_some();
+    if limited {
+        vm::forbid_moves();
+    }
     let protection =
         slab::Protection { canary: options.canary, zero: options.zero, mismatch: options.mismatch };
     if !slab::init(slab::Config { backend, limit, protection }, &mut rng) {

@@ -290,6 +290,8 @@ fn adopt(thread: *mut Thread) {
     // SAFETY: the state is this thread's from here on.
     let state = unsafe { &mut *thread };
     let gate = state.close_gate();
+    // Now and not when a report needs it: a sandbox that the program enters later may not permit the call.
+    state.id();
     signal::use_stack(state.signal_stack());
     // May allocate; the state is busy, so that it uses the shared one.
     if let Some(value) = NonNull::new(thread.cast::<c_void>()) {

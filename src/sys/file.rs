@@ -1,5 +1,6 @@
 //! Whole-file reads and unbuffered writes, for options, limits and reports.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use libc::c_int;
 
 /// Standard error's descriptor.
@@ -86,7 +87,33 @@ fn write_all(fd: i32, bytes: &[u8]) -> Result<(), i32> {
     Ok(())
 }
 
-/// Writes to standard error, as far as it takes it.
+/// Whether the process was started without a standard error.
+static NO_STDERR: AtomicBool = AtomicBool::new(false);
+
+/// Remembers whether there is a standard error. Called once, at start.
+pub fn look_at_stderr() {
+    // SAFETY: asks for a descriptor's flags.
+    let known = unsafe { libc::syscall(libc::SYS_fcntl, STDERR, libc::F_GETFD) };
+    NO_STDERR.store(known < 0, Ordering::Relaxed);
+}
+
+/// Whether what is written to descriptor 2 reaches somebody, and does not end up in a file of the program's: in
+/// a process that was started without a standard error the number goes to whatever it opens next. Only a
+/// character device is taken for one then.
+fn has_stderr() -> bool {
+    if !NO_STDERR.load(Ordering::Relaxed) {
+        return true;
+    }
+    // SAFETY: an all-zero structure is valid, and the kernel fills it.
+    let mut status: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: as above.
+    let known = unsafe { libc::syscall(libc::SYS_fstat, STDERR, &raw mut status) } == 0;
+    known && status.st_mode & libc::S_IFMT == libc::S_IFCHR
+}
+
+/// Writes to standard error, if there is one, as far as it takes it.
 pub fn write_stderr(bytes: &[u8]) {
-    let _ = write_all(STDERR, bytes);
+    if has_stderr() {
+        let _ = write_all(STDERR, bytes);
+    }
 }

@@ -37,11 +37,6 @@ pub fn writable() -> Option<u64> {
     [address_space(), soft_limit(libc::RLIMIT_DATA)].into_iter().flatten().min()
 }
 
-/// Whether the process has a limit now that a new mapping may run against.
-pub fn count_mappings() -> bool {
-    soft_limit(libc::RLIMIT_AS).is_some() || soft_limit(libc::RLIMIT_DATA).is_some()
-}
-
 /// Memory in bytes that the machine or the cgroup grants this process.
 pub fn memory() -> Option<u64> {
     let cgroup = number_in(b"/sys/fs/cgroup/memory.max\0");

@@ -1,8 +1,8 @@
 //! Address space: reserve, commit, move, release.
 
-use super::{errno, limits};
+use super::errno;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use libc::{c_int, c_void};
 
 fn map(at: Addr, bytes: usize, protection: c_int, flags: c_int) -> Option<Addr> {
@@ -208,6 +208,14 @@ pub(super) fn advise(span: Span, advice: c_int) -> bool {
     }
 }
 
+/// Whether memory may be moved.
+static MAY_MOVE: AtomicBool = AtomicBool::new(true);
+
+/// Says that the process has a limit that a move may run against.
+pub fn forbid_moves() {
+    MAY_MOVE.store(false, Ordering::Relaxed);
+}
+
 /// What became of memory that was to be moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Relocation {
@@ -222,11 +230,11 @@ pub enum Relocation {
 /// Moves the memory of `from` to `to`, a committed span of the same length, without copying. The old
 /// pages stay mapped and read as zero.
 ///
-/// The kernel unmaps the target before it finds that a limit forbids the move, so with a limit none is
-/// tried.
+/// The kernel unmaps the target before it finds that a limit forbids the move, so after [`forbid_moves`] or
+/// one failure none is tried any more.
 #[must_use]
 pub fn relocate(from: Span, to: Addr) -> Relocation {
-    if limits::count_mappings() {
+    if !MAY_MOVE.load(Ordering::Relaxed) {
         return Relocation::Refused;
     }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
@@ -237,6 +245,7 @@ pub fn relocate(from: Span, to: Addr) -> Relocation {
     if moved != libc::MAP_FAILED {
         return Relocation::Done;
     }
+    forbid_moves();
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     match map(to, from.bytes(), rights, libc::MAP_FIXED) {
         Some(_) => Relocation::Refused,

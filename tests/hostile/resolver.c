@@ -1,0 +1,3 @@
+/* early.c with its resolver. */
+#define RESOLVER
+#include "early.c"

@@ -4,8 +4,12 @@
 //! `malloc` what others then free with this library's `operator delete`. That is no bug of the
 //! program, and so no mismatch is reported in such a process between `malloc` and `delete`. The
 //! question is asked when a mismatch was found, and only then.
+//!
+//! A private runtime may hide its operators: Debian's rustc frees with one what libLLVM made with the shared
+//! one. But it has the names of its types: that of `std::bad_alloc` is in the C++ runtime and nowhere else.
 
 use core::ffi::{CStr, c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
 use libc::{Elf64_Phdr, Elf64_Sym, dl_phdr_info};
 
 const NEW: &[u8] = b"_Znwm";
@@ -14,11 +18,20 @@ const DT_STRTAB: i64 = 5;
 const DT_SYMTAB: i64 = 6;
 const DT_GNU_HASH: i64 = 0x6fff_fef5;
 
-/// Whether some module besides this library and the shared C++ runtime defines `operator new`.
+/// The name of `std::bad_alloc` as the runtime has it. Names of symbols end the same way and begin otherwise.
+const BAD_ALLOC: &[u8] = b"\0St9bad_alloc\0";
+
+/// Whether some module besides this library and the shared C++ runtime defines `operator new`, or has a runtime
+/// that hides its own.
 pub fn are_mixed() -> bool {
+    static FOUND: AtomicBool = AtomicBool::new(false);
+    if FOUND.load(Ordering::Relaxed) {
+        return true;
+    }
     let mut found = false;
     // SAFETY: the callback has the right type and is done with its argument when this returns.
     unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast::<c_void>()) };
+    FOUND.store(found, Ordering::Relaxed);
     found
 }
 
@@ -42,16 +55,31 @@ unsafe extern "C" fn look(info: *mut dl_phdr_info, _size: usize, found: *mut c_v
     if shared_runtime || is_ours {
         return 0;
     }
-    let Some(dynamic) = headers.iter().find(|header| header.p_type == PT_DYNAMIC) else {
-        return 0;
-    };
+    let base = info.dlpi_addr as usize;
+    let dynamic = headers.iter().find(|header| header.p_type == PT_DYNAMIC);
     // SAFETY: the module is mapped, and this is its dynamic section.
-    if unsafe { defines(info.dlpi_addr as usize, dynamic, NEW) } {
+    let defines = dynamic.is_some_and(|dynamic| unsafe { defines(base, dynamic, NEW) });
+    // SAFETY: the module is mapped, and these are its headers.
+    if defines || unsafe { holds(base, headers, BAD_ALLOC) } {
         // SAFETY: `are_mixed` passed a live bool.
         unsafe { found.cast::<bool>().write(true) };
         return 1;
     }
     0
+}
+
+/// Whether the constants of the module at `base` hold these bytes.
+///
+/// # Safety
+/// `headers` are those of a module that is mapped at `base`.
+unsafe fn holds(base: usize, headers: &[Elf64_Phdr], bytes: &[u8]) -> bool {
+    let rights = |header: &&Elf64_Phdr| header.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R;
+    headers.iter().filter(|header| header.p_type == libc::PT_LOAD).filter(rights).any(|header| {
+        let start = core::ptr::with_exposed_provenance::<c_void>(base.wrapping_add(header.p_vaddr as usize));
+        // SAFETY: the loader mapped the segment, readable, and nobody writes it.
+        !unsafe { libc::memmem(start, header.p_filesz as usize, bytes.as_ptr().cast(), bytes.len()) }
+            .is_null()
+    })
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

@@ -159,7 +159,7 @@ fn without_mprotect_as_far_as_the_c_library_goes() {
 /// Threads need a stack of 8 MiB each, and all that is mapped counts.
 #[test]
 fn limits_from_the_start() {
-    let limits = ["threads=0 as=48", "threads=1 as=64", "as=128", "as=256", "as=1024"];
+    let limits = ["threads=0 as=56", "threads=1 as=64", "as=128", "as=256", "as=1024"];
     work(true, &limits, "guards=auto");
     work(true, &["threads=0 as=64", "as=512"], "guards=mprotect");
     work(true, &["threads=0 data=64", "data=256", "data=1024"], "guards=auto");
@@ -172,6 +172,26 @@ fn limits_that_come_later() {
     let limits = ["threads=0 as=64", "threads=0 as=256", "threads=0 data=64", "data=256", "data=1024"];
     work(false, &limits, "guards=auto");
     work(false, &["threads=0 as=256", "data=256"], "guards=mprotect");
+}
+
+/// Locked by the system call, which the library does not see: on a kernel without guard regions all tables would be
+/// filled.
+#[test]
+fn memory_that_is_locked_by_a_system_call() {
+    if !has_guard_regions() {
+        skip::skip("mlockall by a system call: the kernel has no guard regions");
+        return;
+    }
+    work(false, &["lock"], "guards=auto");
+    work(false, &["lock"], "guards=mprotect");
+}
+
+fn has_guard_regions() -> bool {
+    let map = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a page of its own, at an address that the kernel chooses.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, map, -1, 0) };
+    // SAFETY: the page that was just mapped, which nobody uses.
+    page != libc::MAP_FAILED && unsafe { libc::madvise(page, 4096, 102) } == 0
 }
 
 #[test]

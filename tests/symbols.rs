@@ -40,6 +40,7 @@ macro_rules! other_rows {
 fn listed() -> BTreeMap<String, String> {
     let rows = c_symbols!(c_rows)
         .into_iter()
+        .chain(glibc_symbols!(c_rows))
         .chain(new_symbols!(new_rows))
         .chain(delete_symbols!(delete_rows))
         .chain(other_symbols!(other_rows));

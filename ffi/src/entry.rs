@@ -42,6 +42,8 @@ macro_rules! entries {
 }
 
 c_symbols!(entries);
+#[cfg(target_env = "gnu")]
+glibc_symbols!(entries);
 
 /// The C function `malloc`.
 ///

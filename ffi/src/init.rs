@@ -59,6 +59,10 @@ static ON_UNLOAD: extern "C" fn() = on_unload;
 
 /// The next definition of a C function after this library's, null if there is none.
 pub fn next(name: &CStr) -> *mut c_void {
+    if cfg!(not(target_env = "gnu")) {
+        // A static program has no next one, and asking would allocate.
+        return core::ptr::null_mut();
+    }
     // SAFETY: the name is a C string; RTLD_NEXT asks for definitions after this object's.
     unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
 }

@@ -11,6 +11,13 @@
 //! - [`signals`]: handlers of the program beside ours, and the exit status.
 //! - [`init`]: what runs at load and at exit.
 
+//!
+//! With musl there is the static library alone, for programs that are linked statically: no loader whose functions
+//! could be replaced, and no second definition of the C library's own. What that leaves out is
+//! `cfg(target_env = "gnu")` here, and listed in `README.md`.
+
+#![no_std]
+
 #[macro_use]
 mod symbols;
 
@@ -21,5 +28,17 @@ mod fallback;
 mod init;
 mod interpose;
 mod runtimes;
+#[cfg(target_env = "gnu")]
 mod signals;
 mod tuning;
+
+// Without std nobody else names the C library, whose symbols have versions.
+#[cfg(target_env = "gnu")]
+#[link(name = "c")]
+unsafe extern "C" {}
+
+/// Nothing here panics; the language asks what would follow.
+#[panic_handler]
+fn on_panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    fencepost_core::sys::die::die("a panic")
+}

@@ -27,6 +27,15 @@ macro_rules! c_symbols {
             "query" malloc_stats() -> (), "rdi", "rsi", crate::tuning::malloc_stats;
             "tune" mallopt(parameter: c_int, value: c_int) -> c_int, "rdx", "rcx", crate::tuning::mallopt;
             "tune" malloc_trim(pad: usize) -> c_int, "rsi", "rdx", crate::tuning::malloc_trim;
+        }
+    };
+}
+
+/// The same for glibc's other names. (musl has functions of some of these names for itself.)
+#[cfg(target_env = "gnu")]
+macro_rules! glibc_symbols {
+    ($each:ident) => {
+        $each! {
             "glibc" __libc_malloc(size: usize) -> *mut c_void, "rsi", "rdx", crate::c::malloc;
             "glibc" __libc_calloc(count: usize, size: usize) -> *mut c_void, "rdx", "rcx", crate::c::calloc;
             "glibc" __libc_realloc(pointer: *mut c_void, size: usize) -> *mut c_void, "rdx", "rcx", crate::c::realloc;

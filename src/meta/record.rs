@@ -220,8 +220,8 @@ impl Record {
     }
 }
 
-/// Records by which the part of the table in core files grows at least: a MiB.
-const DUMP_STEP: u32 = 1 << 14;
+/// Records by which the open part of the table grows at least.
+const OPEN_STEP: u32 = 1 << 14;
 
 /// The table of records.
 pub struct Records {
@@ -229,8 +229,8 @@ pub struct Records {
     len: u32,
     /// Records given out so far, from the front.
     used: AtomicU32,
-    /// Records that core files get, from the front.
-    dumped: AtomicU32,
+    /// Records that may be touched, from the front; core files get these.
+    opened: AtomicU32,
 }
 
 // SAFETY: the table is a mapping of atomics that lives as long as the process.
@@ -241,21 +241,36 @@ unsafe impl Sync for Records {}
 impl Records {
     /// A table without records.
     pub const EMPTY: Self =
-        Self { base: core::ptr::null(), len: 0, used: AtomicU32::new(0), dumped: AtomicU32::new(0) };
+        Self { base: core::ptr::null(), len: 0, used: AtomicU32::new(0), opened: AtomicU32::new(0) };
 
     /// Maps a table of `len` records; `None` if the kernel refuses.
     pub fn map(len: u32) -> Option<Self> {
         let bytes = (len as usize).checked_mul(core::mem::size_of::<Record>())?;
-        let base = vm::sparse_tables(bytes)?.as_ptr::<Record>();
-        Some(Self { base, len, used: AtomicU32::new(1), dumped: AtomicU32::new(0) })
+        let base = vm::closed_tables(bytes)?.as_ptr::<Record>();
+        let table = Self { base, len, used: AtomicU32::new(1), opened: AtomicU32::new(0) };
+        table.open(1).then_some(table)
     }
 
-    /// The record called `id`; `None` for 0 and for numbers past the table.
+    /// Opens the table up to `end`, and as much again; `false` if the kernel refuses.
+    fn open(&self, end: u32) -> bool {
+        if end <= self.opened.load(Ordering::Acquire) {
+            return true;
+        }
+        let part = end.next_multiple_of(OPEN_STEP).saturating_mul(2).min(self.len);
+        let bytes = part as usize * size_of::<Record>();
+        let opened = vm::commit(Span::new(Addr::of(self.base), PageCount::holding(bytes)));
+        if opened {
+            self.opened.fetch_max(part, Ordering::AcqRel);
+        }
+        opened
+    }
+
+    /// The record called `id`; `None` for 0 and for numbers that were not given out.
     pub fn get(&self, id: RecordId) -> Option<&Record> {
-        if id.0 == 0 || id.0 >= self.len {
+        if id.0 == 0 || id.0 >= self.opened.load(Ordering::Acquire) {
             return None;
         }
-        // SAFETY: the number is within the mapped table, and zeroed memory is a valid record.
+        // SAFETY: the number is within the open part of the table, and zeroed memory is a valid record.
         Some(unsafe { &*self.base.add(id.0 as usize) })
     }
 
@@ -277,11 +292,8 @@ impl Records {
             self.used.fetch_sub(count, Ordering::Relaxed);
             return None;
         }
-        // Core files get the part in use, and as much again.
-        if end > self.dumped.load(Ordering::Relaxed) {
-            let part = end.next_multiple_of(DUMP_STEP).saturating_mul(2).min(self.len);
-            self.dumped.store(part, Ordering::Relaxed);
-            vm::dump(Span::new(Addr::of(self.base), PageCount::holding(part as usize * size_of::<Record>())));
+        if !self.open(end) {
+            return None;
         }
         Some(RecordId(first))
     }

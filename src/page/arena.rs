@@ -144,7 +144,7 @@ impl Arena {
         let chunk_bytes = chunk_count * core::mem::size_of::<Chunk>();
         let tables = vm::sparse_tables(page_bytes + chunk_bytes)?;
         let Some(span) = vm::reserve(chunk_count * CHUNK_BYTES, CHUNK_BYTES) else {
-            vm::unmap(Span::new(tables, PageCount::holding(page_bytes + chunk_bytes)));
+            vm::unmap_sparse(tables, page_bytes + chunk_bytes);
             return None;
         };
         let arena = Self {

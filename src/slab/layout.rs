@@ -301,10 +301,11 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
 fn map(shift: u32) -> Option<(Span, Addr)> {
     let bytes = class::COUNT << shift;
     let tables = vm::sparse_tables(table_bytes(shift))?;
-    match vm::reserve(bytes, 1 << 21) {
+    // Whole units of 2 MiB: see `sys::guard`.
+    match vm::reserve(bytes.next_multiple_of(1 << 21), 1 << 21) {
         Some(span) => Some((span, tables)),
         None => {
-            vm::unmap(Span::new(tables, PageCount::holding(table_bytes(shift))));
+            vm::unmap_sparse(tables, table_bytes(shift));
             None
         }
     }
@@ -328,7 +329,7 @@ fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
     // SAFETY: see `Sealed`: this is the one writer.
     let layout = unsafe { &mut *LAYOUT.0.get() };
     layout.base = span.start.get();
-    layout.span = span.bytes();
+    layout.span = class::COUNT << shift;
     layout.region_shift = shift;
     layout.region_mask = (1 << shift) - 1;
     layout.small_span = class::SMALL_COUNT << shift;

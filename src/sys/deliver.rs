@@ -17,10 +17,14 @@ use super::action::{self, bit};
 use super::signal::{self, Next, restorer};
 use crate::addr::{Addr, PAGE_SIZE};
 use core::mem::{offset_of, size_of};
-use libc::{c_int, c_void, siginfo_t, ucontext_t};
+use libc::{c_int, c_void, mcontext_t, siginfo_t, ucontext_t};
 
 /// Bytes of the kernel's `struct ucontext`, which the C library's begins like.
 const CONTEXT_BYTES: usize = offset_of!(ucontext_t, uc_sigmask) + size_of::<u64>();
+/// Where in it the pointer to the vector state is: behind the general registers. Not every C library gives the
+/// field a name.
+const STATE_OFFSET: usize =
+    offset_of!(ucontext_t, uc_mcontext) + offset_of!(mcontext_t, gregs) + size_of::<[u64; 23]>();
 /// Bytes of a frame without the vector state.
 const FRAME_BYTES: usize = size_of::<usize>() + CONTEXT_BYTES + size_of::<siginfo_t>();
 const RED_ZONE: usize = 128;
@@ -110,8 +114,9 @@ unsafe fn has_switched(context: *const ucontext_t) -> bool {
 /// `info` and `context` are what the kernel passed to a handler that runs on another stack.
 unsafe fn move_frame(info: *const siginfo_t, context: *const ucontext_t) -> Option<usize> {
     // SAFETY: as the caller says.
-    let (sp, state) =
-        unsafe { (signal::context(context.cast()).sp(), (*context).uc_mcontext.fpregs.cast::<u8>()) };
+    let sp = unsafe { signal::context(context.cast()) }.sp();
+    // SAFETY: as above; the pointer lies within the kernel's context.
+    let state = unsafe { context.byte_add(STATE_OFFSET).cast::<*const u8>().read() };
     // SAFETY: the kernel's pointer to the state it saved, or null.
     let state_bytes = unsafe { state_bytes(state) };
     let top = sp.checked_sub(RED_ZONE)?;
@@ -134,7 +139,7 @@ unsafe fn move_frame(info: *const siginfo_t, context: *const ucontext_t) -> Opti
         if !state.is_null() {
             let copied_state = Addr::new(new_state).as_ptr::<u8>();
             copied_state.copy_from_nonoverlapping(state, state_bytes);
-            (&raw mut (*copy.cast::<ucontext_t>()).uc_mcontext.fpregs).write(copied_state.cast());
+            copy.add(STATE_OFFSET).cast::<*mut u8>().write(copied_state);
         }
     }
     Some(frame)
@@ -171,4 +176,4 @@ fn is_writable(low: usize, high: usize) -> bool {
     true
 }
 
-const _: () = assert!(CONTEXT_BYTES == 304, "the kernel's ucontext on x86-64");
+const _: () = assert!(CONTEXT_BYTES == 304 && STATE_OFFSET == 224, "the kernel's ucontext on x86-64");

@@ -9,13 +9,12 @@
 //! [`Backend::open`] they read as zero and can be written. Each can be refused, and then nothing
 //! has changed that the caller must undo.
 
-use super::vm::{self, advise};
+use super::errno;
+use super::vm::{self, MADV_GUARD_INSTALL, advise};
 use crate::addr::{PAGE_SIZE, PageCount, Span};
 use crate::options::Guards;
 use libc::c_int;
 
-/// `MADV_GUARD_INSTALL` of `linux/mman.h`.
-const MADV_GUARD_INSTALL: c_int = 102;
 /// `MADV_GUARD_REMOVE`.
 const MADV_GUARD_REMOVE: c_int = 103;
 
@@ -51,7 +50,7 @@ impl Backend {
     pub fn prepare(self, span: Span) -> bool {
         match self {
             Self::Mprotect => true,
-            Self::Madvise => vm::commit(span) && advise(span, MADV_GUARD_INSTALL),
+            Self::Madvise => vm::commit(span) && install(span),
         }
     }
 
@@ -72,15 +71,33 @@ impl Backend {
         }
     }
 
-    /// Closes pages and frees their memory in one system call. In locked memory the marker is
-    /// refused (`mlockall`); the mapping is replaced there.
+    /// Closes pages and frees their memory in one system call. Where the marker is refused, the mapping is
+    /// replaced.
     #[must_use]
     pub fn close(self, span: Span) -> bool {
         match self {
-            Self::Madvise => advise(span, MADV_GUARD_INSTALL) || vm::decommit(span),
+            Self::Madvise => install(span) || vm::decommit(span),
             Self::Mprotect => vm::decommit(span),
         }
     }
+}
+
+/// Reservations are whole units of so many bytes, and so [`install`] may unlock one.
+const UNIT: usize = 2 << 20;
+
+/// Installs markers. The kernel refuses them in locked memory (`mlockall`, called past the front end): there
+/// the memory around is taken out of it first.
+fn install(span: Span) -> bool {
+    if advise(span, MADV_GUARD_INSTALL) {
+        return true;
+    }
+    if errno::get() != libc::EINVAL {
+        return false;
+    }
+    let start = span.start.align_floor(UNIT);
+    let end = span.end().plus(UNIT - 1).align_floor(UNIT);
+    vm::unlock(Span::new(start, PageCount::holding(end.offset_from(start).unwrap_or(0))));
+    advise(span, MADV_GUARD_INSTALL)
 }
 
 /// Whether the kernel takes the advice, tried on a page of its own.

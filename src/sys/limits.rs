@@ -12,8 +12,14 @@ pub fn max_map_count() -> u64 {
     number_in(b"/proc/sys/vm/max_map_count\0").unwrap_or(65_530)
 }
 
+/// What the C library numbers resources with.
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
 /// The soft limit of a resource in bytes, `None` if unlimited.
-fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
+fn soft_limit(resource: Resource) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is live; the resource is one of libc's constants.
     let status = unsafe { libc::getrlimit(resource, &raw mut limit) };

@@ -33,41 +33,60 @@ pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
 /// Large ones are mapped as stacks are, which `RLIMIT_DATA` does not count: else a process that limits its
 /// data after the start could open no page of the heap any more.
 pub fn tables(bytes: usize) -> Option<Addr> {
-    let large = if bytes < LARGE_TABLE { None } else { map_as_stack(bytes) };
-    let start = large.or_else(|| map(Addr::NULL, bytes, libc::PROT_READ | libc::PROT_WRITE, 0))?;
+    let large = if bytes < LARGE_TABLE { None } else { map_as_stack(bytes, READ_WRITE) };
+    let start = large.or_else(|| map(Addr::NULL, bytes, READ_WRITE, 0))?;
     let span = Span::new(start, PageCount::holding(bytes));
     no_huge_pages(span);
     remember(span);
     Some(start)
 }
 
+/// [`tables`] that are far larger than what is ever touched of them, and left out of core files: these
+/// would have their full length, and a program that a core file is piped to all of the zeros.
+///
+/// Their mapping begins with a guard page: a process that locks its memory (`mlockall`) would have all of it
+/// filled, but the kernel gives a mapping up at the first page that it cannot fill.
+pub fn sparse_tables(bytes: usize) -> Option<Addr> {
+    let start = map_as_stack(bytes.checked_add(PAGE_SIZE)?, READ_WRITE)?;
+    let all = Span::new(start, PageCount::holding(bytes.saturating_add(PAGE_SIZE)));
+    let first = Span::new(start, PageCount::new(1));
+    // In this order: a mapping that differs in a part would be two.
+    no_huge_pages(all);
+    advise(all, libc::MADV_DONTDUMP);
+    if !advise(first, MADV_GUARD_INSTALL) {
+        protect(first, libc::PROT_NONE);
+    }
+    remember(all);
+    Some(start.plus(PAGE_SIZE))
+}
+
+/// Tables that are opened from the front by [`commit`], as far as they are used; core files have that part.
+pub fn closed_tables(bytes: usize) -> Option<Addr> {
+    let start = map_as_stack(bytes, libc::PROT_NONE)?;
+    let span = Span::new(start, PageCount::holding(bytes));
+    no_huge_pages(span);
+    remember(span);
+    Some(start)
+}
+
+const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
+
+/// `MADV_GUARD_INSTALL` of `linux/mman.h`.
+pub(super) const MADV_GUARD_INSTALL: c_int = 102;
+
 /// Tables of this many bytes and more are not to be counted as data.
 const LARGE_TABLE: usize = 1 << 20;
 
 /// Maps what `RLIMIT_DATA` does not count. An inaccessible page below it keeps the kernel from letting it
 /// grow as a stack would.
-fn map_as_stack(bytes: usize) -> Option<Addr> {
+fn map_as_stack(bytes: usize, rights: c_int) -> Option<Addr> {
     let bytes = round_up(bytes, PAGE_SIZE)?;
     let below = map(Addr::NULL, bytes.checked_add(PAGE_SIZE)?, libc::PROT_NONE, 0)?;
-    let flags = libc::MAP_FIXED | libc::MAP_GROWSDOWN;
-    let start = map(below.plus(PAGE_SIZE), bytes, libc::PROT_READ | libc::PROT_WRITE, flags);
+    let start = map(below.plus(PAGE_SIZE), bytes, rights, libc::MAP_FIXED | libc::MAP_GROWSDOWN);
     if start.is_none() {
         unmap(Span::new(below, PageCount::holding(bytes.saturating_add(PAGE_SIZE))));
     }
     start
-}
-
-/// [`tables`] that are far larger than what is ever touched of them, and left out of core files: these
-/// would have their full length, and a program that a core file is piped to all of the zeros.
-pub fn sparse_tables(bytes: usize) -> Option<Addr> {
-    let start = tables(bytes)?;
-    advise(Span::new(start, PageCount::holding(bytes)), libc::MADV_DONTDUMP);
-    Some(start)
-}
-
-/// Puts a part of [`sparse_tables`] into core files after all.
-pub fn dump(span: Span) {
-    advise(span, libc::MADV_DODUMP);
 }
 
 /// The spans that [`tables`] mapped first: start, and one past the end. The large ones are mapped at the
@@ -89,6 +108,11 @@ pub fn known_tables() -> impl Iterator<Item = core::ops::Range<usize>> {
     TABLES.iter().map(|[start, end]| start.load(Ordering::Acquire)..end.load(Ordering::Acquire))
 }
 
+/// Gives [`sparse_tables`] back.
+pub fn unmap_sparse(start: Addr, bytes: usize) {
+    unmap(Span::new(start.minus(PAGE_SIZE), PageCount::holding(bytes.saturating_add(PAGE_SIZE))));
+}
+
 /// Gives address space back.
 pub fn unmap(span: Span) {
     if span.pages.get() != 0 {
@@ -107,7 +131,7 @@ pub fn unmap(span: Span) {
 /// mappings or permission.
 #[must_use]
 pub fn commit(span: Span) -> bool {
-    protect(span, libc::PROT_READ | libc::PROT_WRITE)
+    protect(span, READ_WRITE)
 }
 
 /// Makes pages read-only for good.
@@ -246,8 +270,7 @@ pub fn relocate(from: Span, to: Addr) -> Relocation {
         return Relocation::Done;
     }
     forbid_moves();
-    let rights = libc::PROT_READ | libc::PROT_WRITE;
-    match map(to, from.bytes(), rights, libc::MAP_FIXED) {
+    match map(to, from.bytes(), READ_WRITE, libc::MAP_FIXED) {
         Some(_) => Relocation::Refused,
         None => Relocation::Lost,
     }

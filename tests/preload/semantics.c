@@ -11,6 +11,18 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifndef __GLIBC__
+/* What musl does not declare. */
+struct mallinfo { int arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost; };
+struct mallinfo2 { size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost; };
+void *pvalloc(size_t);
+int mallopt(int, int), malloc_info(int, FILE *), malloc_trim(size_t);
+struct mallinfo mallinfo(void);
+struct mallinfo2 mallinfo2(void);
+enum { M_MXFAST = 1, M_GRAIN = 3, M_TRIM_THRESHOLD = -1, M_TOP_PAD = -2, M_MMAP_THRESHOLD = -3, M_MMAP_MAX = -4,
+       M_CHECK_ACTION = -5, M_PERTURB = -6, M_ARENA_TEST = -7, M_ARENA_MAX = -8 };
+#endif
+
 /* Hidden from the compiler, which knows what these functions do. */
 #define CALL(function) ((__typeof__(&function))hidden((void *)(function)))
 static void *hidden(void *p) {

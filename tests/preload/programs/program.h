@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef __GLIBC__
+/* What musl does not declare. */
+void *pvalloc(size_t);
+#endif
+
 /* Makes the compiler forget what it knows of the pointer p, so that it neither sees nor uses a bug. */
 #define HIDE(p) __asm__ volatile("" : "+r"(p) : : "memory")
 

@@ -16,7 +16,7 @@
 //! could be replaced, and no second definition of the C library's own. What that leaves out is
 //! `cfg(target_env = "gnu")` here, and listed in `README.md`.
 
-#![no_std]
+#![cfg_attr(not(target_env = "gnu"), no_std)]
 
 #[macro_use]
 mod symbols;
@@ -32,12 +32,8 @@ mod runtimes;
 mod signals;
 mod tuning;
 
-// Without std nobody else names the C library, whose symbols have versions.
-#[cfg(target_env = "gnu")]
-#[link(name = "c")]
-unsafe extern "C" {}
-
 /// Nothing here panics; the language asks what would follow.
+#[cfg(not(target_env = "gnu"))]
 #[panic_handler]
 fn on_panic(_: &core::panic::PanicInfo<'_>) -> ! {
     fencepost_core::sys::die::die("a panic")

@@ -314,7 +314,7 @@ impl Store {
     }
 
     /// Takes free slots of the first slab in the list, lowest addresses first: which of them is handed
-    /// out when is the magazine's choice, and what is in use stays close together.
+    /// out when is the batch's choice, and what is in use stays close together.
     fn take_from_head(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
         let Some(slab) = self.head.checked_sub(1) else {
             return 0;

@@ -3,8 +3,8 @@
 //! Runs at exit and on request, beside threads that go on allocating. A slot that looks wrong is
 //! looked at again a few times with pauses: what another thread was in the middle of is over then.
 
-use super::misuse::{is_untouched, overwritten, touched};
 use super::layout::{ClassInfo, layout};
+use super::misuse::{is_untouched, overwritten, touched};
 use super::{canary, central, class};
 use crate::addr::Addr;
 use crate::fault::Fault;

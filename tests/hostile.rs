@@ -165,6 +165,22 @@ fn limits_from_the_start() {
     work(true, &["threads=0 data=64", "data=256", "data=1024"], "guards=auto");
 }
 
+/// What the kernel says of overcommit mode 2, with a limit of 256 MiB, which as good as counts.
+#[test]
+fn a_commit_limit_from_the_start() {
+    let directory = scratch("commit");
+    let (mode, memory) = (directory.join("mode"), directory.join("memory"));
+    fs::write(&mode, "2\n").expect("the directory is writable");
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let other = text.lines().filter(|line| !line.starts_with("CommitLimit:"));
+    let lines: Vec<&str> = other.chain(["CommitLimit:      262144 kB"]).collect();
+    fs::write(&memory, lines.join("\n")).expect("the directory is writable");
+    let over = |file: &Path, place: &str| format!("over={}={place}", file.display());
+    let rule = [over(&mode, "/proc/sys/vm/overcommit_memory"), over(&memory, "/proc/meminfo")].join(" ");
+    work(true, &[&format!("{rule} as=256")], "guards=auto");
+    let _ = fs::remove_dir_all(directory);
+}
+
 /// A process that takes address space away from itself starts no more threads, with the reservations that it
 /// has; its heap goes on.
 #[test]

@@ -126,6 +126,13 @@ pub mod atomic {
                     }
                 }
 
+                pub fn fetch_max(&self, value: $value, order: Ordering) -> $value {
+                    match self.in_model() {
+                        Some(atomic) => atomic.fetch_max(value, order),
+                        None => self.plainly(|old| old.max(value)),
+                    }
+                }
+
                 pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
                     match self.in_model() {
                         Some(atomic) => atomic.fetch_sub(value, order),

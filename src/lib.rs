@@ -35,6 +35,7 @@ pub mod rng;
 #[allow(unsafe_code)]
 pub mod slab;
 pub mod stats;
+#[allow(unsafe_code)]
 pub mod sync;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -5,10 +5,11 @@
 //! key: parent and child never share a stream, however the child came to be (`fork`, raw `clone`).
 //! On kernels without `MADV_WIPEONFORK` the fork hook does the same by [`Rng::forget`].
 //!
-//! With a fixed `seed` option the n-th generator made in a process has the key (seed, n), so that a
-//! single-threaded run can be repeated.
+//! With a fixed `seed` option the n-th generator made in a process has the key (seed, n, which child of which
+//! child the process is), so that a single-threaded run can be repeated. Of a child of a bare `clone` nobody
+//! counts which it is: its key has its process id.
 
-use crate::sys::entropy;
+use crate::sys::{entropy, thread};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rand_chacha::ChaCha8Core;
 use rand_chacha::rand_core::SeedableRng;
@@ -22,6 +23,24 @@ const BLOCK: usize = WORDS * 4;
 static SEED: AtomicU64 = AtomicU64::new(0);
 /// Generators keyed so far.
 static STREAMS: AtomicU64 = AtomicU64::new(0);
+
+/// Forks so far, of this process.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+/// Which child of which child the process is: 0 for none.
+static LINEAGE: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a fork, before it.
+pub fn count_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// In a forked child: its keys are no other process's.
+pub fn begin_child() {
+    let number = FORKS.swap(0, Ordering::Relaxed);
+    let line = LINEAGE.load(Ordering::Relaxed).rotate_left(23) ^ number;
+    // By an odd number, so that no two children of one process are alike.
+    LINEAGE.store(line.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
+}
 
 /// Sets the seed for generators made from now on.
 pub fn set_seed(seed: u64) {
@@ -115,6 +134,10 @@ fn fresh_key() -> [u8; 32] {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&seed.to_le_bytes());
             key[8..16].copy_from_slice(&stream.to_le_bytes());
+            key[16..24].copy_from_slice(&LINEAGE.load(Ordering::Relaxed).to_le_bytes());
+            if !thread::is_own_process() {
+                key[24..28].copy_from_slice(&thread::pid().to_le_bytes());
+            }
             key
         }
     }

@@ -1,8 +1,8 @@
 //! Models of the lock-free parts, run by loom under every interleaving and every outcome that the memory
 //! orderings permit.
 //!
-//! The code itself is under test: `meta::record`, `trace::depot` and `trace::cache` are included as they
-//! are, with small modules here in the place of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a
+//! The code itself is under test: `meta::record`, `trace::depot`, `trace::cache`, `page::returns` and `sync::lock`
+//! are included as they are, with small modules here in the place of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a
 //! model; unlike loom's own they can be constants and lie in zeroed memory.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --test loom --target-dir target/loom`; without the flag this
@@ -20,10 +20,16 @@ mod fault;
 mod record;
 #[path = "../src/request.rs"]
 mod request;
+#[path = "../src/page/returns.rs"]
+mod returns;
 #[path = "loom/sync.rs"]
 mod sync;
 #[path = "loom/sys.rs"]
 mod sys;
+/// As `src/meta/mod.rs` has them.
+mod meta {
+    pub use crate::record::*;
+}
 /// As `src/trace/mod.rs` has them.
 #[path = "../src/trace"]
 mod trace {
@@ -37,9 +43,12 @@ use addr::{Addr, PageCount, Span};
 use fault::Event;
 use loom::sync::Arc;
 use loom::thread;
-use record::{Record, State};
+use record::{Record, RecordId, Records, State};
 use request::Origin;
+use returns::Returns;
+use sync::Patience;
 use sync::atomic::{AtomicU32, Ordering};
+use sync::lock::Lock;
 use trace::cache::Cache;
 use trace::depot::Depot;
 use trace::frames::Frames;
@@ -314,5 +323,106 @@ fn a_rule_is_read_whole_or_not_at_all() {
         assert!(cache.get(pcs[0]).is_none_or(|rule| rule == rule_of(pcs[0])));
         other.join().expect("no panic");
         assert!(pcs.iter().all(|pc| cache.get(*pc).is_none_or(|rule| rule == rule_of(*pc))));
+    });
+}
+
+/// A number that only one thread at a time may change: a change in two steps, of which none is lost.
+fn count(number: &AtomicU32) {
+    let before = number.load(Ordering::Relaxed);
+    number.store(before + 1, Ordering::Relaxed);
+}
+
+/// A lock over a number, both made.
+fn lock() -> Arc<Lock<AtomicU32>> {
+    let lock = Arc::new(Lock::new(AtomicU32::new(0)));
+    count(&lock.lock());
+    lock
+}
+
+fn counted(lock: &Lock<AtomicU32>) -> u32 {
+    lock.lock().load(Ordering::Relaxed) - 1
+}
+
+#[test]
+fn one_thread_at_a_time_has_the_lock() {
+    model(|| {
+        let lock = lock();
+        let other = lock.clone();
+        let second = thread::spawn(move || {
+            count(&other.lock());
+            other.try_lock().map_or(0, |number| {
+                count(&number);
+                1
+            })
+        });
+        count(&lock.enter().expect("another's is waited for"));
+        let more = second.join().expect("no panic");
+        assert_eq!(counted(&lock), 2 + more);
+    });
+}
+
+/// A handler that interrupts its thread in the lock gets nothing, at once, while another thread waits.
+#[test]
+fn nobody_waits_for_himself() {
+    model(|| {
+        let lock = lock();
+        let other = lock.clone();
+        let second = thread::spawn(move || count(&other.lock()));
+        let held = lock.lock();
+        assert!(lock.enter().is_none() && lock.is_mine());
+        count(&held);
+        drop(held);
+        assert!(!lock.is_mine());
+        second.join().expect("no panic");
+        assert_eq!(counted(&lock), 2);
+    });
+}
+
+/// A fork takes the lock or goes without it, if another has it; it takes back only what it took.
+#[test]
+fn a_fork_takes_back_what_it_took() {
+    model(|| {
+        let lock = lock();
+        let other = lock.clone();
+        let second = thread::spawn(move || {
+            for _ in 0..2 {
+                count(&other.lock());
+            }
+        });
+        lock.hold(&mut Patience(1));
+        if lock.is_held() {
+            assert!(lock.try_lock().is_none() && lock.is_mine() && lock.enter().is_none());
+        }
+        lock.release();
+        second.join().expect("no panic");
+        lock.hold(&mut Patience(1));
+        assert!(lock.is_held(), "nobody has it");
+        lock.release();
+        assert_eq!(counted(&lock), 2);
+    });
+}
+
+/// Records that two threads return while a third takes them come out once each.
+#[test]
+fn returned_records_are_taken_once() {
+    bounded_model(2, || {
+        let records = Arc::new(Records::map(8).expect("the stub maps"));
+        let returns = Arc::new(Returns::NEW);
+        returns.take(&records, |_| ());
+        (1..4).for_each(|number| {
+            records.get(RecordId(number)).expect("in the table").next.store(0, Ordering::Relaxed);
+        });
+        let spawn = |ids: &'static [u32]| {
+            let (records, returns) = (records.clone(), returns.clone());
+            thread::spawn(move || ids.iter().for_each(|id| returns.push(&records, RecordId(*id))))
+        };
+        let (first, second) = (spawn(&[1, 2]), spawn(&[3]));
+        let mut taken = Vec::new();
+        returns.take(&records, |id| taken.push(id.0));
+        first.join().expect("no panic");
+        second.join().expect("no panic");
+        returns.take(&records, |id| taken.push(id.0));
+        taken.sort_unstable();
+        assert_eq!(taken, [1, 2, 3]);
     });
 }

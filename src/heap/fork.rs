@@ -1,11 +1,25 @@
 //! Around `fork`: every lock is taken before, so that no other thread is inside when the process is
 //! copied, and released after, in parent and child. The caches of threads that the child does not have
 //! stay unused in it.
+//!
+//! A handler that forks may have interrupted its own thread with a lock, which is valid in the child, the same
+//! thread, and is left alone. Another thread that was interrupted with one may itself wait in a handler, for
+//! this fork to end. So locks are waited for a while; the child puts in order what was not to be had.
+//! Signals are held back from before the first lock is taken until all are released.
 
 use super::{heap, start, thread};
 use crate::report::fatal;
+use crate::rng;
 use crate::slab::central;
-use crate::sys::thread as sys;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Lock, Patience};
+use crate::sys::quiet::Quiet;
+use crate::sys::{action, thread as sys};
+
+/// One thread forks at a time.
+static FORKING: Lock<()> = Lock::new(());
+/// The signal mask of the thread that forks.
+static MASK: AtomicU64 = AtomicU64::new(0);
 
 /// Installs the hooks. The first allocation does so, before any other library: of all hooks, ours
 /// run last before the fork and first after it.
@@ -14,40 +28,90 @@ pub fn install() {
 }
 
 unsafe extern "C" fn prepare() {
-    lock_all();
+    hold_all();
+    rng::count_fork();
 }
 
-/// Takes every lock: no other thread is inside then.
-pub fn lock_all() {
-    fatal::lock_all();
-    thread::lock_all();
-    heap().page.lock_all();
-    central::lock_all();
+/// Takes every lock that is to be had: no other thread is inside then. It is released by [`release_all`].
+pub fn hold_all() {
+    // While it waits for its turn, signals come.
+    let mask = loop {
+        let quiet = Quiet::begin();
+        FORKING.hold(&mut Patience::none());
+        if FORKING.is_held() {
+            break quiet.keep();
+        }
+        drop(quiet);
+        sys::sleep_micros(TURN_MICROS);
+    };
+    MASK.store(mask, Ordering::Relaxed);
+    fatal::hold(&mut Patience::of(REPORT_MILLIS));
+    // What an interrupted thread may have comes first: its handler may wait for what comes last, which nobody
+    // has for long.
+    let mut patience = Patience::of(PATIENCE_MILLIS);
+    heap().page.hold_all(&mut patience);
+    central::hold_all(&mut patience);
+    thread::hold_all();
+    heap().page.hold_quiet();
+    central::hold_quiet();
 }
+
+/// How long a fork waits for the locks of threads that may themselves wait for it, all in all. Whoever is only
+/// slow loses nothing by a child that goes without.
+const PATIENCE_MILLIS: u32 = 100;
+/// And for the end of a report.
+const REPORT_MILLIS: u32 = 2_000;
+
+/// How long a thread sleeps while another forks.
+const TURN_MICROS: u32 = 50;
 
 unsafe extern "C" fn parent() {
-    // SAFETY: `prepare` ran in this thread.
-    unsafe { unlock_all() };
+    release_all();
 }
 
-/// Releases every lock after [`lock_all`].
-///
-/// # Safety
-/// The calling thread, or the thread it is the copy of, holds them all.
-pub unsafe fn unlock_all() {
-    // SAFETY: as the caller says.
-    unsafe {
-        central::unlock_all();
-        heap().page.unlock_all();
-        thread::unlock_all();
-    }
-    fatal::unlock_all();
+/// Takes [`hold_all`] back.
+pub fn release_all() {
+    central::release_quiet();
+    heap().page.release_quiet();
+    thread::release_all();
+    central::release_all();
+    heap().page.release_all();
+    fatal::release();
+    end();
+}
+
+fn end() {
+    let mask = MASK.load(Ordering::Relaxed);
+    FORKING.release();
+    Quiet::end(mask);
 }
 
 unsafe extern "C" fn child() {
-    // SAFETY: `prepare` ran in the thread this one is the copy of.
-    unsafe { parent() };
+    central::release_quiet();
+    heap().page.release_quiet();
+    thread::release_all();
+    // SAFETY: the one thread of a new process, whose copy ran `prepare`.
+    unsafe {
+        central::inherit_all();
+        heap().page.inherit_all();
+    }
     start::own_process();
+    rng::begin_child();
     thread::in_child();
-    fatal::in_child();
+    // SAFETY: as above.
+    unsafe { fatal::in_child() };
+    action::in_child();
+    end();
+}
+
+/// Releases what the calling thread has, which ends and does not come back to what it was in the middle of.
+///
+/// # Safety
+/// As [`Lock::abandon`].
+pub unsafe fn abandon_all() {
+    // SAFETY: as the caller says.
+    unsafe {
+        central::abandon_all();
+        heap().page.abandon_all();
+    }
 }

@@ -1,7 +1,8 @@
 //! The heap: the only place where arms, policy, statistics and reports meet.
 //!
 //! - [`start`]: options and everything that is set up once.
-//! - [`thread`]: what each thread has: its slab cache, its lane, its random numbers.
+//! - [`thread`]: what each thread has: its slab cache, its lane, its random numbers; [`shared`]: what those
+//!   use that have nothing.
 //! - [`ops`]: allocate, free, resize; the fast paths first.
 //! - [`usage`]: figures of what is in use; giving memory back.
 //! - [`fork`]: what happens around `fork`.
@@ -16,6 +17,7 @@ mod fork;
 pub mod image;
 mod leaks;
 pub mod ops;
+mod shared;
 pub mod start;
 mod thread;
 mod usage;

@@ -16,7 +16,7 @@ use crate::report::fatal;
 use crate::request::{Claim, Origin, Request, Site};
 use crate::slab::{self, cache, class, sweep};
 use crate::stats::Counts;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::{die, file, thread as sys, vm};
 use crate::text::Text;
@@ -60,7 +60,9 @@ unsafe fn plain<const SMALL: bool>(thread: *mut Thread, size: usize, origin: Ori
     // SAFETY: as the caller says; with the gate open no other reference to the state exists.
     unsafe {
         (*thread).gate.store(BUSY, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         let pointer = (*thread).slab.allocate_plain::<SMALL>(size, origin);
+        compiler_fence(Ordering::SeqCst);
         (*thread).gate.store(0, Ordering::Relaxed);
         if !pointer.is_null() {
             Counts::bump(&(*thread).counts.slab);
@@ -83,7 +85,9 @@ fn free_plain<const SMALL: bool>(claim: &Claim) -> bool {
     // SAFETY: as in `try_allocate_small`.
     unsafe {
         (*thread).gate.store(BUSY, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         let done = (*thread).slab.free_plain::<SMALL>(claim.address, claim.size, claim.origin);
+        compiler_fence(Ordering::SeqCst);
         (*thread).gate.store(0, Ordering::Relaxed);
         done
     }

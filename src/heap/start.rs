@@ -12,8 +12,9 @@ use crate::report::{fatal, handler};
 use crate::rng::{self, Rng};
 use crate::slab;
 use crate::stats::Totals;
-use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sys::guard::Backend;
+use crate::sys::quiet::Quiet;
 use crate::sys::{aux, cpu, die, entropy, env, file, limits, thread as sys_thread, vm};
 use crate::text::Text;
 use crate::trace::{self, Depot};
@@ -55,18 +56,7 @@ pub fn is_started() -> bool {
     GATE.load(Ordering::Acquire) == READY
 }
 
-/// The process that the heap belongs to: a child of `vfork` runs in its parent's memory.
-static PROCESS: AtomicU32 = AtomicU32::new(0);
-
-/// Says that the calling process is the heap's: at start, and in a forked child.
-pub fn own_process() {
-    PROCESS.store(sys_thread::pid(), Ordering::Relaxed);
-}
-
-/// Whether the calling process is the heap's.
-pub fn is_own_process() -> bool {
-    PROCESS.load(Ordering::Relaxed) == sys_thread::pid()
-}
+pub use sys_thread::{is_own_process, own_process};
 
 /// The options in force.
 pub fn options() -> &'static Options {
@@ -77,8 +67,11 @@ pub fn options() -> &'static Options {
 fn start_slow(overrides: &Overrides) {
     match GATE.compare_exchange(FRESH, STARTING, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
+            // A signal handler that allocates would wait for the end of this.
+            let quiet = Quiet::begin();
             start(overrides);
             GATE.store(READY, Ordering::Release);
+            drop(quiet);
             // From here on allocations work, and the C library's functions may make some.
             sys_thread::on_exit_init(thread::on_exit);
             fork::install();

@@ -13,15 +13,16 @@ use crate::policy;
 use crate::rng::Rng;
 use crate::slab;
 use crate::stats::{Counts, Totals};
-use crate::sync::Lock;
-use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use crate::sync::{Lock, Patience};
+use crate::sys::quiet::Quiet;
 use crate::sys::{signal, thread as sys, vm};
 use crate::trace::Stack;
 use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr::NonNull;
 
-use super::heap;
+use super::{fork, heap, shared};
 
 /// A thread's state.
 #[repr(C)]
@@ -75,6 +76,7 @@ struct Registry {
 // SAFETY: the pointers are to mappings that live as long as the process, reached under the lock.
 unsafe impl Send for Registry {}
 
+/// Taken with signals held back.
 static REGISTRY: Lock<Registry> = Lock::new(Registry {
     unused: core::ptr::null_mut(),
     made: 0,
@@ -87,13 +89,8 @@ static REGISTRY: Lock<Registry> = Lock::new(Registry {
 /// The list of all states, for sums; only grows.
 static ALL: AtomicPtr<Thread> = AtomicPtr::new(core::ptr::null_mut());
 
-/// The state for threads without one, and for signal handlers.
-struct Shared(*mut Thread);
-
-// SAFETY: the pointer is to a mapping that lives as long as the process, used under the lock.
-unsafe impl Send for Shared {}
-
-static SHARED: Lock<Shared> = Lock::new(Shared(core::ptr::null_mut()));
+/// Whether the kernel wipes the generators in a forked child.
+static WIPED: AtomicBool = AtomicBool::new(false);
 
 /// Generators in the pages that are wiped; states beyond have theirs wiped by the fork hook alone.
 const RNGS: usize = 16 << 10;
@@ -123,7 +120,8 @@ pub fn init(limited: bool) {
     let count = if limited { RNGS_LIMITED } else { RNGS };
     let bytes = count * size_of::<Rng>();
     if let Some(base) = vm::tables(bytes) {
-        vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
+        let wiped = vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
+        WIPED.store(wiped, Ordering::Relaxed);
         let mut registry = REGISTRY.lock();
         registry.rngs = base.as_ptr();
         registry.rng_count = count;
@@ -161,12 +159,15 @@ impl Thread {
     pub fn close_gate(&mut self) -> u32 {
         let gate = self.gate.load(Ordering::Relaxed);
         self.gate.store(gate | BUSY, Ordering::Relaxed);
+        // A signal handler looks at the gate: what follows is not moved before it.
+        compiler_fence(Ordering::SeqCst);
         gate
     }
 
     /// Takes [`Thread::close_gate`] back.
     #[inline(always)]
     pub fn open_gate(&mut self, gate: u32) {
+        compiler_fence(Ordering::SeqCst);
         self.gate.store(gate, Ordering::Relaxed);
     }
 
@@ -175,8 +176,9 @@ impl Thread {
     }
 }
 
-/// A state for the calling thread or for sharing; `None` when the kernel grants no memory.
-fn make(shared: bool) -> Option<*mut Thread> {
+/// A state for the calling thread or for sharing; `None` when the kernel grants no memory. Signals are held
+/// back.
+pub fn make(shared: bool) -> Option<*mut Thread> {
     let mut registry = REGISTRY.lock();
     if !registry.unused.is_null() && !shared {
         let thread = registry.unused;
@@ -260,32 +262,32 @@ fn gone() -> usize {
 /// Runs `action` with the calling thread's state, or where it has none or is inside already, with the
 /// shared one. `None` when the kernel grants no memory for a state.
 pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
-    let word = sys::slot();
-    if word == 0 {
-        if let Some(thread) = make(false) {
-            adopt(thread);
-            return enter(thread, action);
-        }
-    } else if word != gone() {
-        let thread = Addr::new(word).as_ptr::<Thread>();
-        // SAFETY: the word is the address of this thread's state.
-        if unsafe { (*thread).gate.load(Ordering::Relaxed) } & BUSY == 0 {
-            return enter(thread, action);
-        }
+    match idle() {
+        Some(thread) => enter(thread, action),
+        None => with_slow(action),
     }
-    let mut shared = SHARED.lock();
-    if shared.0.is_null() {
-        shared.0 = make(true)?;
-    }
-    // SAFETY: under its lock the shared state is this thread's.
-    let state = unsafe { &mut *shared.0 };
-    state.id = sys::id();
-    state.stack = stack();
-    Some(action(state))
 }
 
-/// Makes a new state the calling thread's.
-fn adopt(thread: *mut Thread) {
+#[cold]
+fn with_slow<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
+    if sys::slot() == 0 {
+        adopt();
+    }
+    match idle() {
+        Some(thread) => enter(thread, action),
+        None => shared::with(action),
+    }
+}
+
+/// Makes a state the calling thread's, unless there is no memory for one.
+#[cold]
+fn adopt() {
+    let _quiet = Quiet::begin();
+    // A signal handler may have done it meanwhile.
+    if sys::slot() != 0 {
+        return;
+    }
+    let Some(thread) = make(false) else { return };
     sys::set_slot(thread.expose_provenance());
     // SAFETY: the state is this thread's from here on.
     let state = unsafe { &mut *thread };
@@ -318,6 +320,15 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
     let thread = value.cast::<Thread>();
     // SAFETY: as the caller says.
     let state = unsafe { &mut *thread };
+    if state.gate.load(Ordering::Relaxed) & BUSY != 0 {
+        // It was cancelled inside the allocator, or left by a signal handler: what it was in the middle of is
+        // not known, and its state not used again.
+        signal::leave_stack(state.signal_stack());
+        sys::set_slot(gone());
+        // SAFETY: this thread does not come back.
+        unsafe { fork::abandon_all() };
+        return;
+    }
     if state.rounds < LAST_ROUND {
         state.rounds += 1;
         if NonNull::new(value).is_some_and(sys::arm_exit) {
@@ -331,6 +342,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
         heap().misuse(fault, crate::request::Site::default());
     }
     sys::set_slot(gone());
+    let _quiet = Quiet::begin();
     let mut registry = REGISTRY.lock();
     state.next_unused = registry.unused;
     registry.unused = thread;
@@ -359,22 +371,17 @@ pub fn totals() -> Totals {
     totals
 }
 
-/// Takes every lock, for `fork`.
-pub fn lock_all() {
-    core::mem::forget(REGISTRY.lock());
-    core::mem::forget(SHARED.lock());
+/// Takes the locks, for `fork`.
+pub fn hold_all() {
+    // In the order in which they are taken elsewhere.
+    shared::hold();
+    REGISTRY.hold(&mut Patience::endless());
 }
 
-/// Releases every lock after [`lock_all`].
-///
-/// # Safety
-/// The calling thread, or the thread it is the copy of, holds them all.
-pub unsafe fn unlock_all() {
-    // SAFETY: held, as the caller says.
-    unsafe {
-        SHARED.force_unlock();
-        REGISTRY.force_unlock();
-    }
+/// Releases them, in parent and child.
+pub fn release_all() {
+    REGISTRY.release();
+    shared::release();
 }
 
 /// In a forked child: new ids and keys for the one thread that is left.
@@ -385,5 +392,17 @@ pub fn in_child() {
         let state = unsafe { &mut *Addr::new(word).as_ptr::<Thread>() };
         state.id = 0;
         state.rng().forget();
+    }
+    let made = REGISTRY.try_lock().map_or(0, |registry| registry.made);
+    if WIPED.load(Ordering::Relaxed) && made as usize <= RNGS {
+        return;
+    }
+    let mut thread = ALL.load(Ordering::Acquire);
+    while !thread.is_null() {
+        // SAFETY: states are never unmapped, and the other ones are nobody's in the child.
+        unsafe {
+            (*(*thread).rng).forget();
+            thread = (*thread).next;
+        }
     }
 }

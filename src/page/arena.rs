@@ -20,8 +20,8 @@
 
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::meta::RecordId;
-use crate::sync::Lock;
-use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
+use crate::sync::{Lock, Patience};
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::mem::offset_of;
@@ -102,7 +102,12 @@ pub struct Arena {
     pages: *const AtomicU32,
     chunks: *const Chunk,
     chunk_count: usize,
-    holes: Lock<i64>,
+    /// Gaps between open chunks.
+    holes: AtomicI64,
+    /// Taken by whoever buries chunks, or opens one that might be buried meanwhile.
+    order: Lock<()>,
+    /// Whether dead chunks may be buried already: a fork cut the burying thread short.
+    distrust: AtomicBool,
 }
 
 // SAFETY: the tables are mappings of atomics that live as long as the process.
@@ -118,7 +123,9 @@ impl Arena {
         pages: core::ptr::null(),
         chunks: core::ptr::null(),
         chunk_count: 0,
-        holes: Lock::new(0),
+        holes: AtomicI64::new(0),
+        order: Lock::new(()),
+        distrust: AtomicBool::new(false),
     };
 
     /// Reserves the largest arena up to `wanted` bytes (0: as large as possible) that the kernel and
@@ -153,7 +160,9 @@ impl Arena {
             pages: tables.as_ptr(),
             chunks: tables.plus(page_bytes).as_ptr(),
             chunk_count,
-            holes: Lock::new(0),
+            holes: AtomicI64::new(0),
+            order: Lock::new(()),
+            distrust: AtomicBool::new(false),
         };
         // Said once for all lanes: mappings that differ in it would not merge. Without guard markers
         // an object's mapping is too short for a huge page anyway.
@@ -252,15 +261,22 @@ impl Arena {
             return Opening::Occupied;
         }
         let span = self.chunk_span(number, 1);
-        let mut holes = self.holes.lock();
-        if chunk.state.load(Ordering::Relaxed) == EMPTY {
+        let order = self.order.enter();
+        let state = chunk.state.load(Ordering::Relaxed);
+        if state == DEAD && order.is_none() {
+            // Whoever has the lock may be burying it. The others are this lane's alone.
+            return Opening::Occupied;
+        }
+        if state == EMPTY || state == DEAD && self.distrust.load(Ordering::Relaxed) {
             if !self.backend.prepare(span) {
                 return Opening::Refused;
             }
-            *holes -= self.gap_change(number, 1);
+            if state == EMPTY {
+                self.holes.fetch_sub(self.gap_change(number, 1), Ordering::Relaxed);
+            }
         }
         chunk.state.store(OPEN, Ordering::Relaxed);
-        drop(holes);
+        drop(order);
         chunk.live.store(ACTIVE, Ordering::Release);
         if chunk.named.swap(1, Ordering::Relaxed) != 0 {
             self.set_record(span, RecordId(0));
@@ -306,10 +322,10 @@ impl Arena {
     }
 
     /// Marks a chunk dead whose last object is gone, and frees the page tables of the run of dead chunks
-    /// around it, if that is long enough.
+    /// around it, if that is long enough. Where the lock is out of reach the chunk stays open, and empty,
+    /// until its lane comes round.
     fn bury(&self, number: usize) {
-        let mut holes = self.holes.lock();
-        let Some(chunk) = self.chunk(number) else { return };
+        let (Some(chunk), Some(_order)) = (self.chunk(number), self.order.enter()) else { return };
         // A lane may have come round and opened it again before the lock was taken.
         if chunk.live.load(Ordering::Acquire) != 0 || chunk.state.load(Ordering::Relaxed) != OPEN {
             return;
@@ -328,7 +344,7 @@ impl Arena {
         let count = end - first;
         let added = self.gap_change(first, count);
         let span = self.chunk_span(first, count);
-        if !worth(count, added, *holes) || !vm::decommit(span) {
+        if !worth(count, added, self.holes.load(Ordering::Relaxed)) || !vm::decommit(span) {
             return;
         }
         if self.backend == Backend::Madvise {
@@ -339,7 +355,7 @@ impl Arena {
                 chunk.state.store(EMPTY, Ordering::Relaxed);
             }
         }
-        *holes += added;
+        self.holes.fetch_add(added, Ordering::Relaxed);
     }
 
     /// Goes on from chunk `cursor` of a lane towards its chunk `end` and gives back the parts of the
@@ -411,18 +427,32 @@ impl Arena {
             })
     }
 
-    /// Takes the lock, for `fork`.
-    pub fn lock_all(&self) {
-        core::mem::forget(self.holes.lock());
+    /// Takes the lock if it is to be had, for `fork`.
+    pub fn hold(&self, patience: &mut Patience) {
+        self.order.hold(patience);
     }
 
     /// Releases it.
+    pub fn release(&self) {
+        self.order.release();
+    }
+
+    /// Releases it in a forked child.
     ///
     /// # Safety
-    /// The calling thread, or the thread it is the copy of, holds it.
-    pub unsafe fn unlock_all(&self) {
-        // SAFETY: held, as the caller says.
-        unsafe { self.holes.force_unlock() };
+    /// As [`Lock::inherit`].
+    pub unsafe fn inherit(&self) {
+        // SAFETY: as the caller says.
+        unsafe { self.order.inherit(|()| self.distrust.store(true, Ordering::Relaxed)) };
+    }
+
+    /// Releases it if the calling thread has it.
+    ///
+    /// # Safety
+    /// As [`Lock::abandon`].
+    pub unsafe fn abandon(&self) {
+        // SAFETY: as the caller says.
+        unsafe { self.order.abandon(|()| self.distrust.store(true, Ordering::Relaxed)) };
     }
 }
 

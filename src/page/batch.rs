@@ -57,14 +57,23 @@ impl PageArm {
         // SAFETY: the object is being freed by this thread, and its pages are open.
         unsafe { record.address().as_ptr::<u8>().write_bytes(0, record.size()) };
         record.end_free(event);
-        let full = self.lanes.get(lane).and_then(|slot| slot.batch.lock().add(id, self.config.batch));
+        let Some(mut batch) = self.lanes.get(lane).and_then(|slot| slot.batch.enter()) else {
+            // In a signal handler: it waits for nobody.
+            self.close(record, id);
+            self.remember(lane, id);
+            return Ok(());
+        };
+        let full = batch.add(id, self.config.batch);
+        drop(batch);
         full.map_or(Ok(()), |batch| self.revoke(&batch, lane))
     }
 
     /// Ends all batches; hands what is wrong to `found` until it says `false`.
     pub(super) fn end_batches(&self, found: &mut impl FnMut(Fault) -> bool) {
         for (lane, slot) in self.lanes.iter().enumerate() {
-            let batch = core::mem::replace(&mut *slot.batch.lock(), Batch::NEW);
+            let Some(mut waiting) = slot.batch.enter() else { continue };
+            let batch = core::mem::replace(&mut *waiting, Batch::NEW);
+            drop(waiting);
             if let Err(fault) = self.revoke(&batch, lane)
                 && !found(fault)
             {
@@ -90,9 +99,7 @@ impl PageArm {
         self.config.backend.empty(spans);
         for (id, record) in records() {
             self.close(record, id);
-            if let Some(slot) = self.lanes.get(lane) {
-                slot.lane.lock().remember(&self.records, id);
-            }
+            self.remember(lane, id);
         }
         result
     }

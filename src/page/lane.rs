@@ -81,6 +81,13 @@ impl Lane {
         remembered: 0,
     };
 
+    /// Forgets where it was and what it remembered, whatever was going on: the chunk in use and those records
+    /// are lost to the process.
+    pub fn reset(&mut self) {
+        let (first, len) = (self.first, self.len);
+        *self = Self { first, len, ..Self::NEW };
+    }
+
     /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`]. `None` if the kernel grants
     /// nothing more or every chunk of the lane has live objects.
     pub fn place(

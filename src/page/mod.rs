@@ -5,6 +5,7 @@
 //! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others;
 //!   [`detached`]: those that find no room in the arena.
 //! - [`placement`], [`slack`]: how an object lies in its pages and what is around it.
+//! - [`locks`]: what a fork holds; [`returns`]: records on their way to a lane whose lock is out of reach.
 //! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address.
 //!
 //! Invariants:
@@ -20,10 +21,12 @@ mod detached;
 mod lane;
 mod large;
 mod live;
+mod locks;
 mod lookup;
 pub mod placement;
 mod release;
 mod resize;
+mod returns;
 mod slack;
 mod usage;
 
@@ -46,6 +49,7 @@ use detached::Detached;
 use lane::Lane;
 use large::Large;
 use placement::{address, alignment, pages};
+use returns::Returns;
 use slack::Slack;
 
 /// What is decided at start.
@@ -76,6 +80,7 @@ pub struct Config {
 struct Slot {
     lane: Lock<Lane>,
     batch: Lock<Batch>,
+    returns: Returns,
     /// Pages of live objects.
     live_pages: AtomicUsize,
     /// Optional objects that are still refused before the budget is looked at again.
@@ -151,6 +156,7 @@ impl PageArm {
             Slot {
                 lane: Lock::new(Lane::NEW),
                 batch: Lock::new(Batch::NEW),
+                returns: Returns::NEW,
                 live_pages: AtomicUsize::new(0),
                 refusals: AtomicU32::new(0),
             }
@@ -230,12 +236,15 @@ impl PageArm {
             // Beyond what slabs hold, an object needs a mapping of its own in any case.
             return if !optional && pages.get() >= ALONE_PAGES { large() } else { Err(Refusal::Mappings) };
         }
-        let placed = {
-            let mut state = slot.lane.lock();
-            let record = state.take_record(&self.records, self.history_share());
-            let spot = record.and_then(|_| state.place(&self.arena, &self.records, lane, pages, rng));
-            record.zip(spot)
+        let Some(mut state) = slot.lane.enter() else {
+            // In a signal handler: chunks of its own need no lane.
+            self.return_island();
+            return large();
         };
+        let record = self.take_record(slot, &mut state);
+        let spot = record.and_then(|_| state.place(&self.arena, &self.records, lane, pages, rng));
+        let placed = record.zip(spot);
+        drop(state);
         let Some((id, spot)) = placed else {
             self.return_island();
             // A full lane is no reason to refuse what slabs cannot serve.
@@ -270,21 +279,26 @@ impl PageArm {
     ) -> Option<Addr> {
         let align = alignment(request, self.config.exact);
         let slot = self.lanes.get(lane)?;
-        let id = slot.lane.lock().take_record(&self.records, self.history_share())?;
+        let id = match slot.lane.enter() {
+            Some(mut state) => self.take_record(slot, &mut state),
+            None => self.records.take_block(1),
+        }?;
         let record = self.records.get(id)?;
-        let span = self.large.lock().place(&self.arena, pages, room, align, rng, |first, count| {
-            self.arena.set_large(first, count, Some(id));
+        let span = self.large.enter().and_then(|mut large| {
+            large.place(&self.arena, pages, room, align, rng, |first, count| {
+                self.arena.set_large(first, count, Some(id));
+            })
         });
         let Some(span) = span else {
-            let mapped = (align <= PAGE_SIZE).then(|| self.detached.lock().map(pages)).flatten();
-            if let Some(span) = mapped {
+            let map = || self.detached.lock_quietly()?.map(pages);
+            if let Some(span) = (align <= PAGE_SIZE).then(map).flatten() {
                 let start = address(span, request.size, align, side);
                 self.finish(record, start, request, span, event, lane);
-                self.detached.lock().add(start, id);
+                self.detached.lock_quietly()?.add(start, id);
                 self.any_detached.store(true, Ordering::Release);
                 return Some(start);
             }
-            slot.lane.lock().remember(&self.records, id);
+            self.remember(lane, id);
             return None;
         };
         let clean = !self.let_through.load(Ordering::Relaxed)
@@ -293,13 +307,28 @@ impl PageArm {
                 .is_some_and(|(first, count)| vm::decommit(self.arena.chunk_span(first, count)));
         if !clean || !vm::commit(span) {
             self.free_chunks(span, id);
-            slot.lane.lock().remember(&self.records, id);
+            self.remember(lane, id);
             return None;
         }
         // Alignments above a page place the object at the start of its pages.
         let start = if align > PAGE_SIZE { span.start } else { address(span, request.size, align, side) };
         self.finish(record, start, request, span, event, lane);
         Some(start)
+    }
+
+    /// A record for a new object on a lane.
+    fn take_record(&self, slot: &Slot, lane: &mut Lane) -> Option<RecordId> {
+        slot.returns.take(&self.records, |id| lane.remember(&self.records, id));
+        lane.take_record(&self.records, self.history_share())
+    }
+
+    /// Remembers the record of an object that was freed on a lane.
+    fn remember(&self, lane: usize, id: RecordId) {
+        let Some(slot) = self.lanes.get(lane) else { return };
+        match slot.lane.enter() {
+            Some(mut lane) => lane.remember(&self.records, id),
+            None => slot.returns.push(&self.records, id),
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record")]
@@ -366,7 +395,7 @@ impl PageArm {
     /// The record of the detached object that starts in the page of `address`.
     fn detached_record(&self, address: Addr) -> RecordId {
         match self.any_detached.load(Ordering::Acquire) {
-            true => self.detached.lock().find(address),
+            true => self.detached.lock_quietly().map_or(RecordId(0), |objects| objects.find(address)),
             false => RecordId(0),
         }
     }
@@ -413,34 +442,6 @@ impl PageArm {
     /// Pages of live objects in lanes.
     pub fn live_pages(&self) -> usize {
         self.lanes.iter().map(|slot| slot.live_pages.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Takes every lock, for `fork`.
-    pub fn lock_all(&self) {
-        for slot in &self.lanes {
-            core::mem::forget(slot.batch.lock());
-            core::mem::forget(slot.lane.lock());
-        }
-        core::mem::forget(self.large.lock());
-        core::mem::forget(self.detached.lock());
-        self.arena.lock_all();
-    }
-
-    /// Releases every lock after [`PageArm::lock_all`].
-    ///
-    /// # Safety
-    /// The calling thread, or the thread it is the copy of, holds them all.
-    pub unsafe fn unlock_all(&self) {
-        // SAFETY: held, as the caller says.
-        unsafe {
-            self.arena.unlock_all();
-            self.detached.force_unlock();
-            self.large.force_unlock();
-            for slot in &self.lanes {
-                slot.lane.force_unlock();
-                slot.batch.force_unlock();
-            }
-        }
     }
 }
 

@@ -40,16 +40,16 @@ impl PageArm {
         }
         self.close(record, id);
         record.end_free(event);
-        if let Some(slot) = self.lanes.get(lane) {
-            slot.lane.lock().remember(&self.records, id);
-        }
+        self.remember(lane, id);
         Ok(())
     }
 
     pub(super) fn close(&self, record: &Record, id: RecordId) {
         let span = record.span();
         let Some(chunk) = self.arena.chunk_of(span.start) else {
-            self.detached.lock().remove(record.address(), span);
+            if let Some(mut objects) = self.detached.lock_quietly() {
+                objects.remove(record.address(), span);
+            }
             return;
         };
         if self.arena.large_chunks().contains(&chunk) {

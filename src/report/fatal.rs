@@ -10,8 +10,8 @@ use super::suppress::RULES;
 use super::tally::TALLY;
 use crate::options::{OnError, Options, PathBuf, ReportForm};
 use crate::stats::Totals;
-use crate::sync::Lock;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Lock, Patience};
 use crate::sys::{collector, die, file, signal, thread};
 use crate::text::Text;
 use crate::trace::{Depot, Frames};
@@ -338,20 +338,51 @@ pub fn end_failed_report(number: i32) {
     }
 }
 
-/// Keeps other threads from reporting, around `fork`: the child has them no more, and needs the buffers.
-pub fn lock_all() {
-    enter(false);
+/// The thread that keeps others from reporting while it forks, 0 when none does.
+static FORKING: AtomicU32 = AtomicU32::new(0);
+
+/// Keeps other threads from reporting, around `fork`: the child has them no more, and needs the buffers. Not if
+/// the calling thread is reporting itself, nor if `patience` ends before another has written its report.
+pub fn hold(patience: &mut Patience) {
+    let me = thread::id();
+    FORKING.store(me, Ordering::Relaxed);
+    while let Err(reporter) = REPORTER.compare_exchange(0, HOLDING, Ordering::AcqRel, Ordering::Acquire) {
+        if reporter == me || !patience.wait() {
+            return;
+        }
+    }
 }
 
-/// Takes [`lock_all`] back.
-pub fn unlock_all() {
-    leave();
+/// What stands in the reporter's place around a fork.
+const HOLDING: u32 = u32::MAX;
+
+/// Takes [`hold`] back.
+pub fn release() {
+    let _ = REPORTER.compare_exchange(HOLDING, 0, Ordering::AcqRel, Ordering::Relaxed);
 }
 
-/// In a forked child: the errors are the parent's.
-pub fn in_child() {
-    TALLY.lock().forget();
-    RULES.lock().forget_uses();
+/// In a forked child: nobody else reports, and the errors are the parent's.
+///
+/// # Safety
+/// As [`Lock::inherit`].
+pub unsafe fn in_child() {
+    // A handler that forks may have interrupted its own thread's report, which then goes on here.
+    let reporter = REPORTER.load(Ordering::Relaxed);
+    if reporter != FORKING.load(Ordering::Relaxed) {
+        REPORTER.store(0, Ordering::Release);
+    }
+    // SAFETY: as the caller says.
+    unsafe {
+        TALLY.inherit(|_| ());
+        RULES.inherit(|_| ());
+        BUFFERS.inherit(|_| ());
+    }
+    if let Some(mut tally) = TALLY.enter() {
+        tally.forget();
+    }
+    if let Some(mut rules) = RULES.enter() {
+        rules.forget_uses();
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The shared store of each class: its slabs and which of their slots are free.
+//! The shared store of each class under its lock, and what its slabs ask of the kernel.
 //!
 //! Thread caches take and return slots in batches under the class's lock. A slab is in the list of
 //! its class while it has a free slot. Slabs are opened a few at a time and taken from those at
@@ -6,73 +6,28 @@
 //!
 //! When a slab has no slot in use it is emptied: its memory goes back to the kernel, unless the class
 //! keeps it as one of a few spare ones (about a MiB, or a quarter of the slabs in use).
+//!
+//! A class's lock may be out of reach, in a signal handler: then there is no slot to be had from it, and what
+//! is given is parked ([`parked`]). Whoever may not wait keeps the lock while it opens slabs and releases none,
+//! since it might not get the lock again.
 
 use super::class;
 use super::layout::{ClassInfo, SlotState, layout};
+use super::parked;
+use super::store::{BATCH, Batch, Slab, Store};
 use super::sweep;
 use crate::addr::{PageCount, Span};
 use crate::fault::Fault;
 use crate::rng::Rng;
-use crate::sync::Lock;
+use crate::sync::{Lock, Patience, is_impatient};
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Slabs opened at once at most.
-const BATCH: usize = 16;
-/// About how many bytes are opened at once.
-const BATCH_BYTES: usize = 1 << 20;
-/// About how many bytes of empty slabs a class keeps, and one slab at least.
-const SPARE_BYTES: usize = 1 << 20;
-/// Opened slabs that wait for use at most.
-const PENDING: usize = 2 * BATCH;
-
-/// A slab's record, in a table by slab number.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct Slab {
-    /// Free slots, those in caches excluded.
-    free: u32,
-    /// Neighbours in the list of slabs with free slots: slab number plus one, 0 for none.
-    next: u32,
-    previous: u32,
-    /// Whether slots were taken since it was opened or emptied.
-    used: bool,
-}
-
-/// One class's store.
-struct Store {
-    slabs: *mut Slab,
-    /// First slab with a free slot, plus one.
-    head: u32,
-    /// Slabs opened so far.
-    opened: u32,
-    /// Opened and never used.
-    pending: [u32; PENDING],
-    pending_len: usize,
-    /// Slabs that hold memory: in use or spare.
-    active: u32,
-    /// Slabs without a slot in use that keep their memory.
-    spare: u32,
-}
-
-// SAFETY: the pointer is to the class's own table, reached under the lock only.
-unsafe impl Send for Store {}
-
 #[repr(align(128))]
 struct Padded(Lock<Store>);
 
-static STORES: [Padded; class::COUNT] = [const {
-    Padded(Lock::new(Store {
-        slabs: core::ptr::null_mut(),
-        head: 0,
-        opened: 0,
-        pending: [0; PENDING],
-        pending_len: 0,
-        active: 0,
-        spare: 0,
-    }))
-}; class::COUNT];
+static STORES: [Padded; class::COUNT] = [const { Padded(Lock::new(Store::NEW)) }; class::COUNT];
 
 /// Slabs with guard pages under the `mprotect` backend, where each costs mappings.
 static GUARDED: AtomicU32 = AtomicU32::new(0);
@@ -98,23 +53,24 @@ pub fn init() -> bool {
 }
 
 /// Takes up to `out.len()` free slots of a class, in no particular order; how many it took. 0 when
-/// the region is full or the kernel grants no memory.
+/// the region is full, the kernel grants no memory or the lock is out of reach.
 pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
     let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
         return 0;
     };
     let mut taken = 0;
     while taken < out.len() {
-        let mut store = padded.0.lock();
+        let Some(mut store) = padded.0.enter() else { break };
         if store.head == 0 && !store.use_pending(info, rng) {
-            let batch = store.plan(info);
-            drop(store);
-            let Some(batch) = batch else { break };
-            if !open(info, &batch) {
-                padded.0.lock().take_back(info, &batch);
+            let Some(batch) = store.plan(info) else { break };
+            let kept = is_impatient().then_some(store);
+            let opened = open(info, &batch);
+            let Some(mut store) = kept.or_else(|| padded.0.enter()) else { break };
+            if !opened {
+                store.take_back(info, &batch);
                 break;
             }
-            padded.0.lock().add_pending(info, &batch);
+            store.add_pending(info, &batch);
             continue;
         }
         let Some(rest) = out.get_mut(taken..) else { break };
@@ -131,20 +87,50 @@ pub fn give(class: usize, slots: &[u32]) -> Result<(), Fault> {
     };
     let mut found = Ok(());
     let mut rest = slots;
+    let keep = is_impatient();
     while !rest.is_empty() {
         let mut emptied = None;
-        let mut store = padded.0.lock();
+        let Some(mut store) = padded.0.enter() else {
+            parked::add(class, rest);
+            break;
+        };
         while let (Some((slot, tail)), None) = (rest.split_first(), emptied) {
             rest = tail;
-            emptied = store.give(info, *slot);
+            emptied = store.give(info, *slot, keep);
         }
         drop(store);
         if let Some(slab) = emptied {
             found = found.and(release(info, slab));
-            padded.0.lock().link(slab);
+            link(padded, slab);
         }
     }
     found
+}
+
+/// Whether something is parked.
+#[inline]
+pub fn any_parked() -> bool {
+    parked::len() != 0
+}
+
+/// Gives back what is parked, unless the lock of its class is still out of reach.
+pub fn give_parked() -> Result<(), Fault> {
+    let mut found = Ok(());
+    while let Some((class, slot)) = parked::pop() {
+        let left = parked::len();
+        found = found.and(give(class as usize, &[slot]));
+        if parked::len() > left {
+            break;
+        }
+    }
+    found
+}
+
+/// Puts a slab that was taken out of the list into it again.
+fn link(padded: &Padded, slab: u32) {
+    if let Some(mut store) = padded.0.enter() {
+        store.link(slab);
+    }
 }
 
 /// Checks an empty slab, which is in no list, and gives its memory back.
@@ -188,7 +174,7 @@ pub fn each_slab(class: usize, mut visit: impl FnMut(&'static ClassInfo, u32) ->
     let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
         return;
     };
-    let opened = padded.0.lock().opened;
+    let Some(opened) = padded.0.enter().map(|store| store.opened) else { return };
     for slab in info.first_slab..info.first_slab.saturating_add(opened) {
         if !visit(info, slab) {
             return;
@@ -207,10 +193,8 @@ pub struct Held {
 
 /// How many slabs of a class hold memory.
 pub fn held(class: usize) -> Held {
-    STORES.get(class).map_or(Held::default(), |padded| {
-        let store = padded.0.lock();
-        Held { active: store.active, spare: store.spare }
-    })
+    let store = STORES.get(class).and_then(|padded| padded.0.enter());
+    store.map_or(Held::default(), |store| Held { active: store.active, spare: store.spare })
 }
 
 /// Gives the memory of all spare slabs back to the kernel; how many that were, and what was found written
@@ -222,10 +206,10 @@ pub fn trim(class: usize) -> (usize, Result<(), Fault>) {
     let (mut released, mut found) = (0, Ok(()));
     loop {
         let mut batch = [0; BATCH];
-        let count = padded.0.lock().take_spare(info, &mut batch);
+        let count = padded.0.enter().map_or(0, |mut store| store.take_spare(info, &mut batch));
         for slab in batch.iter().take(count) {
             found = found.and(release(info, *slab));
-            padded.0.lock().link(*slab);
+            link(padded, *slab);
         }
         released += count;
         if count == 0 {
@@ -234,215 +218,40 @@ pub fn trim(class: usize) -> (usize, Result<(), Fault>) {
     }
 }
 
-/// Takes every lock, for `fork`.
-pub fn lock_all() {
+pub use parked::{hold as hold_quiet, release as release_quiet};
+
+/// Takes every lock that is to be had, for `fork`, but for that of [`hold_quiet`].
+pub fn hold_all(patience: &mut Patience) {
     for store in &STORES {
-        core::mem::forget(store.0.lock());
+        store.0.hold(patience);
     }
 }
 
-/// Releases every lock after [`lock_all`], in parent and child.
+/// Takes [`hold_all`] back.
+pub fn release_all() {
+    for store in &STORES {
+        store.0.release();
+    }
+}
+
+/// [`release_all`] in a forked child, which puts in order what another thread was in the middle of.
 ///
 /// # Safety
-/// The calling thread, or the thread it is the copy of, holds them all.
-pub unsafe fn unlock_all() {
-    for store in &STORES {
-        // SAFETY: held, as the caller says.
-        unsafe { store.0.force_unlock() };
+/// As [`Lock::inherit`].
+pub unsafe fn inherit_all() {
+    for (store, info) in STORES.iter().zip(&layout().classes) {
+        // SAFETY: as the caller says.
+        unsafe { store.0.inherit(|store| store.rebuild(info)) };
     }
 }
 
-impl Store {
-    fn slab(&mut self, slab: u32) -> &mut Slab {
-        // SAFETY: slab numbers come from the region's own numbering, which the table covers.
-        unsafe { &mut *self.slabs.add(slab as usize) }
+/// Releases what the calling thread has, and puts in order what it was in the middle of.
+///
+/// # Safety
+/// As [`Lock::abandon`].
+pub unsafe fn abandon_all() {
+    for (store, info) in STORES.iter().zip(&layout().classes) {
+        // SAFETY: as the caller says.
+        unsafe { store.0.abandon(|store| store.rebuild(info)) };
     }
-
-    /// The slabs to open next, fewer than asked for at the end of the region.
-    fn plan(&mut self, info: &ClassInfo) -> Option<Batch> {
-        let slab_bytes = info.size << info.slab_shift;
-        let count = (BATCH_BYTES / slab_bytes).clamp(1, BATCH) as u32;
-        let first = info.first_slab.checked_add(self.opened)?;
-        let count = count.min(info.end_slab.checked_sub(first)?);
-        if count == 0 {
-            return None;
-        }
-        self.opened += count;
-        Some(Batch { first, count })
-    }
-
-    /// Forgets slabs that could not be opened, if none were planned after them.
-    fn take_back(&mut self, info: &ClassInfo, batch: &Batch) {
-        if info.first_slab + self.opened == batch.first + batch.count {
-            self.opened -= batch.count;
-        }
-    }
-
-    fn add_pending(&mut self, info: &ClassInfo, batch: &Batch) {
-        for slab in batch.first..batch.first + batch.count {
-            match self.pending.get_mut(self.pending_len) {
-                Some(place) => {
-                    *place = slab;
-                    self.pending_len += 1;
-                }
-                // Several threads opened at once: what does not fit is used right away.
-                None => self.activate(info, slab),
-            }
-        }
-    }
-
-    /// Puts one of the opened slabs to use, chosen at random; `false` if there is none.
-    fn use_pending(&mut self, info: &ClassInfo, rng: &mut Rng) -> bool {
-        let Some(last) = self.pending_len.checked_sub(1) else {
-            return false;
-        };
-        let chosen = rng.below(self.pending_len as u64) as usize;
-        self.pending.swap(chosen.min(last), last);
-        self.pending_len = last;
-        let slab = self.pending.get(last).copied().unwrap_or(0);
-        self.activate(info, slab);
-        true
-    }
-
-    /// Puts a slab that was never used into the list, all its slots free.
-    fn activate(&mut self, info: &ClassInfo, slab: u32) {
-        for word in 0..words(info) {
-            info.free_bits(slab, word).store(usable_bits(info, word), Ordering::Relaxed);
-        }
-        self.slab(slab).free = info.usable_end - 1;
-        self.link(slab);
-    }
-
-    /// Takes free slots of the first slab in the list, lowest addresses first: which of them is handed
-    /// out when is the batch's choice, and what is in use stays close together.
-    fn take_from_head(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
-        let Some(slab) = self.head.checked_sub(1) else {
-            return 0;
-        };
-        if self.slab(slab).free == info.usable_end - 1 {
-            match core::mem::replace(&mut self.slab(slab).used, true) {
-                true => self.spare = self.spare.saturating_sub(1),
-                false => self.active += 1,
-            }
-        }
-        let mut taken = 0;
-        for word in 0..words(info) {
-            let bits = info.free_bits(slab, word);
-            let mut free = bits.load(Ordering::Relaxed);
-            while free != 0
-                && let Some(place) = out.get_mut(taken)
-            {
-                *place = (slab << info.slab_shift) + word * 64 + free.trailing_zeros();
-                free &= free - 1;
-                taken += 1;
-            }
-            bits.store(free, Ordering::Relaxed);
-            if taken == out.len() {
-                break;
-            }
-        }
-        let record = self.slab(slab);
-        record.free = record.free.saturating_sub(taken as u32);
-        if record.free == 0 || taken == 0 {
-            self.unlink(slab);
-        }
-        taken
-    }
-
-    /// Marks a slot free. The slab, taken out of the list, if it is empty now and no spare one is
-    /// wanted: the caller releases its memory and links it again.
-    fn give(&mut self, info: &ClassInfo, slot: u32) -> Option<u32> {
-        let slab = slot >> info.slab_shift;
-        let index = slot & ((1 << info.slab_shift) - 1);
-        let bits = info.free_bits(slab, index / 64);
-        let old = bits.load(Ordering::Relaxed);
-        if old & (1 << (index % 64)) != 0 {
-            return None;
-        }
-        bits.store(old | 1 << (index % 64), Ordering::Relaxed);
-        let record = self.slab(slab);
-        record.free += 1;
-        let free = record.free;
-        if free == 1 {
-            self.link(slab);
-        }
-        if free < info.usable_end - 1 {
-            return None;
-        }
-        if self.spare < (self.active / 4).max(spare_slabs(info)) {
-            self.spare += 1;
-            return None;
-        }
-        self.unlink(slab);
-        self.slab(slab).used = false;
-        self.active = self.active.saturating_sub(1);
-        Some(slab)
-    }
-
-    /// Takes spare slabs out of the list, as [`Store::give`] does; how many.
-    fn take_spare(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
-        let mut taken = 0;
-        let mut next = self.head;
-        while let (Some(slab), Some(place)) = (next.checked_sub(1), out.get_mut(taken)) {
-            let Slab { free, used, .. } = *self.slab(slab);
-            next = self.slab(slab).next;
-            if used && free == info.usable_end - 1 {
-                self.unlink(slab);
-                self.slab(slab).used = false;
-                self.active = self.active.saturating_sub(1);
-                self.spare = self.spare.saturating_sub(1);
-                *place = slab;
-                taken += 1;
-            }
-        }
-        taken
-    }
-
-    fn link(&mut self, slab: u32) {
-        let head = self.head;
-        if head != 0 {
-            self.slab(head - 1).previous = slab + 1;
-        }
-        let record = self.slab(slab);
-        record.next = head;
-        record.previous = 0;
-        self.head = slab + 1;
-    }
-
-    fn unlink(&mut self, slab: u32) {
-        let Slab { next, previous, .. } = *self.slab(slab);
-        if next != 0 {
-            self.slab(next - 1).previous = previous;
-        }
-        match previous {
-            0 => self.head = next,
-            previous => self.slab(previous - 1).next = next,
-        }
-    }
-}
-
-/// Slabs with consecutive numbers.
-struct Batch {
-    first: u32,
-    count: u32,
-}
-
-/// How many empty slabs of a class keep their memory however few are in use.
-fn spare_slabs(info: &ClassInfo) -> u32 {
-    1 + (SPARE_BYTES / (info.size << info.slab_shift)) as u32
-}
-
-/// Words of a slab's bitmap.
-fn words(info: &ClassInfo) -> u32 {
-    1 << (info.slab_shift - 6)
-}
-
-/// The bits of word `word` whose slots are handed out: not the first, not those in the guard.
-fn usable_bits(info: &ClassInfo, word: u32) -> u64 {
-    let below = |end: u32| match end.saturating_sub(word * 64) {
-        0 => 0,
-        bits @ 1..64 => (1 << bits) - 1,
-        _ => u64::MAX,
-    };
-    below(info.usable_end) & !below(1)
 }

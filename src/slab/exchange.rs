@@ -16,6 +16,7 @@ impl Cache {
     #[cold]
     #[inline(never)]
     pub(super) unsafe fn allocate_slow(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
+        self.give_parked();
         let Some(info) = layout().classes.get(class) else {
             return core::ptr::null_mut();
         };
@@ -129,6 +130,16 @@ impl Cache {
         }
         stack.copy_within(half..freed, 0);
         bin.freed = (freed - half) as u16;
+    }
+
+    /// Gives back what other caches could not; see [`central::give_parked`].
+    #[inline]
+    pub fn give_parked(&mut self) {
+        if central::any_parked()
+            && let Err(fault) = central::give_parked()
+        {
+            self.fault = Some(fault);
+        }
     }
 
     /// Gives the free slots back; what is in quarantine stays there.

@@ -2,8 +2,8 @@
 //!
 //! - [`class`]: slot sizes, pure.
 //! - [`layout`]: where regions, slots and their states lie; address to slot.
-//! - [`central`]: each class's slabs, under its lock.
-//! - [`cache`]: a thread's free slots and the fast paths; `exchange`: what it takes from and gives to the
+//! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
+//! - [`cache`]: a thread's free slots and the fast paths; [`exchange`]: what it takes from and gives to the
 //!   central store; [`misuse`]: what is wrong with a slot.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
 //! - [`sweep`]: the check of everything; [`live`]: what is handed out; [`usage`]: figures.
@@ -24,6 +24,8 @@ mod exchange;
 pub mod layout;
 pub mod live;
 pub mod misuse;
+mod parked;
+mod store;
 pub mod sweep;
 pub mod usage;
 

@@ -114,6 +114,14 @@ pub fn update(signal: c_int, change: impl FnOnce(Action) -> Option<Action>) -> A
     old
 }
 
+/// In a forked child: ends what another thread was in the middle of.
+pub fn in_child() {
+    for slot in &SLOTS {
+        let number = slot.sequence.load(Ordering::Relaxed);
+        slot.sequence.store(number.next_multiple_of(2), Ordering::Release);
+    }
+}
+
 /// Blocks the signals of `mask` in the calling thread as well; the mask before. Not by the C library,
 /// which keeps some signals of its own out, and whose functions the front end replaces.
 pub fn block(mask: u64) -> u64 {

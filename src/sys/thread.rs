@@ -142,6 +142,20 @@ pub fn pid() -> u32 {
     u32::try_from(unsafe { libc::getpid() }).unwrap_or(0)
 }
 
+/// The process that the heap belongs to: a child of `vfork` runs in its parent's memory, and one of a bare
+/// `clone` is not told that it is a child.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Says that the calling process is the heap's: at start, and in a forked child.
+pub fn own_process() {
+    PROCESS.store(pid(), Ordering::Relaxed);
+}
+
+/// Whether the calling process is the heap's.
+pub fn is_own_process() -> bool {
+    PROCESS.load(Ordering::Relaxed) == pid()
+}
+
 /// Gives the processor away.
 pub fn yield_now() {
     // SAFETY: sched_yield takes nothing.

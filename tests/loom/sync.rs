@@ -2,7 +2,8 @@
 //!
 //! The code under test has atomics in constants and in zeroed mappings, which loom's cannot be: they belong
 //! to one execution of a model and have to be made in it. So an atomic here gets its loom atomic when it is
-//! first used, which has to be before there are threads that race for it: zero bytes are one with the value 0. Included files' own unit tests run outside of models.
+//! first used, which has to be before there are threads that race for it: zero bytes are one with the value 0.
+//! The lock is the real one. Included files' own unit tests run outside of models.
 
 use std::cell::{Cell, RefCell};
 
@@ -27,6 +28,29 @@ impl Drop for Execution {
         MADE.take().into_iter().for_each(|free| free());
     }
 }
+
+/// Nobody waits without end here, and nobody is impatient: the models have what `lock` says at once.
+pub fn relax() {
+    loom::thread::yield_now();
+}
+
+pub fn is_impatient() -> bool {
+    false
+}
+
+/// Looks that a fork takes until it goes on without a lock.
+pub struct Patience(pub u32);
+
+impl Patience {
+    pub fn wait(&mut self) -> bool {
+        loom::thread::yield_now();
+        self.0 = self.0.saturating_sub(1);
+        self.0 != 0
+    }
+}
+
+#[path = "../../src/sync/lock.rs"]
+pub mod lock;
 
 pub mod atomic {
     use super::{IN_MODEL, MADE};
@@ -130,6 +154,13 @@ pub mod atomic {
                     match self.in_model() {
                         Some(atomic) => atomic.fetch_max(value, order),
                         None => self.plainly(|old| old.max(value)),
+                    }
+                }
+
+                pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                    match self.in_model() {
+                        Some(atomic) => atomic.swap(value, order),
+                        None => self.plainly(|_| value),
                     }
                 }
 

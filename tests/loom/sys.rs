@@ -52,3 +52,27 @@ pub mod vm {
         }
     }
 }
+
+/// What tells threads apart: each thread of a model has a number of its own.
+pub mod thread {
+    use std::cell::Cell;
+
+    thread_local! {
+        static NEXT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    loom::thread_local! {
+        static MINE: Cell<usize> = Cell::new(0);
+    }
+
+    /// As threads' pointers are: aligned, and not 0.
+    pub fn pointer() -> usize {
+        MINE.with(|mine| {
+            if mine.get() == 0 {
+                NEXT.set(NEXT.get().wrapping_add(64) % 65_536);
+                mine.set(NEXT.get() + 64);
+            }
+            mine.get()
+        })
+    }
+}

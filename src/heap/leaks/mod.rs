@@ -112,10 +112,9 @@ pub fn exit_status(lost: u64) -> Option<i32> {
 /// All live objects in groups, and whether all other threads stood still.
 fn find(sp: usize, registers: &[usize]) -> Option<(Groups, bool)> {
     let mut groups = Groups::map()?;
-    fork::lock_all();
+    fork::hold_all();
     let stopped = world::stop();
-    // SAFETY: locked just now, by this thread.
-    unsafe { fork::unlock_all() };
+    fork::release_all();
     let stopped = stopped?;
     let marks = Marks::map(&heap().page)?;
     let mut search = Search::new(marks, &stopped)?;

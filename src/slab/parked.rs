@@ -1,0 +1,91 @@
+//! Slots that were to be given to a store whose lock could not be had.
+//!
+//! A signal handler that frees may find the lock of a class with the thread it interrupted. What its cache
+//! cannot hold waits here, in a list that grows in a mapping of its own, until some thread's cache next goes
+//! to a store. Its lock is taken with signals held back, so that it can always be had.
+
+use crate::addr::Addr;
+use crate::sync::Lock;
+use crate::sync::Patience;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sys::vm;
+
+/// A slot: class and number.
+pub type Parked = (u32, u32);
+
+/// Bytes of the mapping. What finds no room is lost to the process.
+const BYTES: usize = 1 << 20;
+const ROOM: usize = BYTES / size_of::<Parked>();
+
+struct List {
+    entries: *mut Parked,
+    len: usize,
+}
+
+// SAFETY: the pointer is to a mapping that lives as long as the process, reached under the lock.
+unsafe impl Send for List {}
+
+static LIST: Lock<List> = Lock::new(List { entries: core::ptr::null_mut(), len: 0 });
+/// Its length, for those who only ask.
+static LEN: AtomicUsize = AtomicUsize::new(0);
+
+/// How many there are.
+#[inline]
+pub fn len() -> usize {
+    LEN.load(Ordering::Relaxed)
+}
+
+/// Adds slots of a class.
+pub fn add(class: usize, slots: &[u32]) {
+    let Some(mut list) = LIST.lock_quietly() else { return };
+    if list.entries.is_null() {
+        list.entries = vm::tables(BYTES).map_or(core::ptr::null_mut(), Addr::as_ptr);
+    }
+    if list.entries.is_null() {
+        return;
+    }
+    for slot in slots.iter().take(ROOM.saturating_sub(list.len)) {
+        // SAFETY: the length is below the room in the mapping.
+        unsafe { list.entries.add(list.len).write((class as u32, *slot)) };
+        list.len += 1;
+    }
+    LEN.store(list.len, Ordering::Relaxed);
+}
+
+/// Takes the one that was added last.
+pub fn pop() -> Option<Parked> {
+    let mut list = LIST.lock_quietly()?;
+    list.len = list.len.checked_sub(1)?;
+    LEN.store(list.len, Ordering::Relaxed);
+    // SAFETY: what lies below the length was written.
+    Some(unsafe { list.entries.add(list.len).read() })
+}
+
+/// Takes the lock, for `fork`.
+pub fn hold() {
+    LIST.hold(&mut Patience::endless());
+}
+
+/// Releases it.
+pub fn release() {
+    LIST.release();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_parked_comes_back_until_there_is_no_room() {
+        add(3, &[10, 11]);
+        add(4, &[12]);
+        assert_eq!(
+            (len(), pop(), pop(), pop(), pop()),
+            (3, Some((4, 12)), Some((3, 11)), Some((3, 10)), None)
+        );
+        (0..2_000).for_each(|_| add(1, &[1; 100]));
+        assert_eq!(len(), ROOM);
+        while pop().is_some() {}
+        assert_eq!(len(), 0);
+    }
+}

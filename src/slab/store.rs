@@ -1,0 +1,344 @@
+//! One class's store: its slabs, and which of their slots are free. Nothing here locks or makes system calls.
+
+use super::layout::ClassInfo;
+use crate::rng::Rng;
+use core::sync::atomic::Ordering;
+
+/// Slabs opened at once at most.
+pub const BATCH: usize = 16;
+/// About how many bytes are opened at once.
+const BATCH_BYTES: usize = 1 << 20;
+/// About how many bytes of empty slabs a class keeps, and one slab at least.
+const SPARE_BYTES: usize = 1 << 20;
+/// Opened slabs that wait for use at most.
+const PENDING: usize = 2 * BATCH;
+
+/// A slab's record, in a table by slab number.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Slab {
+    /// Free slots, those in caches excluded.
+    free: u32,
+    /// Neighbours in the list of slabs with free slots: slab number plus one, 0 for none.
+    next: u32,
+    previous: u32,
+    /// Whether slots were taken since it was opened or emptied.
+    used: bool,
+    /// Whether it was taken out of the list to be emptied and will be put back.
+    out: bool,
+}
+
+/// One class's store.
+pub struct Store {
+    /// The table of the class's slabs, by slab number.
+    pub slabs: *mut Slab,
+    /// First slab with a free slot, plus one.
+    pub head: u32,
+    /// Slabs opened so far.
+    pub opened: u32,
+    /// Opened and never used.
+    pending: [u32; PENDING],
+    pending_len: usize,
+    /// Slabs that hold memory: in use or spare.
+    pub active: u32,
+    /// Slabs without a slot in use that keep their memory.
+    pub spare: u32,
+}
+
+// SAFETY: the pointer is to the class's own table, reached under the lock only.
+unsafe impl Send for Store {}
+
+impl Store {
+    /// A store without slabs.
+    pub const NEW: Self = Self {
+        slabs: core::ptr::null_mut(),
+        head: 0,
+        opened: 0,
+        pending: [0; PENDING],
+        pending_len: 0,
+        active: 0,
+        spare: 0,
+    };
+
+    fn slab(&mut self, slab: u32) -> &mut Slab {
+        // SAFETY: slab numbers come from the region's own numbering, which the table covers.
+        unsafe { &mut *self.slabs.add(slab as usize) }
+    }
+
+    /// The slabs to open next, fewer than asked for at the end of the region.
+    pub fn plan(&mut self, info: &ClassInfo) -> Option<Batch> {
+        let slab_bytes = info.size << info.slab_shift;
+        let count = (BATCH_BYTES / slab_bytes).clamp(1, BATCH) as u32;
+        let first = info.first_slab.checked_add(self.opened)?;
+        let count = count.min(info.end_slab.checked_sub(first)?);
+        if count == 0 {
+            return None;
+        }
+        self.opened += count;
+        Some(Batch { first, count })
+    }
+
+    /// Forgets slabs that could not be opened, if none were planned after them.
+    pub fn take_back(&mut self, info: &ClassInfo, batch: &Batch) {
+        if info.first_slab + self.opened == batch.first + batch.count {
+            self.opened -= batch.count;
+        }
+    }
+
+    /// Adds slabs that were opened.
+    pub fn add_pending(&mut self, info: &ClassInfo, batch: &Batch) {
+        for slab in batch.first..batch.first + batch.count {
+            match self.pending.get_mut(self.pending_len) {
+                Some(place) => {
+                    *place = slab;
+                    self.pending_len += 1;
+                }
+                // Several threads opened at once: what does not fit is used right away.
+                None => self.activate(info, slab),
+            }
+        }
+    }
+
+    /// Puts one of the opened slabs to use, chosen at random; `false` if there is none.
+    pub fn use_pending(&mut self, info: &ClassInfo, rng: &mut Rng) -> bool {
+        let Some(last) = self.pending_len.checked_sub(1) else {
+            return false;
+        };
+        let chosen = rng.below(self.pending_len as u64) as usize;
+        self.pending.swap(chosen.min(last), last);
+        self.pending_len = last;
+        let slab = self.pending.get(last).copied().unwrap_or(0);
+        self.activate(info, slab);
+        true
+    }
+
+    /// Puts a slab that was never used into the list, all its slots free.
+    fn activate(&mut self, info: &ClassInfo, slab: u32) {
+        for word in 0..words(info) {
+            info.free_bits(slab, word).store(usable_bits(info, word), Ordering::Relaxed);
+        }
+        self.slab(slab).free = info.usable_end - 1;
+        self.link(slab);
+    }
+
+    /// Takes free slots of the first slab in the list, lowest addresses first: which of them is handed
+    /// out when is the batch's choice, and what is in use stays close together.
+    pub fn take_from_head(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
+        let Some(slab) = self.head.checked_sub(1) else {
+            return 0;
+        };
+        if self.slab(slab).free == info.usable_end - 1 {
+            match core::mem::replace(&mut self.slab(slab).used, true) {
+                true => self.spare = self.spare.saturating_sub(1),
+                false => self.active += 1,
+            }
+        }
+        let mut taken = 0;
+        for word in 0..words(info) {
+            let bits = info.free_bits(slab, word);
+            let mut free = bits.load(Ordering::Relaxed);
+            while free != 0
+                && let Some(place) = out.get_mut(taken)
+            {
+                *place = (slab << info.slab_shift) + word * 64 + free.trailing_zeros();
+                free &= free - 1;
+                taken += 1;
+            }
+            bits.store(free, Ordering::Relaxed);
+            if taken == out.len() {
+                break;
+            }
+        }
+        let record = self.slab(slab);
+        record.free = record.free.saturating_sub(taken as u32);
+        if record.free == 0 || taken == 0 {
+            self.unlink(slab);
+        }
+        taken
+    }
+
+    /// Marks a slot free. The slab, taken out of the list, if it is empty now, no spare one is wanted, and
+    /// not all are to be kept: the caller releases its memory and links it again.
+    pub fn give(&mut self, info: &ClassInfo, slot: u32, keep: bool) -> Option<u32> {
+        let slab = slot >> info.slab_shift;
+        let index = slot & ((1 << info.slab_shift) - 1);
+        let bits = info.free_bits(slab, index / 64);
+        let old = bits.load(Ordering::Relaxed);
+        if old & (1 << (index % 64)) != 0 {
+            return None;
+        }
+        bits.store(old | 1 << (index % 64), Ordering::Relaxed);
+        let record = self.slab(slab);
+        record.free += 1;
+        let free = record.free;
+        if free == 1 {
+            self.link(slab);
+        }
+        if free < info.usable_end - 1 {
+            return None;
+        }
+        if keep || self.spare < (self.active / 4).max(spare_slabs(info)) {
+            self.spare += 1;
+            return None;
+        }
+        self.take_out(slab);
+        Some(slab)
+    }
+
+    /// Takes a slab without a slot in use out of the list.
+    fn take_out(&mut self, slab: u32) {
+        self.unlink(slab);
+        let record = self.slab(slab);
+        (record.used, record.out) = (false, true);
+        self.active = self.active.saturating_sub(1);
+    }
+
+    /// Takes spare slabs out of the list, as [`Store::give`] does; how many.
+    pub fn take_spare(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
+        let mut taken = 0;
+        let mut next = self.head;
+        while let (Some(slab), Some(place)) = (next.checked_sub(1), out.get_mut(taken)) {
+            let Slab { free, used, .. } = *self.slab(slab);
+            next = self.slab(slab).next;
+            if used && free == info.usable_end - 1 {
+                self.take_out(slab);
+                self.spare = self.spare.saturating_sub(1);
+                *place = slab;
+                taken += 1;
+            }
+        }
+        taken
+    }
+
+    /// Makes list and counts anew from the bits, which are changed a word at a time and so are right whatever
+    /// was going on. Opened slabs that were never used are forgotten: one might be in use already. Those that
+    /// are being emptied are put back by whoever does so, if there still is anybody.
+    pub fn rebuild(&mut self, info: &ClassInfo) {
+        (self.head, self.pending_len, self.active, self.spare) = (0, 0, 0, 0);
+        for slab in info.first_slab..info.first_slab.saturating_add(self.opened).min(info.end_slab) {
+            if self.slab(slab).out {
+                continue;
+            }
+            let bits = (0..words(info)).map(|word| info.free_bits(slab, word).load(Ordering::Relaxed));
+            let free = bits.map(u64::count_ones).sum();
+            let whole = free == info.usable_end - 1;
+            let record = self.slab(slab);
+            record.free = free;
+            record.used |= free != 0 && !whole;
+            if record.used {
+                self.active += 1;
+                self.spare += u32::from(whole);
+            }
+            if free != 0 {
+                self.link(slab);
+            }
+        }
+    }
+
+    /// Puts a slab with free slots into the list.
+    pub fn link(&mut self, slab: u32) {
+        let head = self.head;
+        if head != 0 {
+            self.slab(head - 1).previous = slab + 1;
+        }
+        let record = self.slab(slab);
+        (record.next, record.previous, record.out) = (head, 0, false);
+        self.head = slab + 1;
+    }
+
+    fn unlink(&mut self, slab: u32) {
+        let Slab { next, previous, .. } = *self.slab(slab);
+        if next != 0 {
+            self.slab(next - 1).previous = previous;
+        }
+        match previous {
+            0 => self.head = next,
+            previous => self.slab(previous - 1).next = next,
+        }
+    }
+}
+
+/// Slabs with consecutive numbers.
+pub struct Batch {
+    /// The first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// How many empty slabs of a class keep their memory however few are in use.
+fn spare_slabs(info: &ClassInfo) -> u32 {
+    1 + (SPARE_BYTES / (info.size << info.slab_shift)) as u32
+}
+
+/// Words of a slab's bitmap.
+fn words(info: &ClassInfo) -> u32 {
+    1 << (info.slab_shift - 6)
+}
+
+/// The bits of word `word` whose slots are handed out: not the first, not those in the guard.
+fn usable_bits(info: &ClassInfo, word: u32) -> u64 {
+    let below = |end: u32| match end.saturating_sub(word * 64) {
+        0 => 0,
+        bits @ 1..64 => (1 << bits) - 1,
+        _ => u64::MAX,
+    };
+    below(info.usable_end) & !below(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::{self, layout};
+    use super::super::{Config, Protection};
+    use super::*;
+    use crate::sys::guard::Backend;
+    use crate::sys::vm;
+    use std::collections::BTreeSet;
+    use std::vec::Vec;
+
+    /// Whatever list and counts say, after it every free slot is handed out once, and no other.
+    #[test]
+    fn a_store_is_made_anew_from_its_bits() {
+        let protection = Protection { canary: true, zero: true, mismatch: true };
+        let config = Config { backend: Backend::Mprotect, limit: None, protection };
+        let mut rng = Rng::new();
+        assert!(layout::init(config, &mut rng));
+        let info = layout().classes.get(20).expect("a class");
+        let slabs = vm::sparse_tables((info.end_slab as usize + 1) * size_of::<Slab>()).expect("mapping");
+        let mut store = Store { slabs: slabs.as_ptr(), ..Store::NEW };
+        let batch = store.plan(info).expect("room");
+        store.add_pending(info, &batch);
+        let mut taken = Vec::new();
+        // Two slabs full, one in part.
+        while taken.len() < 2 * info.usable_end as usize {
+            let mut out = [0; 50];
+            while store.head == 0 {
+                assert!(store.use_pending(info, &mut rng));
+            }
+            let count = store.take_from_head(info, &mut out);
+            taken.extend(out.iter().take(count).copied());
+        }
+        let given = taken.split_off(taken.len() - 70);
+        for slot in &given {
+            assert_eq!(store.give(info, *slot, true), None);
+        }
+        let free: u32 = (batch.first..batch.first + batch.count).map(|slab| store.slab(slab).free).sum();
+        let before = (store.active, store.spare);
+        for slab in batch.first..batch.first + batch.count {
+            let record = store.slab(slab);
+            (record.free, record.next, record.previous) = (7_777, 8_888, 9_999);
+        }
+        (store.head, store.active, store.spare, store.pending_len) = (batch.first + 1, 5, 6, 1);
+        store.rebuild(info);
+        assert_eq!((store.active, store.spare), before);
+        let mut again = BTreeSet::new();
+        while store.head != 0 {
+            let mut out = [0; 64];
+            let count = store.take_from_head(info, &mut out);
+            assert!(out.iter().take(count).all(|slot| again.insert(*slot)), "a slot twice");
+        }
+        assert_eq!(again.len(), free as usize);
+        assert!(given.iter().all(|slot| again.contains(slot)));
+        assert!(taken.iter().all(|slot| !again.contains(slot)));
+    }
+}

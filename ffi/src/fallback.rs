@@ -7,7 +7,7 @@
 //! A library that was opened in a running process finds objects of the C library's as well.
 
 use crate::init;
-use core::ffi::{CStr, c_void};
+use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 use fencepost_core::addr::ABI_ALIGN;
 use fencepost_core::heap;
@@ -44,6 +44,9 @@ pub fn look_up() {
         STATE.store(KNOWN, Ordering::Release);
     }
 }
+
+/// Whether it was said that there are unprotected objects.
+static SAID: AtomicBool = AtomicBool::new(false);
 
 fn function(which: Function) -> *mut c_void {
     if STATE.load(Ordering::Acquire) != KNOWN {
@@ -93,6 +96,9 @@ pub fn allocate(request: &Request) -> *mut c_void {
     if !heap::may_ask_libc() || request.size > isize::MAX.cast_unsigned() {
         return core::ptr::null_mut();
     }
+    if !SAID.load(Ordering::Relaxed) {
+        keep_one_arena();
+    }
     let pointer = if request.align > ABI_ALIGN {
         match real!(Memalign, unsafe extern "C" fn(usize, usize) -> *mut c_void) {
             // SAFETY: takes numbers.
@@ -119,6 +125,22 @@ pub fn allocate(request: &Request) -> *mut c_void {
     pointer
 }
 
+/// Has the C library serve all threads from one arena: another one reserves 64 MiB of address space, and there
+/// is not enough.
+fn keep_one_arena() {
+    /// `M_ARENA_MAX`.
+    const ARENA_MAX: c_int = -8;
+    let address = init::next(c"mallopt");
+    if !address.is_null() {
+        // SAFETY: the C library's function of this name takes two numbers.
+        let mallopt = unsafe {
+            core::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int, c_int) -> c_int>(address)
+        };
+        // SAFETY: as above.
+        unsafe { mallopt(ARENA_MAX, 1) };
+    }
+}
+
 /// Looks whether the C library's allocator was in use before this library was there.
 pub fn look_for_earlier_objects() {
     /// The beginning of `struct mallinfo2`: what is mapped for small objects, three counts, what is mapped for
@@ -138,8 +160,8 @@ pub fn look_for_earlier_objects() {
     }
 }
 
+/// Says once that there are unprotected objects.
 fn say_unprotected() {
-    static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
         file::write_stderr(
             b"fencepost: the heap can get no more address space: further objects are the C library's, without protection\n",

@@ -112,7 +112,7 @@ const STATE_STRIDE: usize = STATE_BYTES + signal::STACK_BYTES + PAGE_SIZE;
 /// States that are mapped at start.
 const AHEAD: u32 = 256;
 /// The same where address space is limited.
-const AHEAD_LIMITED: u32 = 8;
+const AHEAD_LIMITED: u32 = 4;
 
 /// Maps the generators and the first threads' states. Called once, at start; `limited` says whether
 /// address space is.

@@ -223,6 +223,10 @@ impl Record {
 /// Records by which the open part of the table grows at least.
 const OPEN_STEP: u32 = 1 << 14;
 
+/// Bytes from which on the table may have huge pages: a large one is as long as the number of objects that ever
+/// lived at once, and a fork copies its page tables.
+const SMALL_BYTES: usize = 4 << 20;
+
 /// The table of records.
 pub struct Records {
     base: *const Record,
@@ -261,6 +265,12 @@ impl Records {
         let opened = vm::commit(Span::new(Addr::of(self.base), PageCount::holding(bytes)));
         if opened {
             self.opened.fetch_max(part, Ordering::AcqRel);
+            if let Some(bytes) = bytes.checked_sub(SMALL_BYTES) {
+                vm::allow_huge_pages(Span::new(
+                    Addr::of(self.base).plus(SMALL_BYTES),
+                    PageCount::holding(bytes),
+                ));
+            }
         }
         opened
     }

@@ -182,6 +182,11 @@ pub fn release_many(spans: &[Span]) {
     }
 }
 
+/// Lets a part of a table have huge pages where the system has them.
+pub fn allow_huge_pages(span: Span) {
+    advise(span, libc::MADV_HUGEPAGE);
+}
+
 /// Keeps huge pages out of a range.
 pub fn no_huge_pages(span: Span) {
     advise(span, libc::MADV_NOHUGEPAGE);

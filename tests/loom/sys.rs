@@ -34,6 +34,9 @@ pub mod vm {
         tables(bytes)
     }
 
+    /// Memory of the models has pages of any size.
+    pub fn allow_huge_pages(_: crate::addr::Span) {}
+
     /// Memory of the models is open.
     pub fn commit(_: crate::addr::Span) -> bool {
         true

@@ -7,6 +7,7 @@
 use fencepost::Fencepost;
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::{HashMap, VecDeque};
+use std::io::{Read, Write};
 
 static HEAP: Fencepost = Fencepost::new();
 
@@ -92,6 +93,47 @@ fn slots_that_come_back_hide_the_next_address() {
         assert!(wait >= BITS, "{size} bytes: when a slot comes back is worth {wait:.2} bits");
         live.into_iter().for_each(|address| free(address, size));
     }
+}
+
+/// A server that forks a child for each connection: what one child tells must not tell the next one's addresses.
+#[test]
+fn a_forked_child_goes_its_own_way() {
+    const NEXT: usize = 32;
+    const SIZE: usize = 200;
+    // So that batch and stack are in use.
+    let warm: Vec<usize> = (0..200).map(|_| allocate(SIZE)).collect();
+    warm.into_iter().for_each(|address| free(address, SIZE));
+    let children: Vec<_> =
+        (0..2).map(|_| in_child(|| std::array::from_fn::<_, NEXT, _>(|_| allocate(SIZE)))).collect();
+    let parent = std::array::from_fn::<_, NEXT, _>(|_| allocate(SIZE));
+    let alike =
+        |one: &[usize], other: &[usize]| one.iter().zip(other).filter(|(one, other)| one == other).count();
+    for (one, other) in [(&children[0], &parent), (&children[1], &parent), (&children[0], &children[1])] {
+        let alike = alike(one, other);
+        assert!(alike < NEXT / 4, "{alike} of {NEXT} addresses are the same");
+    }
+}
+
+/// What `action` makes in a forked child.
+fn in_child<const N: usize>(action: impl FnOnce() -> [usize; N]) -> [usize; N] {
+    let (mut from, mut to) = std::io::pipe().expect("a pipe");
+    // SAFETY: the child allocates from `HEAP` alone, which forks with the process, writes and ends.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "fork");
+    if child == 0 {
+        let sent = action().iter().all(|address| to.write_all(&address.to_ne_bytes()).is_ok());
+        // SAFETY: ends the child without its parent's handlers.
+        unsafe { libc::_exit(i32::from(!sent)) };
+    }
+    let mut status = 0;
+    // SAFETY: the status lives for the call.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child failed");
+    std::array::from_fn(|_| {
+        let mut bytes = [0; size_of::<usize>()];
+        from.read_exact(&mut bytes).expect("the child wrote them");
+        usize::from_ne_bytes(bytes)
+    })
 }
 
 /// Classes whose slots step by 16 bytes: a size of each, their regions' places compared in MiB.

@@ -392,6 +392,10 @@ pub fn in_child() {
         let state = unsafe { &mut *Addr::new(word).as_ptr::<Thread>() };
         state.id = 0;
         state.rng().forget();
+        // Not if a handler forks that interrupted the allocator, which may be at one of them.
+        if state.gate.load(Ordering::Relaxed) & BUSY == 0 {
+            state.slab.reorder();
+        }
     }
     let made = REGISTRY.try_lock().map_or(0, |registry| registry.made);
     if WIPED.load(Ordering::Relaxed) && made as usize <= RNGS {

@@ -7,6 +7,7 @@ use super::{canary, central, class};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::Origin;
+use crate::rng::Rng;
 
 impl Cache {
     /// [`Cache::allocate`] for a class whose batch is used up.
@@ -58,11 +59,18 @@ impl Cache {
             }
             count += taken;
         }
-        for last in (1..count).rev() {
-            batch.swap(last, (usize::from(rng.byte()) * (last + 1)) >> 8);
-        }
+        shuffle(batch, count, rng);
         bin.len = count as u16;
         count
+    }
+
+    /// Draws a new order for what is left of the batches: a forked child would go on in its parent's.
+    pub fn reorder(&mut self) {
+        // SAFETY: `init` set the generator, which is this thread's.
+        let rng = unsafe { &mut *self.rng };
+        for (bin, batch) in self.bins.iter().zip(&mut self.batches) {
+            shuffle(batch, bin.len.into(), rng);
+        }
     }
 
     /// Makes a slot live, whatever its state and the protections.
@@ -176,6 +184,13 @@ impl Cache {
             }
             slots.fill(0);
         }
+    }
+}
+
+/// Puts the first `count` slots of a batch in random order.
+fn shuffle(batch: &mut [u32], count: usize, rng: &mut Rng) {
+    for last in (1..count).rev() {
+        batch.swap(last, (usize::from(rng.byte()) * (last + 1)) >> 8);
     }
 }
 

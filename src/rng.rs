@@ -82,15 +82,6 @@ impl Rng {
         unsafe { *(&raw const self.block).cast::<u8>().add(index) }
     }
 
-    /// A random byte, if the block has one left.
-    #[inline(always)]
-    pub fn ready_byte(&mut self) -> Option<u8> {
-        let index = self.left.checked_sub(1)?;
-        self.left = index;
-        // SAFETY: as in `byte`.
-        Some(unsafe { *(&raw const self.block).cast::<u8>().add(index as usize % BLOCK) })
-    }
-
     /// A random number.
     pub fn next_u64(&mut self) -> u64 {
         let mut bytes = [0; 8];

@@ -25,24 +25,26 @@ using std::atomic_long;
 /* Seconds after which a child that hangs is ended by SIGALRM. */
 #define CHILD_SECONDS 20
 
+static void write_line(const char *format, va_list list) {
+    char line[256];
+    int length = vsnprintf(line, sizeof line, format, list);
+    if (write(1, line, length < 256 ? length : 255) < 0) _exit(2);
+}
+
 /* Says a line and fails, from wherever it is. */
 static void fail(const char *format, ...) {
-    char line[256];
     va_list list;
     va_start(list, format);
-    int length = vsnprintf(line, sizeof line, format, list);
+    write_line(format, list);
     va_end(list);
-    if (write(1, line, length < 256 ? length : 255) < 0) _exit(2);
     _exit(1);
 }
 
 static void say(const char *format, ...) {
-    char line[256];
     va_list list;
     va_start(list, format);
-    int length = vsnprintf(line, sizeof line, format, list);
+    write_line(format, list);
     va_end(list);
-    if (write(1, line, length < 256 ? length : 255) < 0) _exit(2);
 }
 
 static uint32_t draw(uint64_t *state) {

@@ -57,7 +57,7 @@ pub unsafe fn clear(start: *mut u8, len: usize) {
     }
 }
 
-/// [`is_zero`] for at most 256 bytes, two vectors at a time.
+/// [`is_zero`] for a small class, two vectors at a time.
 ///
 /// # Safety
 /// As [`is_zero`].
@@ -76,7 +76,7 @@ pub unsafe fn is_zero_small(start: *const u8, len: usize) -> bool {
     }
 }
 
-/// [`clear`] for at most 256 bytes, two vectors at a time.
+/// [`clear`] for a small class, two vectors at a time.
 ///
 /// # Safety
 /// As [`clear`].

@@ -168,7 +168,9 @@ impl Cache {
         unsafe {
             let info = layout().classes.get_unchecked(class);
             let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
-            cpu::fetch(Addr::new(info.base + (ahead as usize + 1) * slot_size - 16));
+            let next = info.base + ahead as usize * slot_size;
+            cpu::fetch(Addr::new(next));
+            cpu::fetch(Addr::new(next + slot_size - 16));
             let start = info.base + slot as usize * slot_size;
             let pointer = Addr::new(start).as_ptr::<u8>();
             let word = canary::word(layout().secret, start + slot_size);

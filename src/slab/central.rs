@@ -19,7 +19,7 @@ use super::sweep;
 use crate::addr::{PageCount, Span};
 use crate::fault::Fault;
 use crate::rng::Rng;
-use crate::sync::{Lock, Patience, is_impatient};
+use crate::sync::{Guard, Lock, Patience, is_impatient};
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -58,25 +58,32 @@ pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
     let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
         return 0;
     };
-    let mut taken = 0;
-    while taken < out.len() {
+    let (mut taken, mut exhausted) = (0, false);
+    while let Some(rest) = out.get_mut(taken..).filter(|rest| !rest.is_empty()) {
         let Some(mut store) = padded.0.enter() else { break };
-        if store.head == 0 && !store.use_pending(info, rng) {
-            let Some(batch) = store.plan(info) else { break };
-            let kept = is_impatient().then_some(store);
-            let opened = open(info, &batch);
-            let Some(mut store) = kept.or_else(|| padded.0.enter()) else { break };
-            if !opened {
-                store.take_back(info, &batch);
-                break;
-            }
-            store.add_pending(info, &batch);
+        if !exhausted && store.wants_slab(info) && !store.use_pending(info, rng) {
+            exhausted = !open_more(padded, info, store);
             continue;
         }
-        let Some(rest) = out.get_mut(taken..) else { break };
-        taken += store.take_from_head(info, rest);
+        match store.take(info, rest) {
+            0 => break,
+            some => taken += some,
+        }
     }
     taken
+}
+
+/// Opens slabs outside the lock, unless it might not be had again; `false` if there are none to be had.
+fn open_more(padded: &'static Padded, info: &ClassInfo, mut store: Guard<'_, Store>) -> bool {
+    let Some(batch) = store.plan(info) else { return false };
+    let kept = is_impatient().then_some(store);
+    let opened = open(info, &batch);
+    let Some(mut store) = kept.or_else(|| padded.0.enter()) else { return false };
+    match opened {
+        true => store.add_pending(info, &batch),
+        false => store.take_back(info, &batch),
+    }
+    opened
 }
 
 /// Gives slots back. The memory of a slab that this leaves empty may go back to the kernel; what is

@@ -68,8 +68,9 @@ static TABLE: [u8; TABLE_LEN] = {
     table
 };
 
-/// The classes that step by 16 bytes, whose requests find them without a table.
-pub const SMALL_COUNT: usize = FINE_CLASSES;
+/// The classes that step by 16 bytes, whose requests find them without a table: the first two beyond the fine
+/// ones do as well.
+pub const SMALL_COUNT: usize = FINE_CLASSES + 2;
 /// The largest request that such a class serves.
 pub const SMALL_MAX: usize = SMALL_COUNT * FINE_STEP - TAIL;
 /// The most slack in such a class unless an object shrank in its slot.
@@ -139,6 +140,13 @@ mod tests {
             }
         }
         assert_eq!(size(COUNT - 1), LARGEST);
+    }
+
+    #[test]
+    fn small_classes_step_by_16() {
+        for class in 0..SMALL_COUNT {
+            assert_eq!(size(class), (class + 1) * FINE_STEP);
+        }
     }
 
     #[test]

@@ -10,6 +10,10 @@ pub const BATCH: usize = 16;
 const BATCH_BYTES: usize = 1 << 20;
 /// About how many bytes of empty slabs a class keeps, and one slab at least.
 const SPARE_BYTES: usize = 1 << 20;
+/// Slabs that a class's free slots are taken of at once at most.
+const LANES: u32 = 8;
+/// The largest slots that are taken of several slabs at once.
+const LANES_SIZE: usize = 256;
 /// Opened slabs that wait for use at most.
 const PENDING: usize = 2 * BATCH;
 
@@ -26,6 +30,8 @@ pub struct Slab {
     used: bool,
     /// Whether it was taken out of the list to be emptied and will be put back.
     out: bool,
+    /// The first word of its bitmap that may have a free slot.
+    first: u8,
 }
 
 /// One class's store.
@@ -34,6 +40,8 @@ pub struct Store {
     pub slabs: *mut Slab,
     /// First slab with a free slot, plus one.
     pub head: u32,
+    /// Slabs with a free slot.
+    listed: u32,
     /// Slabs opened so far.
     pub opened: u32,
     /// Opened and never used.
@@ -53,6 +61,7 @@ impl Store {
     pub const NEW: Self = Self {
         slabs: core::ptr::null_mut(),
         head: 0,
+        listed: 0,
         opened: 0,
         pending: [0; PENDING],
         pending_len: 0,
@@ -121,12 +130,33 @@ impl Store {
         self.link(slab);
     }
 
-    /// Takes free slots of the first slab in the list, lowest addresses first: which of them is handed
-    /// out when is the batch's choice, and what is in use stays close together.
-    pub fn take_from_head(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
-        let Some(slab) = self.head.checked_sub(1) else {
-            return 0;
-        };
+    /// Whether slots are to come from more slabs than have free ones.
+    pub fn wants_slab(&self, info: &ClassInfo) -> bool {
+        self.listed < self.lanes(info)
+    }
+
+    /// How many slabs free slots are taken of at once: more, the more the class has.
+    fn lanes(&self, info: &ClassInfo) -> u32 {
+        if info.size <= LANES_SIZE { (self.active / 2).clamp(1, LANES) } else { 1 }
+    }
+
+    /// Takes free slots, an equal share of each of the first slabs in the list and the rest of the others; how
+    /// many it took.
+    pub fn take(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
+        let share = out.len().div_ceil(self.lanes(info) as usize);
+        let (mut taken, mut next) = (0, self.head);
+        while let Some(slab) = next.checked_sub(1) {
+            let most = share.min(out.len() - taken);
+            let Some(room) = out.get_mut(taken..taken + most).filter(|room| !room.is_empty()) else { break };
+            next = self.slab(slab).next;
+            taken += self.take_from(info, slab, room);
+        }
+        taken
+    }
+
+    /// Takes free slots of a slab in the list, lowest addresses first: which of them is handed out when is the
+    /// batch's choice, and what is in use stays close together.
+    fn take_from(&mut self, info: &ClassInfo, slab: u32, out: &mut [u32]) -> usize {
         if self.slab(slab).free == info.usable_end - 1 {
             match core::mem::replace(&mut self.slab(slab).used, true) {
                 true => self.spare = self.spare.saturating_sub(1),
@@ -134,7 +164,8 @@ impl Store {
             }
         }
         let mut taken = 0;
-        for word in 0..words(info) {
+        let mut word = u32::from(self.slab(slab).first);
+        while word < words(info) {
             let bits = info.free_bits(slab, word);
             let mut free = bits.load(Ordering::Relaxed);
             while free != 0
@@ -148,8 +179,10 @@ impl Store {
             if taken == out.len() {
                 break;
             }
+            word += 1;
         }
         let record = self.slab(slab);
+        record.first = word as u8;
         record.free = record.free.saturating_sub(taken as u32);
         if record.free == 0 || taken == 0 {
             self.unlink(slab);
@@ -170,6 +203,7 @@ impl Store {
         bits.store(old | 1 << (index % 64), Ordering::Relaxed);
         let record = self.slab(slab);
         record.free += 1;
+        record.first = record.first.min((index / 64) as u8);
         let free = record.free;
         if free == 1 {
             self.link(slab);
@@ -214,7 +248,8 @@ impl Store {
     /// was going on. Opened slabs that were never used are forgotten: one might be in use already. Those that
     /// are being emptied are put back by whoever does so, if there still is anybody.
     pub fn rebuild(&mut self, info: &ClassInfo) {
-        (self.head, self.pending_len, self.active, self.spare) = (0, 0, 0, 0);
+        (self.head, self.listed, self.pending_len) = (0, 0, 0);
+        (self.active, self.spare) = (0, 0);
         for slab in info.first_slab..info.first_slab.saturating_add(self.opened).min(info.end_slab) {
             if self.slab(slab).out {
                 continue;
@@ -223,7 +258,7 @@ impl Store {
             let free = bits.map(u64::count_ones).sum();
             let whole = free == info.usable_end - 1;
             let record = self.slab(slab);
-            record.free = free;
+            (record.free, record.first) = (free, 0);
             record.used |= free != 0 && !whole;
             if record.used {
                 self.active += 1;
@@ -237,6 +272,7 @@ impl Store {
 
     /// Puts a slab with free slots into the list.
     pub fn link(&mut self, slab: u32) {
+        self.listed += 1;
         let head = self.head;
         if head != 0 {
             self.slab(head - 1).previous = slab + 1;
@@ -247,6 +283,7 @@ impl Store {
     }
 
     fn unlink(&mut self, slab: u32) {
+        self.listed = self.listed.saturating_sub(1);
         let Slab { next, previous, .. } = *self.slab(slab);
         if next != 0 {
             self.slab(next - 1).previous = previous;
@@ -294,18 +331,46 @@ mod tests {
     use crate::sys::guard::Backend;
     use crate::sys::vm;
     use std::collections::BTreeSet;
+    use std::sync::Once;
     use std::vec::Vec;
+
+    /// A class of the layout, which is made once, and a store for it.
+    fn store_of(class: usize, rng: &mut Rng) -> (&'static ClassInfo, Store) {
+        static MADE: Once = Once::new();
+        let protection = Protection { canary: true, zero: true, mismatch: true };
+        let config = Config { backend: Backend::Mprotect, limit: None, protection };
+        MADE.call_once(|| assert!(layout::init(config, rng)));
+        let info = layout().classes.get(class).expect("a class");
+        let slabs = vm::sparse_tables((info.end_slab as usize + 1) * size_of::<Slab>()).expect("mapping");
+        (info, Store { slabs: slabs.as_ptr(), ..Store::NEW })
+    }
+
+    /// In a class with many slabs the slots of one batch are neighbours, in each of several slabs.
+    #[test]
+    fn slots_come_from_several_slabs() {
+        let mut rng = Rng::new();
+        let (info, mut store) = store_of(3, &mut rng);
+        let batch = store.plan(info).expect("room");
+        store.add_pending(info, &batch);
+        let (mut out, mut most) = ([0; 72], 0);
+        loop {
+            while store.wants_slab(info) && store.use_pending(info, &mut rng) {}
+            if store.take(info, &mut out) < out.len() {
+                break;
+            }
+            let slabs: BTreeSet<u32> = out.iter().map(|slot| slot >> info.slab_shift).collect();
+            let neighbours = out.windows(2).filter(|pair| matches!(pair, [one, two] if one + 1 == *two));
+            assert!(neighbours.count() >= out.len() - 2 * LANES as usize);
+            most = most.max(slabs.len());
+        }
+        assert_eq!(most, LANES as usize);
+    }
 
     /// Whatever list and counts say, after it every free slot is handed out once, and no other.
     #[test]
     fn a_store_is_made_anew_from_its_bits() {
-        let protection = Protection { canary: true, zero: true, mismatch: true };
-        let config = Config { backend: Backend::Mprotect, limit: None, protection };
         let mut rng = Rng::new();
-        assert!(layout::init(config, &mut rng));
-        let info = layout().classes.get(20).expect("a class");
-        let slabs = vm::sparse_tables((info.end_slab as usize + 1) * size_of::<Slab>()).expect("mapping");
-        let mut store = Store { slabs: slabs.as_ptr(), ..Store::NEW };
+        let (info, mut store) = store_of(20, &mut rng);
         let batch = store.plan(info).expect("room");
         store.add_pending(info, &batch);
         let mut taken = Vec::new();
@@ -315,7 +380,7 @@ mod tests {
             while store.head == 0 {
                 assert!(store.use_pending(info, &mut rng));
             }
-            let count = store.take_from_head(info, &mut out);
+            let count = store.take(info, &mut out);
             taken.extend(out.iter().take(count).copied());
         }
         let given = taken.split_off(taken.len() - 70);
@@ -334,7 +399,7 @@ mod tests {
         let mut again = BTreeSet::new();
         while store.head != 0 {
             let mut out = [0; 64];
-            let count = store.take_from_head(info, &mut out);
+            let count = store.take(info, &mut out);
             assert!(out.iter().take(count).all(|slot| again.insert(*slot)), "a slot twice");
         }
         assert_eq!(again.len(), free as usize);

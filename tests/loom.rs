@@ -1,7 +1,7 @@
 //! Models of the lock-free parts, run by loom under every interleaving and every outcome that the memory
 //! orderings permit.
 //!
-//! The code itself is under test: `meta::record`, `trace::depot`, `trace::cache`, `page::returns` and `sync::lock`
+//! The code itself is under test: `meta::record`, `trace::depot`, `trace::cache`, `page::returns`, `slab::depot` and `sync::lock`
 //! are included as they are, with small modules here in the place of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a
 //! model; unlike loom's own they can be constants and lie in zeroed memory.
 //!
@@ -14,6 +14,8 @@
 
 #[path = "../src/addr.rs"]
 mod addr;
+#[path = "../src/slab/depot.rs"]
+mod batches;
 #[path = "../src/fault.rs"]
 mod fault;
 #[path = "../src/meta/record.rs"]
@@ -424,5 +426,73 @@ fn returned_records_are_taken_once() {
         returns.take(&records, |id| taken.push(id.0));
         taken.sort_unstable();
         assert_eq!(taken, [1, 2, 3]);
+    });
+}
+
+/// Batches that two threads give while a third takes some come out once each, whole, and with them what their giver
+/// wrote before.
+#[test]
+fn batches_change_hands_whole() {
+    bounded_model(2, || {
+        // SAFETY: all zero bytes are an empty depot.
+        let depot: Arc<batches::Depot<2, 2>> = Arc::new(unsafe { std::mem::zeroed() });
+        let written = Arc::new([const { AtomicU32::new(0) }; 8]);
+        let mut out = [0; 2];
+        // All atomics are used once before there are threads.
+        assert!(depot.put(&[0, 0]) && depot.put(&[0, 0]));
+        assert_eq!((depot.take(&mut out), depot.take(&mut out), depot.take(&mut out)), (2, 2, 0));
+        written.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        let give = |slot: u32| {
+            let (depot, written) = (depot.clone(), written.clone());
+            thread::spawn(move || {
+                written[slot as usize].store(slot, Ordering::Relaxed);
+                assert!(depot.put(&[slot, slot + 1]), "two places for two batches");
+            })
+        };
+        let (first, second) = (give(2), give(4));
+        let mut taken = Vec::new();
+        let mut take = || {
+            let mut out = [0; 2];
+            let len = depot.take(&mut out);
+            if len != 0 {
+                assert_eq!((len, out[1]), (2, out[0] + 1));
+                assert_eq!(written[out[0] as usize].load(Ordering::Relaxed), out[0], "seen with its batch");
+                taken.push(out[0]);
+            }
+        };
+        take();
+        first.join().expect("no panic");
+        second.join().expect("no panic");
+        (0..2).for_each(|_| take());
+        taken.sort_unstable();
+        assert_eq!(taken, [2, 4]);
+    });
+}
+
+/// Of two threads that take at once, one gets the batch, and the place serves again.
+#[test]
+fn a_batch_is_taken_once() {
+    model(|| {
+        // SAFETY: all zero bytes are an empty depot.
+        let depot: Arc<batches::Depot<1, 2>> = Arc::new(unsafe { std::mem::zeroed() });
+        assert!(depot.put(&[1, 2]));
+        let other = thread::spawn({
+            let depot = depot.clone();
+            move || {
+                let mut out = [0; 2];
+                let len = depot.take(&mut out);
+                // The place is free again for the one who emptied it, or has another's batch by now.
+                (out[..len].to_vec(), len != 0 && depot.put(&[3, 4]))
+            }
+        });
+        let mut out = [0; 2];
+        let len = depot.take(&mut out);
+        let mine = out[..len].to_vec();
+        let (theirs, put) = other.join().expect("no panic");
+        let mut all = [mine, theirs].concat();
+        let len = depot.take(&mut out);
+        all.extend(&out[..len]);
+        all.sort_unstable();
+        assert_eq!(all, if put { vec![1, 2, 3, 4] } else { vec![1, 2] });
     });
 }

@@ -24,7 +24,7 @@ use crate::rng::Rng;
 use crate::sys::cpu;
 
 /// Slots in a batch of a class up to 1 KiB: with one of them known, the next is one of 71.
-const BATCH: usize = 72;
+pub(super) const BATCH: usize = 72;
 /// Freed slots on such a class's stack at most.
 const STACK: usize = 2 * BATCH;
 /// Slots in a quarantine ring at most.

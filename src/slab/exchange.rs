@@ -50,6 +50,11 @@ impl Cache {
             room.copy_from_slice(last);
             bin.freed = kept as u16;
         }
+        if count == 0
+            && let Some(room) = batch.get_mut(..wanted)
+        {
+            count = central::take_batch(class, room);
+        }
         if let Some(room) = batch.get_mut(count..wanted)
             && !room.is_empty()
         {
@@ -122,7 +127,7 @@ impl Cache {
         pointer
     }
 
-    /// Gives the older half of a full stack back.
+    /// Gives the older half of a full stack to whoever needs it next, or back.
     #[cold]
     #[inline(never)]
     pub(super) fn flush_slow(&mut self, class: usize) {
@@ -132,6 +137,7 @@ impl Cache {
         let freed = usize::from(bin.freed);
         let half = freed / 2;
         if let Some(slots) = stack.get(..half)
+            && !central::give_batch(class, slots)
             && let Err(fault) = central::give(class, slots)
         {
             self.fault = Some(fault);

@@ -350,13 +350,18 @@ mod tests {
     fn slots_come_from_several_slabs() {
         let mut rng = Rng::new();
         let (info, mut store) = store_of(3, &mut rng);
-        let batch = store.plan(info).expect("room");
-        store.add_pending(info, &batch);
+        for _ in 0..PENDING / BATCH {
+            let batch = store.plan(info).expect("room");
+            store.add_pending(info, &batch);
+        }
         let (mut out, mut most) = ([0; 72], 0);
         loop {
             while store.wants_slab(info) && store.use_pending(info, &mut rng) {}
-            if store.take(info, &mut out) < out.len() {
-                break;
+            match store.take(info, &mut out) {
+                0 => break,
+                72 => (),
+                // The list ended.
+                _ => continue,
             }
             let slabs: BTreeSet<u32> = out.iter().map(|slot| slot >> info.slab_shift).collect();
             let neighbours = out.windows(2).filter(|pair| matches!(pair, [one, two] if one + 1 == *two));

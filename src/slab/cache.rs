@@ -16,6 +16,7 @@
 
 use super::layout::{ClassInfo, Place, SlotState, layout, locate};
 use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
+use super::warm::Warm;
 use super::{bytes, canary, class};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
@@ -65,6 +66,8 @@ pub struct Cache {
     pending_class: u32,
     /// Whether the last allocation was of memory that nobody has cleared or checked.
     pub(super) fresh: bool,
+    /// The freed slots of the classes from [`class::LARGE`] on that have their memory.
+    pub(super) warm: Warm,
     pub(super) bins: [Bin; class::COUNT],
     /// Freed slots in the order of their frees.
     pub(super) stacks: [[u32; STACK]; class::COUNT],
@@ -225,6 +228,7 @@ impl Cache {
         let size = slot_size.wrapping_sub(slack);
         if slack == usize::MAX
             || slot as usize * slot_size != within
+            || !SMALL && class >= class::LARGE
             || bin.freed == bin.capacity
             || stated.is_some_and(|stated| stated != size)
         {
@@ -264,7 +268,11 @@ impl Cache {
         unsafe {
             let bin = self.bins.get_unchecked_mut(class);
             bin.len -= 1;
-            *self.batches.get_unchecked(class).get_unchecked(usize::from(bin.len))
+            let slot = *self.batches.get_unchecked(class).get_unchecked(usize::from(bin.len));
+            if class >= class::LARGE {
+                self.warm.forget(class, slot);
+            }
+            slot
         }
     }
 
@@ -321,6 +329,9 @@ impl Cache {
         }
         info.store(place.slot, state.freed());
         self.quarantine(place.class, place.slot);
+        if place.class >= class::LARGE {
+            self.warm.keep(place.class, place.slot);
+        }
         self.fault.is_none()
     }
 

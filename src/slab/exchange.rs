@@ -136,8 +136,11 @@ impl Cache {
         };
         let freed = usize::from(bin.freed);
         let half = freed / 2;
-        if let Some(slots) = stack.get(..half)
-            && !central::give_batch(class, slots)
+        let slots = stack.get(..half).unwrap_or(&[]);
+        if class >= class::LARGE {
+            self.warm.release(class, slots);
+        }
+        if !central::give_batch(class, slots)
             && let Err(fault) = central::give(class, slots)
         {
             self.fault = Some(fault);
@@ -167,6 +170,9 @@ impl Cache {
             let (len, freed) = (usize::from(bin.len), usize::from(bin.freed));
             (bin.len, bin.freed) = (0, 0);
             for slots in [stack.get(..freed), batch.get(..len)].into_iter().flatten() {
+                if class >= class::LARGE {
+                    self.warm.release(class, slots);
+                }
                 if let Err(fault) = central::give(class, slots) {
                     self.fault = Some(fault);
                 }
@@ -185,6 +191,9 @@ impl Cache {
             let held = ring.iter().position(|slot| *slot == 0).unwrap_or(RING);
             bin.ring_at = 0;
             let Some(slots) = ring.get_mut(..held) else { continue };
+            if class >= class::LARGE {
+                self.warm.release(class, slots);
+            }
             if let Err(fault) = central::give(class, slots) {
                 self.fault = Some(fault);
             }

@@ -435,6 +435,16 @@ impl ClassGeometry {
     }
 }
 
+/// The layout, made for the process's unit tests.
+#[cfg(test)]
+pub fn for_tests() -> &'static Layout {
+    static MADE: std::sync::Once = std::sync::Once::new();
+    let protection = Protection { canary: true, zero: true, mismatch: true };
+    let config = Config { backend: Backend::Mprotect, limit: None, protection };
+    MADE.call_once(|| assert!(init(config, &mut Rng::new())));
+    layout()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

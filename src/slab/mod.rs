@@ -6,6 +6,7 @@
 //! - [`depot`]: batches of freed slots on their way from one thread to another.
 //! - [`cache`]: a thread's free slots and the fast paths; [`exchange`]: what it takes from and gives to the
 //!   central store; [`misuse`]: what is wrong with a slot.
+//! - [`warm`]: which freed large slots keep their memory.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
 //! - [`sweep`]: the check of everything; [`live`]: what is handed out; [`usage`]: figures.
 //!
@@ -30,6 +31,7 @@ mod parked;
 mod store;
 pub mod sweep;
 pub mod usage;
+mod warm;
 
 pub use cache::Cache;
 pub use layout::{ClassGeometry, Config, Place, Protection, SlotState};

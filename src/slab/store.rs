@@ -325,22 +325,15 @@ fn usable_bits(info: &ClassInfo, word: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::{self, layout};
-    use super::super::{Config, Protection};
+    use super::super::layout;
     use super::*;
-    use crate::sys::guard::Backend;
     use crate::sys::vm;
     use std::collections::BTreeSet;
-    use std::sync::Once;
     use std::vec::Vec;
 
-    /// A class of the layout, which is made once, and a store for it.
-    fn store_of(class: usize, rng: &mut Rng) -> (&'static ClassInfo, Store) {
-        static MADE: Once = Once::new();
-        let protection = Protection { canary: true, zero: true, mismatch: true };
-        let config = Config { backend: Backend::Mprotect, limit: None, protection };
-        MADE.call_once(|| assert!(layout::init(config, rng)));
-        let info = layout().classes.get(class).expect("a class");
+    /// A class and a store for it.
+    fn store_of(class: usize) -> (&'static ClassInfo, Store) {
+        let info = layout::for_tests().classes.get(class).expect("a class");
         let slabs = vm::sparse_tables((info.end_slab as usize + 1) * size_of::<Slab>()).expect("mapping");
         (info, Store { slabs: slabs.as_ptr(), ..Store::NEW })
     }
@@ -349,7 +342,7 @@ mod tests {
     #[test]
     fn slots_come_from_several_slabs() {
         let mut rng = Rng::new();
-        let (info, mut store) = store_of(3, &mut rng);
+        let (info, mut store) = store_of(3);
         for _ in 0..PENDING / BATCH {
             let batch = store.plan(info).expect("room");
             store.add_pending(info, &batch);
@@ -375,7 +368,7 @@ mod tests {
     #[test]
     fn a_store_is_made_anew_from_its_bits() {
         let mut rng = Rng::new();
-        let (info, mut store) = store_of(20, &mut rng);
+        let (info, mut store) = store_of(20);
         let batch = store.plan(info).expect("room");
         store.add_pending(info, &batch);
         let mut taken = Vec::new();

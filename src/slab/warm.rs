@@ -1,0 +1,112 @@
+//! Which freed large slots keep their memory.
+//!
+//! A freed slot waits in a thread's cache, cleared. Large ones would keep megabytes so: a buffer that grows passes
+//! through every class. A thread keeps the memory of those that it freed last; of the others the whole pages
+//! inside the slot go back to the kernel, and then read as zero, as those of a freed slot do.
+
+use super::layout::{ClassInfo, layout};
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::sys::vm;
+
+/// Bytes of freed large slots that a thread keeps at most.
+const MOST_BYTES: usize = 1 << 20;
+/// Slots of which it does.
+const MOST: usize = 64;
+
+/// A thread's freed large slots that have their memory: class and slot, oldest first. All are in the thread's cache.
+pub struct Warm {
+    slots: [(u32, u32); MOST],
+    len: usize,
+    bytes: usize,
+}
+
+impl Warm {
+    /// Notes a slot that the thread just freed, and releases the memory of those that are too many now.
+    #[cold]
+    pub fn keep(&mut self, class: usize, slot: u32) {
+        let Some(info) = layout().classes.get(class) else { return };
+        while self.len == MOST || self.bytes + info.size > MOST_BYTES {
+            let Some((class, slot)) = self.slots.first().copied().filter(|_| self.len != 0) else { break };
+            self.release(class as usize, &[slot]);
+        }
+        if let Some(place) = self.slots.get_mut(self.len) {
+            *place = (class as u32, slot);
+            self.len += 1;
+            self.bytes += info.size;
+        }
+    }
+
+    /// Forgets a slot, since it is handed out; `false` if it has no memory to speak of.
+    #[cold]
+    pub fn forget(&mut self, class: usize, slot: u32) -> bool {
+        let known = self.slots.get(..self.len).unwrap_or(&[]);
+        let Some(at) = known.iter().rposition(|entry| *entry == (class as u32, slot)) else {
+            return false;
+        };
+        self.slots.copy_within(at + 1..self.len, at);
+        self.len -= 1;
+        self.bytes -= layout().classes.get(class).map_or(0, |info| info.size);
+        true
+    }
+
+    /// Releases the memory of slots that are about to leave the cache, or are too many.
+    pub fn release(&mut self, class: usize, slots: &[u32]) {
+        let Some(info) = layout().classes.get(class) else { return };
+        for slot in slots {
+            if self.forget(class, *slot) {
+                vm::release(inside(info, *slot));
+            }
+        }
+    }
+}
+
+/// The whole pages of a slot that hold nothing but zeros when it is freed: not those that it shares, nor that of
+/// its canary.
+fn inside(info: &ClassInfo, slot: u32) -> Span {
+    let start = info.address(slot);
+    let first = start.next_multiple_of(PAGE_SIZE);
+    let end = (start + info.size - super::class::TAIL) / PAGE_SIZE * PAGE_SIZE;
+    Span::new(Addr::new(first), PageCount::new(end.saturating_sub(first) / PAGE_SIZE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{class, layout};
+    use super::*;
+
+    /// The memory of the slots that were freed last is left alone; of the others that is gone which is theirs alone.
+    #[test]
+    fn the_oldest_lose_their_memory() {
+        let class = class::LARGE + 3;
+        let info = layout::for_tests().classes.get(class).expect("a class");
+        let first = info.first_slab << info.slab_shift;
+        let most = (MOST_BYTES / info.size) as u32;
+        let slots = first + 1..first + 1 + most + 2;
+        let all = info.slab_span(info.first_slab);
+        assert!(vm::commit(all) && slots.end < first + info.usable_end);
+        let bytes = |slot| info.address(slot)..info.address(slot) + info.size;
+        let mut warm = Warm { slots: [(0, 0); MOST], len: 0, bytes: 0 };
+        for slot in slots.clone() {
+            for at in bytes(slot) {
+                // SAFETY: the slab was just committed, and nobody else uses it.
+                unsafe { Addr::new(at).as_ptr::<u8>().write(1) };
+            }
+            warm.keep(class, slot);
+        }
+        assert_eq!((warm.len, warm.bytes), (most as usize, most as usize * info.size));
+        // SAFETY: as above.
+        let ones =
+            |slot| bytes(slot).filter(|at| unsafe { Addr::new(*at).as_ptr::<u8>().read() } == 1).count();
+        for (age, slot) in slots.clone().enumerate() {
+            let expected = if age < 2 { info.size - inside(info, slot).bytes() } else { info.size };
+            assert_eq!(ones(slot), expected, "slot {age}");
+            assert_eq!(warm.forget(class, slot), age >= 2, "slot {age}");
+        }
+        assert_eq!((warm.len, warm.bytes), (0, 0));
+        // Its last page has the canary, its first may have its neighbour's.
+        let pages = inside(info, first + 1);
+        assert!(pages.start.get() >= info.address(first + 1) && pages.end().get() < info.address(first + 2));
+        assert!(pages.bytes() + 2 * PAGE_SIZE >= info.size);
+        assert!(vm::release(all));
+    }
+}

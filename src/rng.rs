@@ -82,6 +82,25 @@ impl Rng {
         unsafe { *(&raw const self.block).cast::<u8>().add(index) }
     }
 
+    /// Fills `out` with random bytes.
+    #[inline]
+    pub fn fill(&mut self, mut out: &mut [u8]) {
+        while !out.is_empty() {
+            if self.left == 0 {
+                self.refill_slow();
+            }
+            let count = out.len().min(self.left as usize).min(BLOCK);
+            let (now, rest) = out.split_at_mut(count);
+            self.left -= count as u32;
+            // SAFETY: the bytes lie in the block, which is plain words and readable as bytes, and are not in `out`.
+            unsafe {
+                let from = (&raw const self.block).cast::<u8>().add(self.left as usize % BLOCK);
+                from.copy_to_nonoverlapping(now.as_mut_ptr(), count);
+            }
+            out = rest;
+        }
+    }
+
     /// A random number.
     pub fn next_u64(&mut self) -> u64 {
         let mut bytes = [0; 8];

@@ -1,12 +1,11 @@
 //! A thread's cache of free slots, and the fast paths over it.
 //!
-//! Each class has a batch of free slots in random order, a stack of freed ones and a quarantine ring. An
-//! allocation takes the batch's next slot. A free puts the slot into the ring and what it displaces there
-//! onto the stack. When the batch is used up the top of the stack becomes the next one, filled up with
-//! slots of the central store and shuffled ([`exchange`](super::exchange)): so a freed slot comes back
-//! after at least as many frees as the ring is long, and then at random, and who sees the address of one
-//! object knows the next one's as one of the batch. What is in use at a time, and what was allocated
-//! together, lies close together.
+//! Each class has a batch of free slots in random order and a stack of freed ones, whose top is the quarantine.
+//! An allocation takes the batch's next slot. A free puts the slot onto the stack. When the batch is used up
+//! what lies below the quarantine becomes the next one, filled up with slots of the central store and shuffled
+//! ([`exchange`](super::exchange)): so a freed slot comes back after at least as many frees as the quarantine is
+//! long, and then at random, and who sees the address of one object knows the next one's as one of the batch.
+//! What is in use at a time, and what was allocated together, lies close together.
 //!
 //! Nothing here locks or makes system calls but the `_slow` functions. A cache belongs to one thread.
 //!
@@ -27,9 +26,9 @@ use crate::sys::cpu;
 /// Slots in a batch of a class up to 1 KiB: with one of them known, the next is one of 71.
 pub(super) const BATCH: usize = 72;
 /// Freed slots on such a class's stack at most.
-const STACK: usize = 2 * BATCH;
-/// Slots in a quarantine ring at most.
-pub(super) const RING: usize = 32;
+const STACK: usize = 160;
+/// Slots of the quarantine of such a class.
+const QUARANTINE: usize = 32;
 /// How many allocations ahead a slot's memory is fetched.
 const AHEAD: usize = 2;
 
@@ -45,14 +44,10 @@ pub(super) struct Bin {
     pub capacity: u16,
     /// Slots in a full batch.
     pub batch: u16,
-    /// Where the ring's next slot goes.
-    pub ring_at: u16,
-    /// The ring's length less one.
-    ring_mask: u16,
-    /// Whether there is a ring: 0 or 1.
-    ring: u16,
+    /// The slots at the top of the stack that wait there for others to be freed.
+    pub quarantine: u16,
     /// To a power of two, so that a bin is found by a shift.
-    unused: u16,
+    unused: [u16; 3],
 }
 
 /// A thread's cache. All zero bytes are a valid value that holds nothing; [`Cache::init`] readies it.
@@ -73,29 +68,28 @@ pub struct Cache {
     pub(super) stacks: [[u32; STACK]; class::COUNT],
     /// Slots in random order, taken from the end.
     pub(super) batches: [[u32; BATCH]; class::COUNT],
-    pub(super) rings: [[u32; RING]; class::COUNT],
 }
 
 impl Cache {
-    /// Readies the cache. `rng` is the thread's own and outlives it; `quarantine` bounds the bytes its
-    /// rings may hold, 0 for no rings.
+    /// Readies the cache. `rng` is the thread's own and outlives it; `quarantine` bounds the bytes that may
+    /// be in quarantine, 0 for none.
     pub fn init(&mut self, rng: *mut Rng, quarantine: usize) {
         self.rng = rng;
         self.fault = None;
         let share = quarantine / class::COUNT;
         for (class, bin) in self.bins.iter_mut().enumerate() {
             let size = class::size(class);
-            let (batch, ring) = match size {
-                0..=1024 => (BATCH, RING),
+            let (batch, longest) = match size {
+                0..=1024 => (BATCH, QUARANTINE),
                 1025..=8192 => (16, 16),
                 8193..=16384 => (4, 4),
                 _ => (2, 2),
             };
-            bin.batch = batch as u16;
-            bin.capacity = 2 * batch as u16;
             let affordable = (share / size).next_power_of_two();
-            bin.ring = u16::from(quarantine != 0);
-            bin.ring_mask = affordable.min(ring) as u16 - 1;
+            let waiting = if quarantine == 0 { 0 } else { affordable.min(longest) };
+            bin.batch = batch as u16;
+            bin.quarantine = waiting as u16;
+            bin.capacity = (2 * batch + waiting).min(STACK) as u16;
         }
     }
 
@@ -236,7 +230,7 @@ impl Cache {
         }
         let pointer = address.as_ptr::<u8>();
         // SAFETY: the slot is live, so it and the word before it are mapped, and whoever frees it owns
-        // it. `ring_at` is below the ring's length and `freed` below the stack's.
+        // it. `freed` is below the stack's capacity.
         unsafe {
             let word = canary::word(layout.secret, start + slot_size);
             let before = pointer.sub(8).cast::<u64>().read() ^ canary::word(layout.secret, start);
@@ -249,14 +243,8 @@ impl Cache {
             clear(pointer, slot_size - 16);
             pointer.add(slot_size - 16).cast::<u64>().write(0);
             info.store(slot, state.freed());
-            let at = usize::from(bin.ring_at);
-            bin.ring_at = (bin.ring_at + 1) & bin.ring_mask;
-            let ring = self.rings.get_unchecked_mut(class).get_unchecked_mut(at);
-            let displaced = core::mem::replace(ring, slot);
-            if displaced != 0 {
-                *self.stacks.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.freed)) = displaced;
-                bin.freed += 1;
-            }
+            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.freed)) = slot;
+            bin.freed += 1;
         }
         true
     }
@@ -328,35 +316,25 @@ impl Cache {
             }
         }
         info.store(place.slot, state.freed());
-        self.quarantine(place.class, place.slot);
+        self.push(place.class, place.slot);
         if place.class >= class::LARGE {
             self.warm.keep(place.class, place.slot);
         }
         self.fault.is_none()
     }
 
-    /// Puts a freed slot into the ring and what it displaces onto the stack.
+    /// Puts a freed slot onto the stack.
     #[inline(always)]
-    fn quarantine(&mut self, class: usize, slot: u32) {
-        // SAFETY: the class comes from a place. `ring_at` stays below the ring's length, at most RING, and
-        // `freed` below `capacity`, at most STACK, when it is used as an index.
+    fn push(&mut self, class: usize, slot: u32) {
+        // SAFETY: the class comes from a place. `freed` is below `capacity`, at most STACK, when it is used as
+        // an index.
         unsafe {
             let bin = self.bins.get_unchecked_mut(class);
-            let mut out = slot;
-            if bin.ring != 0 {
-                let at = usize::from(bin.ring_at);
-                out = core::mem::replace(self.rings.get_unchecked_mut(class).get_unchecked_mut(at), slot);
-                bin.ring_at = (bin.ring_at + 1) & bin.ring_mask;
-                // Slot 0 of a region is never handed out: it marks an empty place.
-                if out == 0 {
-                    return;
-                }
-            }
             if bin.freed == bin.capacity {
                 self.flush_slow(class);
             }
             let bin = self.bins.get_unchecked_mut(class);
-            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.freed)) = out;
+            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.freed)) = slot;
             bin.freed += 1;
         }
     }

@@ -25,6 +25,7 @@ use crate::rng::Rng;
 use crate::sync::{Guard, Lock, Patience, is_impatient};
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
+use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 #[repr(align(128))]
@@ -205,15 +206,16 @@ fn open(info: &ClassInfo, batch: &Batch) -> bool {
     true
 }
 
-/// Calls `visit` with every slab of a class that was ever used, until it returns `false`. Slabs come
-/// and go meanwhile; their states stay readable.
-pub fn each_slab(class: usize, mut visit: impl FnMut(&'static ClassInfo, u32) -> bool) {
+/// Calls `visit` with the slots of every slab of a class that may have been handed out, until it returns `false`.
+/// Slabs come and go meanwhile; their states stay readable.
+pub fn each_slab(class: usize, mut visit: impl FnMut(&'static ClassInfo, Range<u32>) -> bool) {
     let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
         return;
     };
     let Some(opened) = padded.0.enter().map(|store| store.opened) else { return };
     for slab in info.first_slab..info.first_slab.saturating_add(opened) {
-        if !visit(info, slab) {
+        let Some(slots) = padded.0.enter().map(|mut store| store.handed_out(info, slab)) else { return };
+        if !slots.is_empty() && !visit(info, slots) {
             return;
         }
     }

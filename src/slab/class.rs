@@ -107,9 +107,23 @@ pub fn of(size: usize, align: usize) -> Option<usize> {
 /// The most slack that a slot's state can express.
 pub const MAX_SLACK: usize = (1 << 13) - 1 + TAIL - 1;
 
+static SLAB_SHIFTS: [u8; COUNT] = {
+    let mut shifts = [0; COUNT];
+    let mut class = 0;
+    while class < COUNT {
+        shifts[class] = shift_for(class) as u8;
+        class += 1;
+    }
+    shifts
+};
+
 /// log2 of the slot numbers in a slab of class `class`: slabs of about 64 KiB, at least 128 slots, and
 /// so many that the slab is a whole number of pages.
-pub const fn slab_shift(class: usize) -> u32 {
+pub fn slab_shift(class: usize) -> u32 {
+    SLAB_SHIFTS.get(class).copied().unwrap_or(0).into()
+}
+
+const fn shift_for(class: usize) -> u32 {
     let slots = (64 * 1024 / size(class)).next_power_of_two();
     let mut shift = if slots < 128 { 7 } else { slots.trailing_zeros() };
     while !(size(class) << shift).is_multiple_of(PAGE_SIZE) {
@@ -119,12 +133,12 @@ pub const fn slab_shift(class: usize) -> u32 {
 }
 
 /// Bytes from one slab to the next.
-pub const fn slab_bytes(class: usize) -> usize {
+pub fn slab_bytes(class: usize) -> usize {
     size(class) << slab_shift(class)
 }
 
 /// One past the last slot of a slab that can be handed out.
-pub const fn usable_end(class: usize) -> usize {
+pub fn usable_end(class: usize) -> usize {
     (slab_bytes(class) - PAGE_SIZE) / size(class)
 }
 

@@ -1,6 +1,6 @@
 //! What a thread's cache exchanges with the central store, in batches, and how fresh slots are readied.
 
-use super::cache::{Cache, RING};
+use super::cache::{BATCH, Cache};
 use super::layout::{ClassInfo, SlotState, layout};
 use super::misuse::{is_untouched, overwritten};
 use super::{canary, central, class};
@@ -29,11 +29,11 @@ impl Cache {
         unsafe { self.hand_out_slow(info, slot, size, origin) }
     }
 
-    /// Makes a new batch where there is none: of what was freed last, and for the rest, of the central store's
-    /// slots. How many slots the batch has then.
+    /// Makes a new batch where there is none: of what was freed last and is not in quarantine, and for the rest, of the
+    /// central store's slots. How many slots the batch has then.
     fn refill(&mut self, class: usize) -> usize {
         let (Some(bin), Some(stack), Some(batch)) =
-            (self.bins.get_mut(class), self.stacks.get(class), self.batches.get_mut(class))
+            (self.bins.get_mut(class), self.stacks.get_mut(class), self.batches.get_mut(class))
         else {
             return 0;
         };
@@ -44,11 +44,13 @@ impl Cache {
         let rng = unsafe { &mut *self.rng };
         let wanted = usize::from(bin.batch);
         let freed = usize::from(bin.freed);
-        let kept = freed.saturating_sub(wanted);
-        let mut count = freed - kept;
-        if let (Some(last), Some(room)) = (stack.get(kept..freed), batch.get_mut(..count)) {
+        let ready_until = freed.saturating_sub(bin.quarantine.into());
+        let kept = ready_until.saturating_sub(wanted);
+        let mut count = ready_until - kept;
+        if let (Some(last), Some(room)) = (stack.get(kept..ready_until), batch.get_mut(..count)) {
             room.copy_from_slice(last);
-            bin.freed = kept as u16;
+            stack.copy_within(ready_until..freed, kept);
+            bin.freed = (freed - count) as u16;
         }
         if count == 0
             && let Some(room) = batch.get_mut(..wanted)
@@ -127,16 +129,15 @@ impl Cache {
         pointer
     }
 
-    /// Gives the older half of a full stack to whoever needs it next, or back.
+    /// Gives the oldest of a full stack to whoever needs them next, or back.
     #[cold]
     #[inline(never)]
     pub(super) fn flush_slow(&mut self, class: usize) {
         let (Some(bin), Some(stack)) = (self.bins.get_mut(class), self.stacks.get_mut(class)) else {
             return;
         };
-        let freed = usize::from(bin.freed);
-        let half = freed / 2;
-        let slots = stack.get(..half).unwrap_or(&[]);
+        let (oldest, freed) = (usize::from(bin.batch), usize::from(bin.freed));
+        let slots = stack.get(..oldest).unwrap_or(&[]);
         if class >= class::LARGE {
             self.warm.release(class, slots);
         }
@@ -145,8 +146,8 @@ impl Cache {
         {
             self.fault = Some(fault);
         }
-        stack.copy_within(half..freed, 0);
-        bin.freed = (freed - half) as u16;
+        stack.copy_within(oldest..freed, 0);
+        bin.freed = (freed - oldest) as u16;
     }
 
     /// Gives back what other caches could not; see [`central::give_parked`].
@@ -161,15 +162,25 @@ impl Cache {
 
     /// Gives the free slots back; what is in quarantine stays there.
     pub fn give_free(&mut self) {
+        self.give_back(true);
+    }
+
+    /// Gives everything back, at thread exit.
+    pub fn drain(&mut self) {
+        self.give_back(false);
+    }
+
+    fn give_back(&mut self, keep_quarantine: bool) {
         for class in 0..class::COUNT {
             let (Some(bin), Some(stack), Some(batch)) =
-                (self.bins.get_mut(class), self.stacks.get(class), self.batches.get(class))
+                (self.bins.get_mut(class), self.stacks.get_mut(class), self.batches.get(class))
             else {
                 continue;
             };
             let (len, freed) = (usize::from(bin.len), usize::from(bin.freed));
-            (bin.len, bin.freed) = (0, 0);
-            for slots in [stack.get(..freed), batch.get(..len)].into_iter().flatten() {
+            let kept = if keep_quarantine { freed.min(bin.quarantine.into()) } else { 0 };
+            let given = freed - kept;
+            for slots in [stack.get(..given), batch.get(..len)].into_iter().flatten() {
                 if class >= class::LARGE {
                     self.warm.release(class, slots);
                 }
@@ -177,35 +188,25 @@ impl Cache {
                     self.fault = Some(fault);
                 }
             }
-        }
-    }
-
-    /// Gives everything back, at thread exit.
-    pub fn drain(&mut self) {
-        self.give_free();
-        for class in 0..class::COUNT {
-            let (Some(bin), Some(ring)) = (self.bins.get_mut(class), self.rings.get_mut(class)) else {
-                continue;
-            };
-            // It fills from its first place on: a ring that was never touched is not touched now.
-            let held = ring.iter().position(|slot| *slot == 0).unwrap_or(RING);
-            bin.ring_at = 0;
-            let Some(slots) = ring.get_mut(..held) else { continue };
-            if class >= class::LARGE {
-                self.warm.release(class, slots);
-            }
-            if let Err(fault) = central::give(class, slots) {
-                self.fault = Some(fault);
-            }
-            slots.fill(0);
+            stack.copy_within(given..freed, 0);
+            (bin.len, bin.freed) = (0, kept as u16);
         }
     }
 }
 
 /// Puts the first `count` slots of a batch in random order.
-fn shuffle(batch: &mut [u32], count: usize, rng: &mut Rng) {
+fn shuffle(batch: &mut [u32; BATCH], count: usize, rng: &mut Rng) {
+    let mut random = [0; BATCH];
+    let count = count.min(BATCH);
+    rng.fill(random.get_mut(..count).unwrap_or_default());
     for last in (1..count).rev() {
-        batch.swap(last, (usize::from(rng.byte()) * (last + 1)) >> 8);
+        // SAFETY: `last` is below BATCH, and a byte's share of `last + 1` is at most `last`.
+        unsafe {
+            let other = (usize::from(*random.get_unchecked(last)) * (last + 1)) >> 8;
+            let slot = *batch.get_unchecked(other);
+            *batch.get_unchecked_mut(other) = *batch.get_unchecked(last);
+            *batch.get_unchecked_mut(last) = slot;
+        }
     }
 }
 

@@ -21,9 +21,8 @@ pub fn around(address: Addr) -> Option<(Addr, usize)> {
 /// Calls `visit` with the start and the size of every live object.
 pub fn each(mut visit: impl FnMut(Addr, usize)) {
     for class in 0..class::COUNT {
-        central::each_slab(class, |info, slab| {
-            let first = slab << info.slab_shift;
-            for slot in first + 1..first + info.usable_end {
+        central::each_slab(class, |info, slots| {
+            for slot in slots {
                 let state = info.load(slot);
                 if let Some(size) = info.size.checked_sub(state.slack()).filter(|_| state.is_live()) {
                     visit(Addr::new(info.address(slot)), size);

@@ -2,6 +2,7 @@
 
 use super::layout::ClassInfo;
 use crate::rng::Rng;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 /// Slabs opened at once at most.
@@ -32,6 +33,8 @@ pub struct Slab {
     out: bool,
     /// The first word of its bitmap that may have a free slot.
     first: u8,
+    /// The last word of which slots were taken since it was opened or emptied.
+    last: u8,
 }
 
 /// One class's store.
@@ -160,7 +163,10 @@ impl Store {
         if self.slab(slab).free == info.usable_end - 1 {
             match core::mem::replace(&mut self.slab(slab).used, true) {
                 true => self.spare = self.spare.saturating_sub(1),
-                false => self.active += 1,
+                false => {
+                    self.active += 1;
+                    self.slab(slab).last = 0;
+                }
             }
         }
         let mut taken = 0;
@@ -183,6 +189,7 @@ impl Store {
         }
         let record = self.slab(slab);
         record.first = word as u8;
+        record.last = record.last.max(word as u8);
         record.free = record.free.saturating_sub(taken as u32);
         if record.free == 0 || taken == 0 {
             self.unlink(slab);
@@ -227,6 +234,14 @@ impl Store {
         self.active = self.active.saturating_sub(1);
     }
 
+    /// The slots of a slab that may have been handed out since it was opened or emptied.
+    pub fn handed_out(&mut self, info: &ClassInfo, slab: u32) -> Range<u32> {
+        let first = slab << info.slab_shift;
+        let record = self.slab(slab);
+        let end = if record.used { (u32::from(record.last) + 1) * 64 } else { 0 };
+        first + 1..first + end.clamp(1, info.usable_end)
+    }
+
     /// Takes spare slabs out of the list, as [`Store::give`] does; how many.
     pub fn take_spare(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
         let mut taken = 0;
@@ -258,7 +273,7 @@ impl Store {
             let free = bits.map(u64::count_ones).sum();
             let whole = free == info.usable_end - 1;
             let record = self.slab(slab);
-            (record.free, record.first) = (free, 0);
+            (record.free, record.first, record.last) = (free, 0, u8::MAX);
             record.used |= free != 0 && !whole;
             if record.used {
                 self.active += 1;

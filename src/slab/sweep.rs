@@ -18,9 +18,8 @@ const PAUSE_MICROS: u32 = 1000;
 pub fn all(mut found: impl FnMut(Fault) -> bool) {
     for class in 0..class::COUNT {
         let mut go_on = true;
-        central::each_slab(class, |info, slab| {
-            let first = slab << info.slab_shift;
-            for slot in first + 1..first + info.usable_end {
+        central::each_slab(class, |info, slots| {
+            for slot in slots {
                 if let Some(fault) = settled(info, slot) {
                     go_on = found(fault);
                     if !go_on {

@@ -29,9 +29,8 @@ pub fn count() -> Usage {
         usage.held = usage.held.saturating_add((slabs.active as usize).saturating_mul(slab_bytes));
         usage.spare = usage.spare.saturating_add((slabs.spare as usize).saturating_mul(slab_bytes));
         let mut live = 0_usize;
-        central::each_slab(class, |info, slab| {
-            let first = slab << info.slab_shift;
-            for slot in first + 1..first + info.usable_end {
+        central::each_slab(class, |info, slots| {
+            for slot in slots {
                 let state = info.load(slot);
                 if state.is_live() {
                     live += 1;

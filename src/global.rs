@@ -2,7 +2,7 @@
 
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::heap::{self, Overrides};
-use crate::options::{Align, GuardSide, Guards, Mode, OnError, Options, ReportForm};
+use crate::options::{Align, GuardSide, Guards, Mode, OnError, Options, ReportForm, Seal};
 use crate::request::{Claim, Origin, Request, Site};
 use crate::sys::thread;
 use core::alloc::{GlobalAlloc, Layout};
@@ -63,6 +63,7 @@ impl Fencepost {
         quarantine_mb: u64, "MiB of freed slab memory withheld from reuse.";
         canary: bool, "Canaries around objects.";
         zero: bool, "Clear slab memory at free and check it at reuse.";
+        seal: Seal, "What keeps others than the allocator from writing its tables.";
         backtrace: u64, "Frames kept for each guarded object.";
         report: ReportForm, "Form of the report.";
         on_error: OnError, "What follows a report.";
@@ -118,6 +119,13 @@ fn dealloc_general(pointer: *mut u8, layout: Layout) {
     }
 }
 
+/// Has the claim made here, so that a free keeps its own in registers.
+#[cold]
+#[inline(never)]
+fn report_misaligned(pointer: *mut u8, layout: Layout) {
+    heap::misaligned(&claim(pointer, layout), site());
+}
+
 impl Default for Fencepost {
     fn default() -> Self {
         Self::new()
@@ -158,7 +166,7 @@ unsafe impl GlobalAlloc for Fencepost {
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         let claim = claim(pointer, layout);
         if !claim.address.is_aligned(layout.align()) {
-            heap::misaligned(&claim, site());
+            report_misaligned(pointer, layout);
         }
         if !heap::try_free_small(&claim) {
             dealloc_general(pointer, layout);

@@ -13,6 +13,7 @@ use crate::rng;
 use crate::slab::central;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Lock, Patience};
+use crate::sys::pkey::Unsealed;
 use crate::sys::quiet::Quiet;
 use crate::sys::{action, thread as sys};
 
@@ -28,6 +29,7 @@ pub fn install() {
 }
 
 unsafe extern "C" fn prepare() {
+    let _unsealed = Unsealed::begin();
     hold_all();
     rng::count_fork();
 }
@@ -66,6 +68,7 @@ const REPORT_MILLIS: u32 = 2_000;
 const TURN_MICROS: u32 = 50;
 
 unsafe extern "C" fn parent() {
+    let _unsealed = Unsealed::begin();
     release_all();
 }
 
@@ -87,6 +90,7 @@ fn end() {
 }
 
 unsafe extern "C" fn child() {
+    let _unsealed = Unsealed::begin();
     central::release_quiet();
     heap().page.release_quiet();
     thread::release_all();

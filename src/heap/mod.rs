@@ -12,6 +12,9 @@
 //! A thread's state is reached through one word of thread-local storage. While a thread is inside
 //! the allocator its state is marked busy; a signal handler that allocates meanwhile, and a thread
 //! whose state is gone already, use the shared state under a lock.
+//!
+//! Tables may be sealed ([`crate::sys::pkey`]). Whatever leads from outside to more than static data begins with
+//! an [`Unsealed`], or with [`thread::with`], which does so for threads whose states are sealed.
 
 mod fork;
 pub mod image;
@@ -35,6 +38,7 @@ use crate::options::Options;
 use crate::page::PageArm;
 use crate::report::{Finding, fatal, handler};
 use crate::request::Site;
+use crate::sys::pkey::Unsealed;
 use crate::trace::{self, Depot};
 use core::cell::UnsafeCell;
 use thread::Thread;
@@ -90,6 +94,7 @@ impl Heap {
     /// Reports a misuse; returns if `on_error=continue`.
     #[cold]
     fn misuse(&self, fault: Fault, site: Site) {
+        let _unsealed = Unsealed::begin();
         let frames = trace::capture(site, trace::MAX_FRAMES, thread::stack());
         if let Some(context) = &self.report {
             fatal::misuse(context, &Finding::of_fault(fault, frames, (site.fp, site.sp)));

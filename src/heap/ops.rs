@@ -4,7 +4,7 @@
 //! serves requests that the policy sends to the slab arm whatever they are ([`Thread::fast_limit`]),
 //! from a thread that is not inside the allocator already.
 
-use super::start::{self, is_started, totals};
+use super::start::{self, is_open, is_started, totals};
 use super::thread::{self, BUSY, Thread};
 use super::{Heap, heap, leaks};
 use crate::addr::{ABI_ALIGN, Addr};
@@ -18,6 +18,7 @@ use crate::slab::{self, cache, class, sweep};
 use crate::stats::Counts;
 use crate::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use crate::sys::errno::ErrnoGuard;
+use crate::sys::pkey::Unsealed;
 use crate::sys::{die, file, thread as sys, vm};
 use crate::text::Text;
 use core::fmt::Write;
@@ -37,8 +38,8 @@ pub enum Denied {
 fn small_thread() -> Option<*mut Thread> {
     let word = sys::slot();
     let thread = Addr::new(word).as_ptr::<Thread>();
-    // SAFETY: the word is 0 or the address of this thread's state; `GONE` begins like one whose gate is
-    // never open.
+    // SAFETY: the word is 0 or the address of this thread's state; `GONE` and `SEALED` begin like one whose gate
+    // is never open.
     (word != 0 && unsafe { (*thread).gate.load(Ordering::Relaxed) } == 0).then_some(thread)
 }
 
@@ -223,6 +224,7 @@ pub fn free(claim: &Claim, site: Site) -> bool {
 #[cold]
 #[inline(never)]
 pub fn misaligned(claim: &Claim, site: Site) {
+    let _unsealed = Unsealed::begin();
     if size_of(claim.address).is_none() {
         return;
     }
@@ -237,9 +239,19 @@ pub fn misaligned(claim: &Claim, site: Site) {
 
 /// The requested size of the live object that starts at `address`, in bytes.
 pub fn size_of(address: Addr) -> Option<usize> {
-    if !is_started() {
-        return None;
-    }
+    if is_open() { live_size(address) } else { size_of_otherwise(address) }
+}
+
+#[cold]
+#[inline(never)]
+fn size_of_otherwise(address: Addr) -> Option<usize> {
+    let _unsealed = Unsealed::begin();
+    if is_started() { live_size(address) } else { None }
+}
+
+/// [`size_of`] in a heap that is set up, where nothing is sealed.
+#[inline(always)]
+fn live_size(address: Addr) -> Option<usize> {
     match cache::place(address) {
         Some(place) => slab::live_size(place),
         None => heap().page.find_live(address).map(|found| found.record.size()),
@@ -272,6 +284,7 @@ pub fn may_ask_libc() -> bool {
 
 /// Names another family as the allocator of the live object at `address`.
 pub fn set_origin(address: Addr, origin: Origin) {
+    let _unsealed = Unsealed::begin();
     match cache::place(address) {
         Some(place) => slab::set_origin(place, origin),
         None => heap().page.set_origin(address, origin),
@@ -281,6 +294,7 @@ pub fn set_origin(address: Addr, origin: Origin) {
 /// `mlockall` for a process with guard pages: memory is locked as it is touched, and the guarded
 /// arena not at all, since the kernel installs no guards in locked memory. The C function's result.
 pub fn lock_memory(flags: i32) -> i32 {
+    let _unsealed = Unsealed::begin();
     let status = vm::lock_all_on_fault(flags);
     if status == 0 && is_started() {
         heap().page.unlock_memory();
@@ -291,9 +305,10 @@ pub fn lock_memory(flags: i32) -> i32 {
 /// Gives the object at `claim.address` the size and alignment of `request`: in place, by moving its
 /// pages, or by copying it. The object's new address.
 pub fn resize(claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
-    let errno = ErrnoGuard::new();
+    let (errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
     let heap = heap();
-    let result = heap.resize(claim, request, site);
+    let result =
+        if is_started() { heap.resize(claim, request, site) } else { heap.deny(claim, request, site) };
     drop(errno);
     result
 }
@@ -301,6 +316,7 @@ pub fn resize(claim: &Claim, request: &Request, site: Site) -> Result<Addr, Deni
 /// Checks every live object's canaries and all freed slab memory; reports what is wrong. The number of
 /// errors found.
 pub fn check() -> usize {
+    let _unsealed = Unsealed::begin();
     let heap = heap();
     let mut errors = 0;
     let mut report = |fault| {
@@ -320,7 +336,7 @@ pub fn check_leaks() -> u64 {
     let registers = sys::kept_registers();
     // What lies below this frame's end is ours.
     let (_, _, sp) = sys::frame();
-    let _errno = ErrnoGuard::new();
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
     leaks::report(sp, &registers).unwrap_or(0)
 }
 
@@ -329,25 +345,7 @@ pub fn on_exit() {
     if !is_started() {
         return;
     }
-    let heap = heap();
-    if heap.options.check_at_exit {
-        check();
-    }
-    if heap.options.stats {
-        let mut line = Text::<512>::new();
-        let _ = writeln!(
-            line,
-            "fencepost: {}; {} pages live in lanes; guards by {}; {} reports; seed {}",
-            totals(),
-            heap.page.live_pages(),
-            slab::layout::layout().backend.name(),
-            fatal::written(),
-            heap.seed,
-        );
-        file::write_stderr(line.as_bytes());
-    }
-    let lost = if heap.options.leaks == 0 { 0 } else { check_leaks() };
-    if let Some(status) = heap.final_status().or_else(|| leaks::exit_status(lost)) {
+    if let Some(status) = heap().finish() {
         die::exit_anew(status);
     }
 }
@@ -358,10 +356,34 @@ pub fn on_quick_exit(status: i32) -> i32 {
     if !is_started() || !start::is_own_process() {
         return status;
     }
+    let _unsealed = Unsealed::begin();
     heap().final_status().unwrap_or(status)
 }
 
 impl Heap {
+    /// The final check, the leaks, the statistics; the exit status if that is to replace the program's.
+    fn finish(&self) -> Option<i32> {
+        let _unsealed = Unsealed::begin();
+        if self.options.check_at_exit {
+            check();
+        }
+        if self.options.stats {
+            let mut line = Text::<512>::new();
+            let _ = writeln!(
+                line,
+                "fencepost: {}; {} pages live in lanes; guards by {}; {} reports; seed {}",
+                totals(),
+                self.page.live_pages(),
+                slab::layout::layout().backend.name(),
+                fatal::written(),
+                self.seed,
+            );
+            file::write_stderr(line.as_bytes());
+        }
+        let lost = if self.options.leaks == 0 { 0 } else { check_leaks() };
+        self.final_status().or_else(|| leaks::exit_status(lost))
+    }
+
     /// What is done with pointers of neither arm.
     fn foreign(&self) -> Foreign {
         match self.options.foreign {
@@ -514,7 +536,7 @@ impl Heap {
         if request.size > isize::MAX.cast_unsigned() {
             return Err(Denied::NoMemory);
         }
-        let Some(old_size) = size_of(claim.address) else {
+        let Some(old_size) = live_size(claim.address) else {
             return self.deny(claim, request, site);
         };
         if claim.size.is_some_and(|stated| stated != old_size) {

@@ -5,7 +5,9 @@
 
 use super::{HEAP, fork, heap, image, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
-use crate::options::{Align, Mode, OptionValue, Options, PathBuf, ROWS, Unmap, Warning, apply, apply_text};
+use crate::options::{
+    Align, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_text,
+};
 use crate::page;
 use crate::report::suppress::{self, Flaw};
 use crate::report::{fatal, handler};
@@ -14,6 +16,7 @@ use crate::slab;
 use crate::stats::Totals;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sys::guard::Backend;
+use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
 use crate::sys::{aux, cpu, die, entropy, env, file, limits, thread as sys_thread, vm};
 use crate::text::Text;
@@ -23,8 +26,9 @@ use core::fmt::Write;
 const FRESH: u8 = 0;
 const STARTING: u8 = 1;
 const READY: u8 = 2;
+const SEALED: u8 = 3;
 
-/// The gate: `FRESH` → `STARTING` by one thread, which alone writes the heap → `READY`.
+/// The gate: `FRESH` → `STARTING` by one thread, which alone writes the heap → `READY`, or `SEALED` if tables are.
 static GATE: AtomicU8 = AtomicU8::new(FRESH);
 
 /// What the program says in code; between the configuration file and the environment.
@@ -46,13 +50,20 @@ impl Overrides {
 /// Sets everything up unless it is; other threads wait meanwhile.
 #[inline]
 pub fn ensure_started(overrides: &Overrides) {
-    if GATE.load(Ordering::Acquire) != READY {
+    if !is_started() {
         start_slow(overrides);
     }
 }
 
 /// Whether the heap is set up.
+#[inline]
 pub fn is_started() -> bool {
+    GATE.load(Ordering::Acquire) >= READY
+}
+
+/// Whether the heap is set up and nothing of it is sealed.
+#[inline]
+pub fn is_open() -> bool {
     GATE.load(Ordering::Acquire) == READY
 }
 
@@ -70,14 +81,14 @@ fn start_slow(overrides: &Overrides) {
             // A signal handler that allocates would wait for the end of this.
             let quiet = Quiet::begin();
             start(overrides);
-            GATE.store(READY, Ordering::Release);
+            GATE.store(if pkey::is_in_use() { SEALED } else { READY }, Ordering::Release);
             drop(quiet);
             // From here on allocations work, and the C library's functions may make some.
             sys_thread::on_exit_init(thread::on_exit);
             fork::install();
         }
         Err(_) => {
-            while GATE.load(Ordering::Acquire) != READY {
+            while !is_started() {
                 sys_thread::yield_now();
             }
         }
@@ -107,6 +118,10 @@ fn start(overrides: &Overrides) {
     heap.mixed_runtimes = overrides.mixed_runtimes;
     heap.seed = seed;
     cpu::detect();
+    if options.seal == Seal::Pkey && !pkey::take() {
+        file::write_stderr(b"fencepost: no protection keys here: seal=pkey changes nothing\n");
+    }
+    let _unsealed = Unsealed::begin();
     rng::set_seed(seed_for_generators(&options, seed));
     let mut rng = Rng::new();
     let backend = Backend::choose(options.guards);

@@ -1,7 +1,9 @@
 //! What each thread has: its slab cache, its lane, its random numbers, its signal stack.
 //!
 //! The word of thread-local storage is 0 in a thread that has not allocated, the address of a
-//! [`Thread`], or that of [`GONE`], which is always busy, in a thread whose state was handed on.
+//! [`Thread`], or that of [`GONE`], which is always busy, in a thread whose state was handed on. Where tables
+//! are sealed, states are: the word is then the address of [`SEALED`], which is always busy, so that
+//! everything takes the general paths, which take the seal off; a second word is the state's address.
 //!
 //! A thread's state is handed on when the last round of its destructors has run; it is kept, with
 //! what its caches could not return, for the next thread that starts.
@@ -15,6 +17,7 @@ use crate::slab;
 use crate::stats::{Counts, Totals};
 use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
 use crate::sync::{Lock, Patience};
+use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
 use crate::sys::{signal, thread as sys, vm};
 use crate::trace::Stack;
@@ -55,6 +58,9 @@ pub struct Thread {
 
 /// What the word of a thread points at that has no state any more: begins like a busy state.
 static GONE: AtomicU32 = AtomicU32::new(BUSY);
+
+/// What the word of a thread points at whose state is sealed: begins like a busy state.
+static SEALED: u32 = BUSY;
 
 /// The gate's bit of a thread that is inside the allocator.
 pub const BUSY: u32 = 1;
@@ -250,13 +256,31 @@ pub fn idle() -> Option<*mut Thread> {
         return None;
     }
     let thread = Addr::new(word).as_ptr::<Thread>();
-    // SAFETY: the word is the address of this thread's state or of `GONE`, which begins like one and is
-    // always busy.
+    // SAFETY: the word is the address of this thread's state, or of `GONE` or `SEALED`, which begin like one and
+    // are always busy.
     (unsafe { (*thread).gate.load(Ordering::Relaxed) } & BUSY == 0).then_some(thread)
 }
 
 fn gone() -> usize {
     (&raw const GONE).addr()
+}
+
+/// The calling thread's state, null if it has none; or `GONE`. It may be sealed.
+fn own() -> *mut Thread {
+    let word = sys::slot();
+    let sealed = word == (&raw const SEALED).addr();
+    Addr::new(if sealed { sys::sealed_slot() } else { word }).as_ptr()
+}
+
+/// Makes a state the calling thread's.
+fn set_own(thread: *mut Thread) {
+    let state = thread.expose_provenance();
+    if pkey::is_in_use() {
+        sys::set_sealed_slot(state);
+        sys::set_slot((&raw const SEALED).expose_provenance());
+    } else {
+        sys::set_slot(state);
+    }
 }
 
 /// Runs `action` with the calling thread's state, or where it has none or is inside already, with the
@@ -270,13 +294,14 @@ pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
 
 #[cold]
 fn with_slow<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
+    let _unsealed = Unsealed::begin();
     if sys::slot() == 0 {
         adopt();
     }
-    match idle() {
-        Some(thread) => enter(thread, action),
-        None => shared::with(action),
-    }
+    let thread = own();
+    // SAFETY: null, this thread's state, or `GONE`, which begins like one and is always busy.
+    let idle = !thread.is_null() && unsafe { (*thread).gate.load(Ordering::Relaxed) } & BUSY == 0;
+    if idle { enter(thread, action) } else { shared::with(action) }
 }
 
 /// Makes a state the calling thread's, unless there is no memory for one.
@@ -288,13 +313,17 @@ fn adopt() {
         return;
     }
     let Some(thread) = make(false) else { return };
-    sys::set_slot(thread.expose_provenance());
+    set_own(thread);
     // SAFETY: the state is this thread's from here on.
     let state = unsafe { &mut *thread };
     let gate = state.close_gate();
     // Now and not when a report needs it: a sandbox that the program enters later may not permit the call.
     state.id();
-    signal::use_stack(state.signal_stack());
+    let stack = Span::new(state.signal_stack(), PageCount::holding(signal::STACK_BYTES));
+    // The kernel writes signals' frames there, and handlers run on it.
+    if vm::unseal(stack) {
+        signal::use_stack(stack.start);
+    }
     // May allocate; the state is busy, so that it uses the shared one.
     if let Some(value) = NonNull::new(thread.cast::<c_void>()) {
         sys::arm_exit(value);
@@ -317,6 +346,7 @@ fn enter<R>(thread: *mut Thread, action: impl FnOnce(&mut Thread) -> R) -> Optio
 /// # Safety
 /// `value` is the calling thread's state.
 pub unsafe extern "C" fn on_exit(value: *mut c_void) {
+    let _unsealed = Unsealed::begin();
     let thread = value.cast::<Thread>();
     // SAFETY: as the caller says.
     let state = unsafe { &mut *thread };
@@ -348,17 +378,17 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
     registry.unused = thread;
 }
 
-/// The calling thread's stack, as far as it is known.
+/// The calling thread's stack, as far as it is known. Tables are not sealed.
 pub fn stack() -> Stack {
-    let word = sys::slot();
-    if word == 0 || word == gone() {
+    let thread = own();
+    if thread.is_null() || thread.addr() == gone() {
         return Stack::default();
     }
-    // SAFETY: the word is the address of this thread's state, and a plain field of it is read.
-    unsafe { (*Addr::new(word).as_ptr::<Thread>()).stack }
+    // SAFETY: it is this thread's state, and a plain field of it is read.
+    unsafe { (*thread).stack }
 }
 
-/// The sum of all counts.
+/// The sum of all counts. Tables are not sealed.
 pub fn totals() -> Totals {
     let mut totals = Totals::default();
     let mut thread = ALL.load(Ordering::Acquire);
@@ -386,10 +416,10 @@ pub fn release_all() {
 
 /// In a forked child: new ids and keys for the one thread that is left.
 pub fn in_child() {
-    let word = sys::slot();
-    if word != 0 && word != gone() {
-        // SAFETY: the word is the address of this thread's state.
-        let state = unsafe { &mut *Addr::new(word).as_ptr::<Thread>() };
+    let thread = own();
+    if !thread.is_null() && thread.addr() != gone() {
+        // SAFETY: it is this thread's state.
+        let state = unsafe { &mut *thread };
         state.id = 0;
         state.rng().forget();
         // Not if a handler forks that interrupted the allocator, which may be at one of them.

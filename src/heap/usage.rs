@@ -6,6 +6,7 @@ use crate::page;
 use crate::request::Site;
 use crate::slab::{central, class, usage as slab};
 use crate::sys::errno::ErrnoGuard;
+use crate::sys::pkey::Unsealed;
 
 /// Figures of both arms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub fn usage() -> Usage {
     if !is_started() {
         return Usage::default();
     }
+    let _unsealed = Unsealed::begin();
     Usage { slab: slab::count(), page: heap().page.usage() }
 }
 
@@ -31,7 +33,7 @@ pub fn trim() -> bool {
     if !is_started() {
         return false;
     }
-    let _errno = ErrnoGuard::new();
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
     let heap = heap();
     let given = thread::with(|thread| {
         thread.slab.give_free();

@@ -1,7 +1,7 @@
 //! The one list of options.
 
 use super::value::{
-    Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Unmap,
+    Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal, Unmap,
 };
 use core::fmt;
 
@@ -82,6 +82,8 @@ table! {
         "Fill the slack around objects and check it at free and at exit.";
     zero: bool = true, "0, 1",
         "Clear slab memory at free and check at reuse and at exit that nobody wrote it since.";
+    seal: Seal = Seal::None, "none, pkey",
+        "Make the allocator's tables writable only within the allocator, by a memory protection key (x86 PKU).";
     backtrace: u64 = 16, "frames, at most 32; 0 = off",
         "Frames kept for each allocation and free of a guarded object.";
     report: ReportForm = ReportForm::Text, "text, json",

@@ -116,6 +116,16 @@ spelled! {
     }
 }
 
+spelled! {
+    /// What keeps others than the allocator from writing its tables.
+    Seal {
+        /// Nothing.
+        None = "none",
+        /// A memory protection key of the processor; nothing where there are none.
+        Pkey = "pkey",
+    }
+}
+
 /// When the pages of a freed object are taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmap {

@@ -41,6 +41,8 @@ pub struct Finding {
     /// For faults: all that the instruction accessed, where that is known: from an address on, so many
     /// bytes.
     pub extent: Option<(Addr, usize)>,
+    /// For faults: whether it was the seal of the allocator's tables that was hit.
+    pub sealed: bool,
     /// For mismatches: the family that frees.
     pub freed_by: Option<Origin>,
     /// For sizes: what the caller stated.
@@ -55,7 +57,18 @@ impl Finding {
     /// The report of a misuse that a call found.
     pub fn of_fault(fault: Fault, frames: Frames, registers: (usize, usize)) -> Self {
         let Fault { kind, address, object, freed_by, stated } = fault;
-        Self { kind, address, object, access: None, extent: None, freed_by, stated, frames, registers }
+        Self {
+            kind,
+            address,
+            object,
+            access: None,
+            extent: None,
+            sealed: false,
+            freed_by,
+            stated,
+            frames,
+            registers,
+        }
     }
 
     /// The report of a bad access to `address`, given the object nearest to it.
@@ -68,7 +81,18 @@ impl Finding {
     ) -> Self {
         let kind = object.map_or(Kind::WildAccess, |object| kind_of_access(address, &object));
         let access = Some(access);
-        Self { kind, address, object, access, extent: None, freed_by: None, stated: None, frames, registers }
+        Self {
+            kind,
+            address,
+            object,
+            access,
+            extent: None,
+            sealed: false,
+            freed_by: None,
+            stated: None,
+            frames,
+            registers,
+        }
     }
 
     /// Where the address lies relative to the object, if both are known.

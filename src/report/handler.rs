@@ -13,6 +13,7 @@ use crate::fault::Object;
 use crate::options::OnError;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use crate::sys::errno::ErrnoGuard;
+use crate::sys::pkey::{self, Unsealed};
 use crate::sys::signal::{self, Next};
 use crate::sys::{deliver, die, file, thread, vm};
 use crate::trace::{self, Stack};
@@ -71,7 +72,7 @@ pub fn install(heap: &'static Heap) {
 }
 
 fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
-    let _errno = ErrnoGuard::new();
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
     // SAFETY: null or the static that `install` stored.
     let heap = unsafe { HEAP.load(Ordering::Acquire).as_ref() };
     if fatal::reporting_here() {
@@ -80,7 +81,13 @@ fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
     }
     // SAFETY: the kernel passed both.
     let (address, registers) = unsafe { (signal::fault_address(info), signal::context(context)) };
+    // SAFETY: as above.
+    let key = unsafe { signal::denying_key(number, info) };
+    let sealed = key.is_some_and(pkey::is_own);
     let ours = heap.zip(address).and_then(|(heap, address)| match (heap.whose)(address) {
+        _ if sealed => Some((heap, address, None)),
+        // The program sealed its own memory.
+        _ if key.is_some() => None,
         Whose::Ours(object) => Some((heap, address, object)),
         Whose::Foreign => None,
     });
@@ -93,7 +100,8 @@ fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
         return unsafe { deliver::hand_on(number, info, context) };
     };
     if FINAL.load(Ordering::Acquire) == 0 {
-        if report(heap, address, object, &registers) && let_through(heap, address, &registers) {
+        let goes_on = report(heap, address, object, sealed, &registers);
+        if goes_on && let_through(heap, address, sealed, &registers) {
             return Next::RETURN;
         }
         FINAL.store(address.get().max(1), Ordering::Release);
@@ -107,7 +115,13 @@ fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
 }
 
 /// Reports a fault of the heap's; whether the program goes on.
-fn report(heap: &Heap, address: Addr, object: Option<Object>, registers: &signal::Context) -> bool {
+fn report(
+    heap: &Heap,
+    address: Addr,
+    object: Option<Object>,
+    sealed: bool,
+    registers: &signal::Context,
+) -> bool {
     let kind = match registers.write {
         Some(true) => Access::Write,
         Some(false) => Access::Read,
@@ -115,6 +129,7 @@ fn report(heap: &Heap, address: Addr, object: Option<Object>, registers: &signal
     };
     let frames = trace::capture_fault(registers, trace::MAX_FRAMES, (heap.stack)());
     let mut finding = Finding::of_access(address, kind, object, frames, (registers.fp(), registers.sp()));
+    finding.sealed = sealed;
     finding.extent = access::at(registers, address).map(|extent| (extent.start, extent.size));
     match (fatal::report(heap.context, &finding), heap.context.options.on_error) {
         (Outcome::Known | Outcome::Suppressed, _) | (Outcome::Written, OnError::Continue) => true,
@@ -126,9 +141,9 @@ fn report(heap: &Heap, address: Addr, object: Option<Object>, registers: &signal
     }
 }
 
-/// Opens the page of an access. `false` where that does not let it through: code is never executed there,
-/// and an access that comes again and again faults for another reason.
-fn let_through(heap: &Heap, address: Addr, registers: &signal::Context) -> bool {
+/// Opens the page of an access. `false` where that does not let it through: code is never executed there, what
+/// is sealed stays so, and an access that comes again and again faults for another reason.
+fn let_through(heap: &Heap, address: Addr, sealed: bool, registers: &signal::Context) -> bool {
     let access = registers.pc.rotate_left(32) ^ address.get();
     let again = match LET_THROUGH.swap(access, Ordering::Relaxed) == access {
         true => AGAIN.fetch_add(1, Ordering::Relaxed),
@@ -137,7 +152,7 @@ fn let_through(heap: &Heap, address: Addr, registers: &signal::Context) -> bool 
             0
         }
     };
-    let through = !registers.fetch && again < MOST_AGAIN && (heap.open)(address);
+    let through = !registers.fetch && !sealed && again < MOST_AGAIN && (heap.open)(address);
     if !through {
         file::write_stderr(b"fencepost: the access cannot be let through\n");
     }

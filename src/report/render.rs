@@ -107,6 +107,9 @@ fn thread_name(out: &mut dyn Write, tid: u32) -> fmt::Result {
 
 fn relation(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
     let address = finding.address.get();
+    if finding.sealed {
+        return writeln!(out, "\n0x{address:012x} is in the allocator's own tables, which are sealed");
+    }
     let (Some(object), Some(relation)) = (finding.object, finding.relation()) else {
         return writeln!(out, "\n0x{address:012x} is not an address of any known object");
     };

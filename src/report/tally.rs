@@ -167,6 +167,7 @@ mod tests {
             stated: None,
             frames,
             extent: None,
+            sealed: false,
             registers: (0, 0),
         }
     }

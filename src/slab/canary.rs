@@ -84,6 +84,7 @@ pub unsafe fn intact_small(start: *const u8, size: usize, slot: usize, canary: u
 ///
 /// # Safety
 /// As [`fill`], and the slack must be clear.
+#[inline(always)]
 pub unsafe fn fill_behind(start: *mut u8, size: usize, slot: usize, canary: u64) {
     // SAFETY: the word lies in the slot and is aligned; the rest is as for `fill`.
     unsafe {

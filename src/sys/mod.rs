@@ -19,6 +19,7 @@ pub mod file;
 pub mod guard;
 pub mod limits;
 pub mod loader;
+pub mod pkey;
 pub mod quiet;
 pub mod signal;
 pub mod thread;

@@ -12,6 +12,9 @@ use libc::{c_int, c_ulong, c_void, siginfo_t};
 
 /// The signal code of faults for which the kernel knows no address.
 const SI_KERNEL: c_int = 0x80;
+/// The code of a fault that a protection key made, and where the key is in `siginfo_t`.
+const SEGV_PKUERR: c_int = 4;
+const KEY_OFFSET: usize = 32;
 const SA_RESTORER: c_int = 0x0400_0000;
 
 /// The processor's number of the exception.
@@ -31,6 +34,17 @@ pub struct Context {
     pub write: Option<bool>,
     /// Whether the fault was an instruction fetch.
     pub fetch: bool,
+}
+
+/// The protection key that made a fault, if one did.
+///
+/// # Safety
+/// `info` is null or what the kernel passed to a handler.
+pub unsafe fn denying_key(number: c_int, info: *const siginfo_t) -> Option<u32> {
+    // SAFETY: live if not null, as the caller says.
+    let denied = number == libc::SIGSEGV && !info.is_null() && unsafe { (*info).si_code } == SEGV_PKUERR;
+    // SAFETY: as above; with this code the kernel sets the word there.
+    denied.then(|| unsafe { info.cast::<u8>().add(KEY_OFFSET).cast::<u32>().read() })
 }
 
 impl Context {

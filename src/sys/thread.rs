@@ -24,6 +24,12 @@ global_asm!(
     ".size fencepost_thread_blocked,8",
     "fencepost_thread_blocked:",
     ".zero 8",
+    ".hidden fencepost_thread_sealed",
+    ".globl fencepost_thread_sealed",
+    ".type fencepost_thread_sealed,@object",
+    ".size fencepost_thread_sealed,8",
+    "fencepost_thread_sealed:",
+    ".zero 8",
     ".popsection",
 );
 
@@ -80,6 +86,35 @@ pub fn set_blocked(value: u64) {
     unsafe {
         asm!(
             "mov {offset}, qword ptr [rip + fencepost_thread_blocked@GOTTPOFF]",
+            "mov qword ptr fs:[{offset}], {value}",
+            offset = out(reg) _,
+            value = in(reg) value,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// The calling thread's other word, zero in a new thread: what [`slot`] may not lead to where tables are sealed.
+pub fn sealed_slot() -> usize {
+    let value: usize;
+    // SAFETY: as in `slot`.
+    unsafe {
+        asm!(
+            "mov {value}, qword ptr [rip + fencepost_thread_sealed@GOTTPOFF]",
+            "mov {value}, qword ptr fs:[{value}]",
+            value = out(reg) value,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    value
+}
+
+/// Sets what [`sealed_slot`] says.
+pub fn set_sealed_slot(value: usize) {
+    // SAFETY: as in `set_slot`.
+    unsafe {
+        asm!(
+            "mov {offset}, qword ptr [rip + fencepost_thread_sealed@GOTTPOFF]",
             "mov qword ptr fs:[{offset}], {value}",
             offset = out(reg) _,
             value = in(reg) value,

@@ -1,6 +1,6 @@
 //! Address space: reserve, commit, move, release.
 
-use super::errno;
+use super::{errno, pkey};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use libc::{c_int, c_void};
@@ -32,13 +32,22 @@ pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
 ///
 /// Large ones are mapped as stacks are, which `RLIMIT_DATA` does not count: else a process that limits its
 /// data after the start could open no page of the heap any more.
+///
+/// All tables are sealed where there is a key: see [`pkey`].
 pub fn tables(bytes: usize) -> Option<Addr> {
     let large = if bytes < LARGE_TABLE { None } else { map_as_stack(bytes, READ_WRITE) };
     let start = large.or_else(|| map(Addr::NULL, bytes, READ_WRITE, 0))?;
     let span = Span::new(start, PageCount::holding(bytes));
+    pkey::seal(span, READ_WRITE);
     no_huge_pages(span);
     remember(span);
     Some(start)
+}
+
+/// Takes the seal off a part of [`tables`]; `false` if the kernel refuses.
+#[must_use]
+pub fn unseal(span: Span) -> bool {
+    pkey::unseal(span, READ_WRITE)
 }
 
 /// [`tables`] that are far larger than what is ever touched of them, and left out of core files: these
@@ -51,6 +60,7 @@ pub fn sparse_tables(bytes: usize) -> Option<Addr> {
     let all = Span::new(start, PageCount::holding(bytes.saturating_add(PAGE_SIZE)));
     let first = Span::new(start, PageCount::new(1));
     // In this order: a mapping that differs in a part would be two.
+    pkey::seal(all, READ_WRITE);
     no_huge_pages(all);
     advise(all, libc::MADV_DONTDUMP);
     if !advise(first, MADV_GUARD_INSTALL) {
@@ -64,6 +74,8 @@ pub fn sparse_tables(bytes: usize) -> Option<Addr> {
 pub fn closed_tables(bytes: usize) -> Option<Addr> {
     let start = map_as_stack(bytes, libc::PROT_NONE)?;
     let span = Span::new(start, PageCount::holding(bytes));
+    // Opening a part does not change its key.
+    pkey::seal(span, libc::PROT_NONE);
     no_huge_pages(span);
     remember(span);
     Some(start)

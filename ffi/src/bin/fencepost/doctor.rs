@@ -176,8 +176,12 @@ fn memory(findings: &mut Findings) {
 
 fn processor(findings: &mut Findings) {
     match machine::protection_keys() {
-        Some(true) => findings.add(Fine, "protection keys", "offered: metadata can be sealed with one"),
-        _ => findings.add(Fine, "protection keys", "not offered: metadata cannot be sealed with one"),
+        Ok(()) => findings.add(Fine, "protection keys", "offered: seal=pkey seals the allocator's tables"),
+        Err(error) => findings.add(
+            Fine,
+            "protection keys",
+            &format!("none to be had ({error}): seal=pkey changes nothing"),
+        ),
     }
 }
 

@@ -44,3 +44,33 @@ pub mod text;
 pub mod trace;
 
 pub use global::Fencepost;
+
+/// Defines what std has and a library without it needs, unless std is in the build: the panic handler (nothing here
+/// panics; the language asks what would follow), and the personality routine that unoptimised builds of `core` name
+/// (nothing unwinds; if it were asked, it would answer `_URC_CONTINUE_UNWIND`).
+#[cfg(not(feature = "std"))]
+#[macro_export]
+macro_rules! panic_handler {
+    () => {
+        #[panic_handler]
+        fn on_panic(_: &core::panic::PanicInfo<'_>) -> ! {
+            $crate::sys::die::die("a panic")
+        }
+
+        core::arch::global_asm!(
+            ".weak rust_eh_personality",
+            ".hidden rust_eh_personality",
+            ".type rust_eh_personality,@function",
+            "rust_eh_personality:",
+            "mov eax, 8",
+            "ret",
+        );
+    };
+}
+
+/// Defines nothing: std is in the build.
+#[cfg(feature = "std")]
+#[macro_export]
+macro_rules! panic_handler {
+    () => {};
+}

@@ -16,7 +16,7 @@
 //! could be replaced, and no second definition of the C library's own. What that leaves out is
 //! `cfg(target_env = "gnu")` here, and listed in `README.md`.
 
-#![cfg_attr(not(target_env = "gnu"), no_std)]
+#![cfg_attr(any(not(target_env = "gnu"), panic = "abort"), no_std)]
 
 #[macro_use]
 mod symbols;
@@ -32,9 +32,11 @@ mod runtimes;
 mod signals;
 mod tuning;
 
-/// Nothing here panics; the language asks what would follow.
-#[cfg(not(target_env = "gnu"))]
-#[panic_handler]
-fn on_panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    fencepost_core::sys::die::die("a panic")
-}
+// The library is without std, which would bring an unwinder, its shared library and a part of every process's start.
+// Tests that Cargo builds in one go with this are built to unwind, and have it.
+#[cfg(any(not(target_env = "gnu"), panic = "abort"))]
+fencepost_core::panic_handler!();
+
+#[cfg(all(target_env = "gnu", panic = "abort"))]
+#[link(name = "c")]
+unsafe extern "C" {}

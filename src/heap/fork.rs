@@ -48,12 +48,17 @@ pub fn hold_all() {
     };
     MASK.store(mask, Ordering::Relaxed);
     fatal::hold(&mut Patience::of(REPORT_MILLIS));
-    // What an interrupted thread may have comes first: its handler may wait for what comes last, which nobody
-    // has for long.
-    let mut patience = Patience::of(PATIENCE_MILLIS);
-    heap().page.hold_all(&mut patience);
-    central::hold_all(&mut patience);
-    thread::hold_all();
+    // The locks of a process with one thread are free, or its own. To take them all would copy the pages that
+    // they are in, in parent and child.
+    if !thread::hold_all() {
+        thread::release_all();
+        // What an interrupted thread may have comes first: its handler may wait for what comes last, which
+        // nobody has for long.
+        let mut patience = Patience::of(PATIENCE_MILLIS);
+        heap().page.hold_all(&mut patience);
+        central::hold_all(&mut patience);
+        thread::hold_all();
+    }
     heap().page.hold_quiet();
     central::hold_quiet();
 }

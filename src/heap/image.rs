@@ -313,13 +313,13 @@ impl<'m, M: Memory> Image<'m, M> {
         let class = usize::try_from(class).ok()?;
         let info = self.array(self.anchor.classes, size_of::<slab::layout::ClassInfo>(), class)?;
         let info = ClassGeometry::from_bytes(&info);
-        let slot = address.get().checked_sub(info.base)?.checked_div(info.size)?;
+        let slot = address.get().checked_sub(info.start)?.checked_div(info.size)?;
         if slot >= info.slots {
             return None;
         }
         let state = self.array(info.states as u64, 2, slot);
         let state = state.map(|bits| SlotState::from_bits(u16::from_le_bytes(bits)));
-        let start = Addr::new(info.base.checked_add(slot.checked_mul(info.size)?)?);
+        let start = Addr::new(info.start.checked_add(slot.checked_mul(info.size)?)?);
         let object = state.and_then(|state| slab::layout::object(start, info.size, state));
         Some(Found::Slot { start, size: info.size, state, object })
     }

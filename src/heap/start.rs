@@ -126,7 +126,7 @@ fn start(overrides: &Overrides) {
     let mut rng = Rng::new();
     let backend = Backend::choose(options.guards);
     let limit = limits::address_space();
-    let limited = limits::writable().is_some();
+    let limited = limits::writable(limit).is_some();
     if limited {
         vm::forbid_moves();
     }

@@ -71,6 +71,8 @@ const GENERAL: u32 = 2;
 struct Registry {
     unused: *mut Thread,
     made: u32,
+    /// States that are threads' own now.
+    owned: u32,
     rngs: *mut Rng,
     rng_count: usize,
     /// Room for the states of the first threads, mapped at start: a process may limit its address
@@ -86,6 +88,7 @@ unsafe impl Send for Registry {}
 static REGISTRY: Lock<Registry> = Lock::new(Registry {
     unused: core::ptr::null_mut(),
     made: 0,
+    owned: 0,
     rngs: core::ptr::null_mut(),
     rng_count: 0,
     ahead: Addr::NULL,
@@ -188,6 +191,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     let mut registry = REGISTRY.lock();
     if !registry.unused.is_null() && !shared {
         let thread = registry.unused;
+        registry.owned += 1;
         // SAFETY: states in the list are nobody's; the lock makes this thread their owner.
         unsafe {
             registry.unused = (*thread).next_unused;
@@ -200,6 +204,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     }
     let ordinal = registry.made;
     registry.made += 1;
+    registry.owned += u32::from(!shared);
     let (rngs, rng_count) = (registry.rngs, registry.rng_count);
     let mut ahead = None;
     if registry.ahead_left > 0 {
@@ -376,6 +381,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
     let mut registry = REGISTRY.lock();
     state.next_unused = registry.unused;
     registry.unused = thread;
+    registry.owned = registry.owned.saturating_sub(1);
 }
 
 /// The calling thread's stack, as far as it is known. Tables are not sealed.
@@ -401,11 +407,19 @@ pub fn totals() -> Totals {
     totals
 }
 
-/// Takes the locks, for `fork`.
-pub fn hold_all() {
+/// Takes the locks, for `fork`. Whether no other thread has a state: none is inside the allocator then, and none comes
+/// in while they are held.
+pub fn hold_all() -> bool {
     // In the order in which they are taken elsewhere.
     shared::hold();
     REGISTRY.hold(&mut Patience::endless());
+    REGISTRY.held().is_some_and(|registry| registry.owned == u32::from(has_own()))
+}
+
+/// Whether the calling thread has a state.
+fn has_own() -> bool {
+    let thread = own();
+    !thread.is_null() && thread.addr() != gone()
 }
 
 /// Releases them, in parent and child.
@@ -416,10 +430,9 @@ pub fn release_all() {
 
 /// In a forked child: new ids and keys for the one thread that is left.
 pub fn in_child() {
-    let thread = own();
-    if !thread.is_null() && thread.addr() != gone() {
+    if has_own() {
         // SAFETY: it is this thread's state.
-        let state = unsafe { &mut *thread };
+        let state = unsafe { &mut *own() };
         state.id = 0;
         state.rng().forget();
         // Not if a handler forks that interrupted the allocator, which may be at one of them.
@@ -427,7 +440,10 @@ pub fn in_child() {
             state.slab.reorder();
         }
     }
-    let made = REGISTRY.try_lock().map_or(0, |registry| registry.made);
+    let made = REGISTRY.try_lock().map_or(0, |mut registry| {
+        registry.owned = u32::from(has_own());
+        registry.made
+    });
     if WIPED.load(Ordering::Relaxed) && made as usize <= RNGS {
         return;
     }

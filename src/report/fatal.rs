@@ -115,7 +115,7 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
     report.clear();
     let modules = Modules::read(maps);
     if is_suppressed(context, finding, &modules) {
-        tally.suppressed = tally.suppressed.saturating_add(1);
+        tally.count_suppressed();
         return Outcome::Suppressed;
     }
     let known = tally.count(finding, context.depot);
@@ -179,7 +179,7 @@ pub fn leak_is_suppressed(frames: &Frames, modules: &Modules<'_>) -> bool {
     let covered = RULES.lock().cover(super::suppress::LEAK, frames, modules);
     if covered {
         let mut tally = TALLY.lock();
-        tally.suppressed = tally.suppressed.saturating_add(1);
+        tally.count_suppressed();
     }
     covered
 }

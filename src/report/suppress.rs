@@ -105,7 +105,10 @@ impl Rules {
 
     /// Forgets how often rules were used.
     pub fn forget_uses(&mut self) {
-        self.used = [0; LINES];
+        // What is not written need not be copied.
+        if self.used.iter().any(|uses| *uses != 0) {
+            self.used = [0; LINES];
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Tally {
     places: [Option<Place>; PLACES],
     len: usize,
     objects: [u64; OBJECTS],
+    /// Whether anything was remembered or counted.
+    used: bool,
     /// Errors that were not suppressed.
     pub errors: u64,
     /// Errors that were.
@@ -46,10 +48,11 @@ pub static TALLY: Lock<Tally> = Lock::new(Tally::NEW);
 impl Tally {
     /// Nothing found.
     pub const NEW: Self =
-        Self { places: [None; PLACES], len: 0, objects: [0; OBJECTS], errors: 0, suppressed: 0 };
+        Self { places: [None; PLACES], len: 0, objects: [0; OBJECTS], used: false, errors: 0, suppressed: 0 };
 
     /// Counts an error; whether its like was found before.
     pub fn count(&mut self, finding: &Finding, depot: &Depot) -> bool {
+        self.used = true;
         self.errors = self.errors.saturating_add(1);
         let key = place_key(finding, depot);
         if let Some(place) = self.places.iter_mut().take(self.len).flatten().find(|place| place.key == key) {
@@ -64,9 +67,16 @@ impl Tally {
         false
     }
 
+    /// Counts an error that a suppression covers.
+    pub fn count_suppressed(&mut self) {
+        self.used = true;
+        self.suppressed = self.suppressed.saturating_add(1);
+    }
+
     /// Whether the error concerns an object that the same was said of; remembers it.
     pub fn know_object(&mut self, finding: &Finding) -> bool {
         let Some(key) = object_key(finding) else { return false };
+        self.used = true;
         let home = usize::try_from(key >> 32).unwrap_or(0);
         for probe in 0..PROBES {
             let Some(entry) = self.objects.get_mut(home.wrapping_add(probe) % OBJECTS) else { continue };
@@ -93,9 +103,13 @@ impl Tally {
 
     /// Forgets everything: a forked child has made none of these errors.
     pub fn forget(&mut self) {
+        // Its pages need not be copied for nothing.
+        if !self.used {
+            return;
+        }
         self.places.fill(None);
         self.objects.fill(0);
-        (self.len, self.errors, self.suppressed) = (0, 0, 0);
+        (self.len, self.errors, self.suppressed, self.used) = (0, 0, 0, false);
     }
 }
 

@@ -165,10 +165,10 @@ impl Cache {
         unsafe {
             let info = layout().classes.get_unchecked(class);
             let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
-            let next = info.base + ahead as usize * slot_size;
+            let next = info.start + ahead as usize * slot_size;
             cpu::fetch(Addr::new(next));
             cpu::fetch(Addr::new(next + slot_size - 16));
-            let start = info.base + slot as usize * slot_size;
+            let start = info.start + slot as usize * slot_size;
             let pointer = Addr::new(start).as_ptr::<u8>();
             let word = canary::word(layout().secret, start + slot_size);
             let untouched = || {
@@ -214,7 +214,7 @@ impl Cache {
         let (info, bin) =
             unsafe { (layout.classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
         let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
-        let within = offset & layout.region_mask;
+        let within = start.wrapping_sub(info.start) & layout.region_mask;
         let slot = info.slot_at(within);
         let state = info.load(slot);
         let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };

@@ -17,7 +17,7 @@ use super::class;
 use super::depot::Depot;
 use super::layout::{ClassInfo, SlotState, layout};
 use super::parked;
-use super::store::{BATCH, Batch, Slab, Store};
+use super::store::{BATCH, Batch, Store};
 use super::sweep;
 use crate::addr::{Addr, PageCount, Span};
 use crate::fault::Fault;
@@ -53,24 +53,12 @@ static GUARDED: AtomicU32 = AtomicU32::new(0);
 /// How many of those there may be; see [`init`].
 static GUARDED_MAX: AtomicU32 = AtomicU32::new(0);
 
-/// Maps the tables of slab records; `false` if the kernel refuses. Called once, at start.
-pub fn init() -> bool {
-    let infos = &layout().classes;
-    let total: usize = infos.iter().map(|info| info.end_slab as usize).sum();
-    let Some(table) = vm::sparse_tables((total + 1) * size_of::<Slab>()) else {
-        return false;
-    };
-    let mut at = table.as_ptr::<Slab>();
-    for (store, info) in STORES.iter().zip(infos) {
-        store.0.lock().slabs = at;
-        // SAFETY: the table has room for every class's slabs.
-        at = unsafe { at.add(info.end_slab as usize) };
-    }
+/// Maps the depots. Called once, at start.
+pub fn init() {
     let depots = vm::tables(class::COUNT * size_of::<Batches>());
     BATCHES.store(depots.map_or(core::ptr::null_mut(), Addr::as_ptr), Ordering::Relaxed);
     let quarter = limits::max_map_count() / 8;
     GUARDED_MAX.store(u32::try_from(quarter).unwrap_or(u32::MAX), Ordering::Relaxed);
-    true
 }
 
 /// Takes up to `out.len()` free slots of a class, in no particular order; how many it took. 0 when
@@ -102,7 +90,7 @@ fn open_more(padded: &'static Padded, info: &ClassInfo, mut store: Guard<'_, Sto
     let Some(mut store) = kept.or_else(|| padded.0.enter()) else { return false };
     match opened {
         true => store.add_pending(info, &batch),
-        false => store.take_back(info, &batch),
+        false => store.take_back(&batch),
     }
     opened
 }
@@ -139,7 +127,7 @@ pub fn give(class: usize, slots: &[u32]) -> Result<(), Fault> {
         drop(store);
         if let Some(slab) = emptied {
             found = found.and(release(info, slab));
-            link(padded, slab);
+            link(padded, info, slab);
         }
     }
     found
@@ -165,9 +153,9 @@ pub fn give_parked() -> Result<(), Fault> {
 }
 
 /// Puts a slab that was taken out of the list into it again.
-fn link(padded: &Padded, slab: u32) {
+fn link(padded: &Padded, info: &ClassInfo, slab: u32) {
     if let Some(mut store) = padded.0.enter() {
-        store.link(slab);
+        store.link(info, slab);
     }
 }
 
@@ -213,7 +201,7 @@ pub fn each_slab(class: usize, mut visit: impl FnMut(&'static ClassInfo, Range<u
         return;
     };
     let Some(opened) = padded.0.enter().map(|store| store.opened) else { return };
-    for slab in info.first_slab..info.first_slab.saturating_add(opened) {
+    for slab in 0..opened {
         let Some(slots) = padded.0.enter().map(|mut store| store.handed_out(info, slab)) else { return };
         if !slots.is_empty() && !visit(info, slots) {
             return;
@@ -253,7 +241,7 @@ pub fn trim(class: usize) -> (usize, Result<(), Fault>) {
         let count = padded.0.enter().map_or(0, |mut store| store.take_spare(info, &mut batch));
         for slab in batch.iter().take(count) {
             found = found.and(release(info, *slab));
-            link(padded, *slab);
+            link(padded, info, *slab);
         }
         released += count;
         if count == 0 {

@@ -6,8 +6,8 @@
 //! least [`TAIL`] bytes that are not the object's: the canary behind it, which is the canary before the
 //! next slot as well.
 //!
-//! Slots of one class are numbered through the whole region, without a break between slabs: slot `i`
-//! starts `i × size` bytes into the region. A slab is a power of two of slot numbers. Its first slot is
+//! Slots of one class are numbered from a random place of its region on, without a break between slabs: slot `i`
+//! starts `i × size` bytes behind it. A slab is a power of two of slot numbers. Its first slot is
 //! never handed out (its last word is the canary before the second slot), and neither are the last
 //! ones, which the guard page at the end of the slab takes.
 //!

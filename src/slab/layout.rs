@@ -1,10 +1,15 @@
 //! Where everything of the slab arm lies: regions, slots, and their out-of-line state.
 //!
 //! ```text
-//! regions: | class 0 | class 1 | ... | class 88 |        one reservation, equal parts, inaccessible
-//! region:  | ... | slab | slab | slab | slab | ...       opened from a random slab on
-//! states:  one u16 a slot    slabs: one record a slab    bitmaps: one bit a slot    (other mappings)
+//! regions: | class 0 | class 1 | ... | class 88 |         one reservation, equal parts, inaccessible
+//! region:  | ... | slab 0 | slab 1 | slab 2 | ...         opened from a random place on
+//! table:   | ... | block 1 | block 0 | states |           one a class, in another mapping
+//! block:   | the slab's record | one free bit a slot |    states: one u16 a slot
 //! ```
+//!
+//! Slots and slabs are numbered from the random place on, and a class's blocks lie below its states: what is in use of
+//! a table lies together, whichever place was drawn, in two pages at first and one page of page tables. Every process has
+//! them for some forty classes, and a fork copies them.
 //!
 //! From an address to its slot is arithmetic: the region by a shift, the slot by a multiplication with
 //! the class's reciprocal, and no memory is read but the class's line of [`Layout`].
@@ -12,6 +17,7 @@
 //! The layout is written once, before the first allocation, and then made read-only.
 
 use super::class;
+use super::store::Slab;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Object;
 use crate::request::Origin;
@@ -120,20 +126,16 @@ pub struct ClassInfo {
     pub size: usize,
     /// ceil(2^64 / size): the high half of `offset × reciprocal` is `offset / size`.
     reciprocal: u64,
-    /// The region's first byte.
-    pub base: usize,
-    /// The states of the region's slots.
+    /// The first byte of slot 0.
+    pub start: usize,
+    /// The states of the slots, and below them the slabs' blocks.
     states: *const AtomicU16,
-    /// The free bits of the region's slots.
-    bitmap: *const AtomicU64,
     /// log2 of the slot numbers in a slab.
     pub slab_shift: u32,
     /// One past the last slot of a slab that is handed out.
     pub usable_end: u32,
-    /// The first slab that is opened.
-    pub first_slab: u32,
-    /// One past the last slab of the region.
-    pub end_slab: u32,
+    /// Slabs from slot 0 to the end of the region.
+    pub slabs: u32,
 }
 
 impl ClassInfo {
@@ -165,20 +167,31 @@ impl ClassInfo {
         compiler_fence(Ordering::SeqCst);
     }
 
+    /// Slab `slab`'s block.
+    fn block(&self, slab: u32) -> *const u8 {
+        let bytes = (slab as usize + 1) * block_bytes(self.slab_shift);
+        // SAFETY: below the states the table has a block for each slab of the region.
+        unsafe { self.states.cast::<u8>().sub(bytes) }
+    }
+
+    /// Slab `slab`'s record; reached under the class's lock only.
+    pub fn record(&self, slab: u32) -> *mut Slab {
+        self.block(slab).cast_mut().cast()
+    }
+
     /// Word `word` of slab `slab`'s free bits; changed under the class's lock only.
     pub fn free_bits(&self, slab: u32, word: u32) -> &'static AtomicU64 {
-        let index = ((slab as usize) << (self.slab_shift - 6)) + word as usize;
-        // SAFETY: the bitmap covers every slot number of the region.
-        unsafe { &*self.bitmap.add(index) }
+        // SAFETY: the block has a bit for each slot of the slab behind the record.
+        unsafe { &*self.block(slab).add(RECORD_BYTES).cast::<AtomicU64>().add(word as usize) }
     }
 
     /// Slot `slot`'s first byte.
     #[inline(always)]
     pub fn address(&self, slot: u32) -> usize {
-        self.base + slot as usize * self.size
+        self.start + slot as usize * self.size
     }
 
-    /// The slot that contains region offset `offset`.
+    /// The slot that contains the byte at `offset` from slot 0.
     #[inline(always)]
     pub fn slot_at(&self, offset: usize) -> u32 {
         ((offset as u128 * self.reciprocal as u128) >> 64) as u32
@@ -187,7 +200,7 @@ impl ClassInfo {
     /// The pages of slab `slab`, guard included.
     pub fn slab_span(&self, slab: u32) -> Span {
         let bytes = self.size << self.slab_shift;
-        Span::new(Addr::new(self.base + slab as usize * bytes), PageCount::holding(bytes))
+        Span::new(Addr::new(self.start + slab as usize * bytes), PageCount::holding(bytes))
     }
 
     /// The guard page of slab `slab`.
@@ -229,13 +242,11 @@ unsafe impl Sync for Sealed {}
 const NO_CLASS: ClassInfo = ClassInfo {
     size: 16,
     reciprocal: 0,
-    base: usize::MAX,
+    start: usize::MAX,
     states: core::ptr::null(),
-    bitmap: core::ptr::null(),
     slab_shift: 7,
     usable_end: 0,
-    first_slab: 0,
-    end_slab: 0,
+    slabs: 0,
 };
 
 static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
@@ -311,18 +322,43 @@ fn map(shift: u32) -> Option<(Span, Addr)> {
     }
 }
 
-/// Slots of class `class` in a region, whole slabs only.
-fn region_slots(class: usize, shift: u32) -> usize {
-    let slabs = (1_usize << shift) / class::slab_bytes(class);
-    slabs << class::slab_shift(class)
+/// Whole slabs of class `class` in a region.
+fn region_slabs(class: usize, shift: u32) -> usize {
+    (1 << shift) / class::slab_bytes(class)
 }
 
-/// Bytes of the state and bitmap tables.
+/// Bytes at the start of a block that the record has.
+const RECORD_BYTES: usize = 32;
+const _: () = assert!(size_of::<Slab>() <= RECORD_BYTES && align_of::<Slab>() <= align_of::<u64>());
+
+/// Bytes of a slab's block: the record and a bit for each slot number.
+const fn block_bytes(slab_shift: u32) -> usize {
+    RECORD_BYTES + (1 << (slab_shift - 3))
+}
+
+/// Bytes that one page of page tables maps.
+const TABLE_SPAN: usize = 1 << 21;
+/// log2 of the smallest region whose table may be as long as it takes to begin in the middle of such a span.
+const ROOMY_SHIFT: u32 = 30;
+/// Where in it the states begin, in the middle of a page.
+const STATES_AT: usize = (1 << 20) + PAGE_SIZE / 4;
+
+/// Where the states of class `class` begin and where its table ends, if that begins at `at`.
+fn table_of(class: usize, shift: u32, at: usize) -> (usize, usize) {
+    let blocks = at + region_slabs(class, shift) * block_bytes(class::slab_shift(class));
+    let states = match shift >= ROOMY_SHIFT {
+        true => blocks.next_multiple_of(TABLE_SPAN) + STATES_AT,
+        false => blocks.next_multiple_of(align_of::<ClassInfo>()),
+    };
+    // One for every number that an address of the region leads to.
+    let slots = ((1 << shift) / class::size(class)) + 1;
+    (states, (states + slots * 2).next_multiple_of(align_of::<ClassInfo>()))
+}
+
+/// Bytes of all tables, if they begin at a multiple of [`TABLE_SPAN`] at worst.
 fn table_bytes(shift: u32) -> usize {
-    (0..class::COUNT)
-        .map(|class| region_slots(class, shift))
-        .map(|slots| (slots * 2).next_multiple_of(PAGE_SIZE) + (slots / 8).next_multiple_of(PAGE_SIZE))
-        .sum()
+    let all = (0..class::COUNT).fold(0, |at, class| table_of(class, shift, at).1);
+    if shift >= ROOMY_SHIFT { all + TABLE_SPAN } else { all }
 }
 
 fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
@@ -338,19 +374,18 @@ fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
     layout.secret = rng.next_u64();
     let mut table = tables.get();
     for (class, info) in layout.classes.iter_mut().enumerate() {
-        let slots = region_slots(class, shift);
+        let slabs = region_slabs(class, shift);
+        // In the lower half, so that half the region is left to grow.
+        let first = rng.below((slabs as u64 / 2).max(1)) as usize;
         info.size = class::size(class);
         info.reciprocal = (u64::MAX / class::size(class) as u64) + 1;
-        info.base = span.start.get() + (class << shift);
-        info.states = Addr::new(table).as_ptr();
-        table += (slots * 2).next_multiple_of(PAGE_SIZE);
-        info.bitmap = Addr::new(table).as_ptr();
-        table += (slots / 8).next_multiple_of(PAGE_SIZE);
+        info.start = span.start.get() + (class << shift) + first * class::slab_bytes(class);
+        let (states, end) = table_of(class, shift, table);
+        info.states = Addr::new(states).as_ptr();
+        table = end;
         info.slab_shift = class::slab_shift(class);
         info.usable_end = class::usable_end(class) as u32;
-        info.end_slab = (slots >> info.slab_shift) as u32;
-        // The first slab at random in the lower half, so that half the region is left to grow.
-        info.first_slab = rng.below(u64::from(info.end_slab / 2).max(1)) as u32;
+        info.slabs = (slabs - first) as u32;
     }
     let pages = PageCount::holding(core::mem::size_of::<Layout>());
     vm::seal(Span::new(Addr::of(LAYOUT.0.get().cast_const()), pages));
@@ -377,7 +412,8 @@ pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
     let class = offset >> layout.region_shift;
     // SAFETY: the span is COUNT regions long.
     let info = unsafe { layout.classes.get_unchecked(class) };
-    let within = offset & layout.region_mask;
+    // What lies below slot 0 has numbers that no slab has.
+    let within = address.wrapping_sub(info.start) & layout.region_mask;
     let slot = info.slot_at(within);
     Some(Place { class, slot, into: within - slot as usize * info.size })
 }
@@ -385,7 +421,7 @@ pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
 /// What reports can say of the slot at `place`: `None` if no object ever lay there.
 pub fn object_at(layout: &Layout, place: Place) -> Option<Object> {
     let info = layout.classes.get(place.class)?;
-    if place.slot >> info.slab_shift >= info.end_slab {
+    if place.slot >> info.slab_shift >= info.slabs {
         return None;
     }
     object(Addr::new(info.address(place.slot)), info.size, info.load(place.slot))
@@ -410,11 +446,11 @@ pub fn object(start: Addr, slot_size: usize, state: SlotState) -> Option<Object>
 pub struct ClassGeometry {
     /// Slot size in bytes.
     pub size: usize,
-    /// The region's first byte.
-    pub base: usize,
+    /// The first byte of slot 0.
+    pub start: usize,
     /// The table of states, two bytes a slot.
     pub states: usize,
-    /// Slots of the region, whole slabs only.
+    /// Slots from there to the end of the region, whole slabs only.
     pub slots: usize,
 }
 
@@ -428,9 +464,9 @@ impl ClassGeometry {
         let shift = number(offset_of!(ClassInfo, slab_shift), 4) & 31;
         Self {
             size: number(offset_of!(ClassInfo, size), 8),
-            base: number(offset_of!(ClassInfo, base), 8),
+            start: number(offset_of!(ClassInfo, start), 8),
             states: number(offset_of!(ClassInfo, states), 8),
-            slots: number(offset_of!(ClassInfo, end_slab), 4) << shift,
+            slots: number(offset_of!(ClassInfo, slabs), 4) << shift,
         }
     }
 }

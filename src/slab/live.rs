@@ -10,7 +10,7 @@ use core::ops::Range;
 pub fn around(address: Addr) -> Option<(Addr, usize)> {
     let place = cache::place(address)?;
     let info = layout().classes.get(place.class)?;
-    if place.slot >> info.slab_shift >= info.end_slab {
+    if place.slot >> info.slab_shift >= info.slabs {
         return None;
     }
     let state = info.load(place.slot);

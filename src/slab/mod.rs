@@ -43,7 +43,9 @@ use crate::rng::Rng;
 /// Reserves everything. `false` if there is not even address space for the smallest arena. Called
 /// once, before the first allocation.
 pub fn init(config: Config, rng: &mut Rng) -> bool {
-    layout::init(config, rng) && central::init()
+    let made = layout::init(config, rng);
+    central::init();
+    made
 }
 
 /// The requested size of the live object at `place`, which must be its start.

@@ -18,7 +18,7 @@ const LANES_SIZE: usize = 256;
 /// Opened slabs that wait for use at most.
 const PENDING: usize = 2 * BATCH;
 
-/// A slab's record, in a table by slab number.
+/// A slab's record.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct Slab {
@@ -39,8 +39,6 @@ pub struct Slab {
 
 /// One class's store.
 pub struct Store {
-    /// The table of the class's slabs, by slab number.
-    pub slabs: *mut Slab,
     /// First slab with a free slot, plus one.
     pub head: u32,
     /// Slabs with a free slot.
@@ -56,33 +54,22 @@ pub struct Store {
     pub spare: u32,
 }
 
-// SAFETY: the pointer is to the class's own table, reached under the lock only.
-unsafe impl Send for Store {}
-
 impl Store {
     /// A store without slabs.
-    pub const NEW: Self = Self {
-        slabs: core::ptr::null_mut(),
-        head: 0,
-        listed: 0,
-        opened: 0,
-        pending: [0; PENDING],
-        pending_len: 0,
-        active: 0,
-        spare: 0,
-    };
+    pub const NEW: Self =
+        Self { head: 0, listed: 0, opened: 0, pending: [0; PENDING], pending_len: 0, active: 0, spare: 0 };
 
-    fn slab(&mut self, slab: u32) -> &mut Slab {
-        // SAFETY: slab numbers come from the region's own numbering, which the table covers.
-        unsafe { &mut *self.slabs.add(slab as usize) }
+    fn slab(&mut self, info: &ClassInfo, slab: u32) -> &mut Slab {
+        // SAFETY: the record is there for every slab of the region, and this borrows the store.
+        unsafe { &mut *info.record(slab) }
     }
 
     /// The slabs to open next, fewer than asked for at the end of the region.
     pub fn plan(&mut self, info: &ClassInfo) -> Option<Batch> {
         let slab_bytes = info.size << info.slab_shift;
         let count = (BATCH_BYTES / slab_bytes).clamp(1, BATCH) as u32;
-        let first = info.first_slab.checked_add(self.opened)?;
-        let count = count.min(info.end_slab.checked_sub(first)?);
+        let first = self.opened;
+        let count = count.min(info.slabs.checked_sub(first)?);
         if count == 0 {
             return None;
         }
@@ -91,8 +78,8 @@ impl Store {
     }
 
     /// Forgets slabs that could not be opened, if none were planned after them.
-    pub fn take_back(&mut self, info: &ClassInfo, batch: &Batch) {
-        if info.first_slab + self.opened == batch.first + batch.count {
+    pub fn take_back(&mut self, batch: &Batch) {
+        if self.opened == batch.first + batch.count {
             self.opened -= batch.count;
         }
     }
@@ -129,8 +116,8 @@ impl Store {
         for word in 0..words(info) {
             info.free_bits(slab, word).store(usable_bits(info, word), Ordering::Relaxed);
         }
-        self.slab(slab).free = info.usable_end - 1;
-        self.link(slab);
+        self.slab(info, slab).free = info.usable_end - 1;
+        self.link(info, slab);
     }
 
     /// Whether slots are to come from more slabs than have free ones.
@@ -151,7 +138,7 @@ impl Store {
         while let Some(slab) = next.checked_sub(1) {
             let most = share.min(out.len() - taken);
             let Some(room) = out.get_mut(taken..taken + most).filter(|room| !room.is_empty()) else { break };
-            next = self.slab(slab).next;
+            next = self.slab(info, slab).next;
             taken += self.take_from(info, slab, room);
         }
         taken
@@ -160,17 +147,17 @@ impl Store {
     /// Takes free slots of a slab in the list, lowest addresses first: which of them is handed out when is the
     /// batch's choice, and what is in use stays close together.
     fn take_from(&mut self, info: &ClassInfo, slab: u32, out: &mut [u32]) -> usize {
-        if self.slab(slab).free == info.usable_end - 1 {
-            match core::mem::replace(&mut self.slab(slab).used, true) {
+        if self.slab(info, slab).free == info.usable_end - 1 {
+            match core::mem::replace(&mut self.slab(info, slab).used, true) {
                 true => self.spare = self.spare.saturating_sub(1),
                 false => {
                     self.active += 1;
-                    self.slab(slab).last = 0;
+                    self.slab(info, slab).last = 0;
                 }
             }
         }
         let mut taken = 0;
-        let mut word = u32::from(self.slab(slab).first);
+        let mut word = u32::from(self.slab(info, slab).first);
         while word < words(info) {
             let bits = info.free_bits(slab, word);
             let mut free = bits.load(Ordering::Relaxed);
@@ -187,12 +174,12 @@ impl Store {
             }
             word += 1;
         }
-        let record = self.slab(slab);
+        let record = self.slab(info, slab);
         record.first = word as u8;
         record.last = record.last.max(word as u8);
         record.free = record.free.saturating_sub(taken as u32);
         if record.free == 0 || taken == 0 {
-            self.unlink(slab);
+            self.unlink(info, slab);
         }
         taken
     }
@@ -208,12 +195,12 @@ impl Store {
             return None;
         }
         bits.store(old | 1 << (index % 64), Ordering::Relaxed);
-        let record = self.slab(slab);
+        let record = self.slab(info, slab);
         record.free += 1;
         record.first = record.first.min((index / 64) as u8);
         let free = record.free;
         if free == 1 {
-            self.link(slab);
+            self.link(info, slab);
         }
         if free < info.usable_end - 1 {
             return None;
@@ -222,14 +209,14 @@ impl Store {
             self.spare += 1;
             return None;
         }
-        self.take_out(slab);
+        self.take_out(info, slab);
         Some(slab)
     }
 
     /// Takes a slab without a slot in use out of the list.
-    fn take_out(&mut self, slab: u32) {
-        self.unlink(slab);
-        let record = self.slab(slab);
+    fn take_out(&mut self, info: &ClassInfo, slab: u32) {
+        self.unlink(info, slab);
+        let record = self.slab(info, slab);
         (record.used, record.out) = (false, true);
         self.active = self.active.saturating_sub(1);
     }
@@ -237,7 +224,7 @@ impl Store {
     /// The slots of a slab that may have been handed out since it was opened or emptied.
     pub fn handed_out(&mut self, info: &ClassInfo, slab: u32) -> Range<u32> {
         let first = slab << info.slab_shift;
-        let record = self.slab(slab);
+        let record = self.slab(info, slab);
         let end = if record.used { (u32::from(record.last) + 1) * 64 } else { 0 };
         first + 1..first + end.clamp(1, info.usable_end)
     }
@@ -247,10 +234,10 @@ impl Store {
         let mut taken = 0;
         let mut next = self.head;
         while let (Some(slab), Some(place)) = (next.checked_sub(1), out.get_mut(taken)) {
-            let Slab { free, used, .. } = *self.slab(slab);
-            next = self.slab(slab).next;
+            let Slab { free, used, .. } = *self.slab(info, slab);
+            next = self.slab(info, slab).next;
             if used && free == info.usable_end - 1 {
-                self.take_out(slab);
+                self.take_out(info, slab);
                 self.spare = self.spare.saturating_sub(1);
                 *place = slab;
                 taken += 1;
@@ -265,14 +252,14 @@ impl Store {
     pub fn rebuild(&mut self, info: &ClassInfo) {
         (self.head, self.listed, self.pending_len) = (0, 0, 0);
         (self.active, self.spare) = (0, 0);
-        for slab in info.first_slab..info.first_slab.saturating_add(self.opened).min(info.end_slab) {
-            if self.slab(slab).out {
+        for slab in 0..self.opened.min(info.slabs) {
+            if self.slab(info, slab).out {
                 continue;
             }
             let bits = (0..words(info)).map(|word| info.free_bits(slab, word).load(Ordering::Relaxed));
             let free = bits.map(u64::count_ones).sum();
             let whole = free == info.usable_end - 1;
-            let record = self.slab(slab);
+            let record = self.slab(info, slab);
             (record.free, record.first, record.last) = (free, 0, u8::MAX);
             record.used |= free != 0 && !whole;
             if record.used {
@@ -280,32 +267,32 @@ impl Store {
                 self.spare += u32::from(whole);
             }
             if free != 0 {
-                self.link(slab);
+                self.link(info, slab);
             }
         }
     }
 
     /// Puts a slab with free slots into the list.
-    pub fn link(&mut self, slab: u32) {
+    pub fn link(&mut self, info: &ClassInfo, slab: u32) {
         self.listed += 1;
         let head = self.head;
         if head != 0 {
-            self.slab(head - 1).previous = slab + 1;
+            self.slab(info, head - 1).previous = slab + 1;
         }
-        let record = self.slab(slab);
+        let record = self.slab(info, slab);
         (record.next, record.previous, record.out) = (head, 0, false);
         self.head = slab + 1;
     }
 
-    fn unlink(&mut self, slab: u32) {
+    fn unlink(&mut self, info: &ClassInfo, slab: u32) {
         self.listed = self.listed.saturating_sub(1);
-        let Slab { next, previous, .. } = *self.slab(slab);
+        let Slab { next, previous, .. } = *self.slab(info, slab);
         if next != 0 {
-            self.slab(next - 1).previous = previous;
+            self.slab(info, next - 1).previous = previous;
         }
         match previous {
             0 => self.head = next,
-            previous => self.slab(previous - 1).next = next,
+            previous => self.slab(info, previous - 1).next = next,
         }
     }
 }
@@ -342,15 +329,13 @@ fn usable_bits(info: &ClassInfo, word: u32) -> u64 {
 mod tests {
     use super::super::layout;
     use super::*;
-    use crate::sys::vm;
     use std::collections::BTreeSet;
     use std::vec::Vec;
 
     /// A class and a store for it.
     fn store_of(class: usize) -> (&'static ClassInfo, Store) {
         let info = layout::for_tests().classes.get(class).expect("a class");
-        let slabs = vm::sparse_tables((info.end_slab as usize + 1) * size_of::<Slab>()).expect("mapping");
-        (info, Store { slabs: slabs.as_ptr(), ..Store::NEW })
+        (info, Store::NEW)
     }
 
     /// In a class with many slabs the slots of one batch are neighbours, in each of several slabs.
@@ -400,10 +385,11 @@ mod tests {
         for slot in &given {
             assert_eq!(store.give(info, *slot, true), None);
         }
-        let free: u32 = (batch.first..batch.first + batch.count).map(|slab| store.slab(slab).free).sum();
+        let free: u32 =
+            (batch.first..batch.first + batch.count).map(|slab| store.slab(info, slab).free).sum();
         let before = (store.active, store.spare);
         for slab in batch.first..batch.first + batch.count {
-            let record = store.slab(slab);
+            let record = store.slab(info, slab);
             (record.free, record.next, record.previous) = (7_777, 8_888, 9_999);
         }
         (store.head, store.active, store.spare, store.pending_len) = (batch.first + 1, 5, 6, 1);

@@ -90,6 +90,12 @@ impl<T> Lock<T> {
         self.word.load(Ordering::Relaxed) == thread::pointer() | HELD
     }
 
+    /// The value of a lock that is held for a fork of the calling thread's.
+    pub fn held(&self) -> Option<&T> {
+        // SAFETY: this thread has the lock, and holds it without a guard.
+        self.is_held().then(|| unsafe { &*self.value.get() })
+    }
+
     /// Takes [`Lock::hold`] back, if it took the lock.
     pub fn release(&self) {
         if self.is_held() {

@@ -1,15 +1,25 @@
 //! What the machine, the cgroup and the process limits grant.
 
 use super::file;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The kernel's overcommit mode, 0 if it cannot be read.
 pub fn overcommit_mode() -> u64 {
     number_in(b"/proc/sys/vm/overcommit_memory\0").unwrap_or(0)
 }
 
-/// How many mappings a process may have.
+/// How many mappings a process may have; looked up once.
 pub fn max_map_count() -> u64 {
-    number_in(b"/proc/sys/vm/max_map_count\0").unwrap_or(65_530)
+    static KNOWN: AtomicU64 = AtomicU64::new(0);
+    match KNOWN.load(Ordering::Relaxed) {
+        0 => {
+            let count = number_in(b"/proc/sys/vm/max_map_count\0").unwrap_or(65_530);
+            KNOWN.store(count, Ordering::Relaxed);
+            count
+        }
+        known => known,
+    }
 }
 
 /// What the C library numbers resources with.
@@ -38,15 +48,24 @@ pub fn address_space() -> Option<u64> {
     [soft_limit(libc::RLIMIT_AS), commit].into_iter().flatten().min()
 }
 
-/// The least of the limits that count what is mapped writable: those of [`address_space`], and `RLIMIT_DATA`.
-pub fn writable() -> Option<u64> {
-    [address_space(), soft_limit(libc::RLIMIT_DATA)].into_iter().flatten().min()
+/// The least of the limits that count what is mapped writable: what [`address_space`] said, and `RLIMIT_DATA`.
+pub fn writable(address_space: Option<u64>) -> Option<u64> {
+    [address_space, soft_limit(libc::RLIMIT_DATA)].into_iter().flatten().min()
 }
 
 /// Memory in bytes that the machine or the cgroup grants this process.
 pub fn memory() -> Option<u64> {
     let cgroup = number_in(b"/sys/fs/cgroup/memory.max\0");
-    [meminfo(b"MemTotal:"), cgroup].into_iter().flatten().min()
+    [machine_memory(), cgroup].into_iter().flatten().min()
+}
+
+/// Memory of the machine in bytes. `/proc/meminfo` says the same and takes the kernel many times as long.
+fn machine_memory() -> Option<u64> {
+    let mut info = MaybeUninit::<libc::sysinfo>::zeroed();
+    // SAFETY: the call fills the live structure, of which any bytes are a value.
+    let info = unsafe { (libc::sysinfo(info.as_mut_ptr()) == 0).then(|| info.assume_init()) };
+    info.and_then(|info| info.totalram.checked_mul(u64::from(info.mem_unit)))
+        .or_else(|| meminfo(b"MemTotal:"))
 }
 
 /// A row of /proc/meminfo in bytes.

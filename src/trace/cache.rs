@@ -5,17 +5,27 @@
 //! they do not belong together, and takes it for a miss. Two places side by side serve one hash, and the
 //! newer rule takes the first.
 //!
+//! The table begins as one page and becomes eight times as long when as many rules were put into it as it has places:
+//! the many small processes, and the children of a fork, touch no more of it than they need. What was kept before
+//! is looked up anew then.
+//!
 //! A rule names the loaded object that it was read from, which the reader has to check: a table does not
 //! know when a library is closed.
 
 use super::rule::Rule;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::vm;
+// Any length and any count that a thread reads serves it: not for the models.
+use core::sync::atomic::AtomicU32;
 
-/// log2 of the number of pairs.
+/// log2 of the number of pairs at most.
 const SHIFT: u32 = 15;
 /// The same where address space is limited.
 const SHIFT_LIMITED: u32 = 10;
+/// The same at the beginning.
+const SHIFT_FIRST: u32 = 7;
+/// log2 of how much longer a table becomes.
+const GROWTH: u32 = 3;
 
 /// Two places.
 #[repr(C, align(32))]
@@ -53,7 +63,12 @@ const fn hash(word: u64) -> u64 {
 /// The table.
 pub struct Cache {
     pairs: *const Pair,
-    shift: u32,
+    /// log2 of the number of pairs in use.
+    shift: AtomicU32,
+    /// The same at most.
+    most: u32,
+    /// Rules kept since it became that.
+    kept: AtomicU32,
 }
 
 // SAFETY: the mapping holds atomics and lives as long as the process.
@@ -63,13 +78,17 @@ unsafe impl Sync for Cache {}
 
 impl Cache {
     /// A table that keeps nothing.
-    pub const EMPTY: Self = Self { pairs: core::ptr::null(), shift: 1 };
+    pub const EMPTY: Self = Self::of(core::ptr::null(), SHIFT_FIRST);
+
+    const fn of(pairs: *const Pair, most: u32) -> Self {
+        Self { pairs, shift: AtomicU32::new(SHIFT_FIRST), most, kept: AtomicU32::new(0) }
+    }
 
     /// Maps a table, a small one if address space is limited; `None` if the kernel refuses.
     pub fn map(limited: bool) -> Option<Self> {
         let shift = if limited { SHIFT_LIMITED } else { SHIFT };
         let pairs = vm::tables(size_of::<Pair>() << shift)?.as_ptr();
-        Some(Self { pairs, shift })
+        Some(Self::of(pairs, shift))
     }
 
     #[inline(always)]
@@ -77,8 +96,8 @@ impl Cache {
         if self.pairs.is_null() {
             return None;
         }
-        let index = pc.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - self.shift);
-        // SAFETY: the index has as many bits as the table's length; zeroed memory is a valid pair.
+        let index = pc.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - self.shift.load(Ordering::Relaxed));
+        // SAFETY: the index has no more bits than the table's length; zeroed memory is a valid pair.
         Some(unsafe { &*self.pairs.add(index as usize) })
     }
 
@@ -93,6 +112,7 @@ impl Cache {
     /// Keeps a rule for `pc`, which is not 0.
     pub fn set(&self, pc: usize, rule: Rule) {
         let pc = pc as u64;
+        self.count();
         let Some(Pair { places: [first, second] }) = self.pair(pc) else {
             return;
         };
@@ -103,6 +123,17 @@ impl Cache {
             second.mixed.store(first.mixed.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         first.set(pc, rule.to_word());
+    }
+
+    /// Counts a rule that is to be kept; the table becomes longer if it has had as many as places.
+    fn count(&self) {
+        let (shift, kept) = (self.shift.load(Ordering::Relaxed), self.kept.load(Ordering::Relaxed));
+        if kept < 2 << shift {
+            self.kept.store(kept + 1, Ordering::Relaxed);
+        } else if shift < self.most {
+            self.shift.store((shift + GROWTH).min(self.most), Ordering::Relaxed);
+            self.kept.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -124,7 +155,23 @@ mod tests {
             assert_eq!(cache.get(pc), Some(rule((8 * pc as i64) & 0xfff8)));
         }
         let kept = (0x40_0000..0x40_0100).filter(|pc| cache.get(*pc).is_some()).count();
-        assert!(kept > 200, "{kept} of 256 in a table of 2048");
+        assert!(kept > 150, "{kept} of 256 in a table of 256");
+    }
+
+    /// However many rules there are, no more are displaced than the longest table has no room for.
+    #[test]
+    fn a_table_grows() {
+        let cache = Cache::map(true).expect("mapping");
+        let all = 0x40_0000..0x40_0000 + 1000;
+        for turn in 0..4 {
+            for pc in all.clone() {
+                if turn == 0 || cache.get(pc).is_none() {
+                    cache.set(pc, rule(8));
+                }
+            }
+        }
+        let kept = all.filter(|pc| cache.get(*pc).is_some()).count();
+        assert!(kept > 900, "{kept} of 1000 in a table of 2048");
     }
 
     #[test]
@@ -150,7 +197,8 @@ mod tests {
 
     #[test]
     fn a_table_that_was_not_mapped_is_empty() {
-        Cache::EMPTY.set(1, rule(8));
-        assert_eq!(Cache::EMPTY.get(1), None);
+        let empty = Cache::EMPTY;
+        empty.set(1, rule(8));
+        assert_eq!(empty.get(1), None);
     }
 }

@@ -71,6 +71,22 @@ fn the_library_exports_the_table() {
 
 /// All that replaces glibc's functions: its manual's list of what an allocator has to define, the C23 names,
 /// and the operators of C++17.
+
+/// Another library in every process would cost each start its mapping, and an access to thread-local storage by a call each
+/// `malloc`.
+#[test]
+fn the_library_needs_no_unwinder_and_no_call_for_its_thread_local_words() {
+    let bytes = fs::read(library::path()).expect("the library was built");
+    let file = object::File::parse(bytes.as_slice()).expect("the library is an ELF file");
+    let needed: Vec<&str> = file
+        .dynamic_symbols()
+        .filter(|symbol| symbol.is_undefined())
+        .filter_map(|symbol| symbol.name().ok())
+        .filter(|name| name.starts_with("_Unwind_") || *name == "__tls_get_addr")
+        .collect();
+    assert!(needed.is_empty(), "{needed:?}");
+}
+
 #[test]
 fn nothing_is_missing() {
     let listed = listed();

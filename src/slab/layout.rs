@@ -485,6 +485,43 @@ pub fn for_tests() -> &'static Layout {
 mod tests {
     use super::*;
 
+    /// Wherever a mapping begins: no table reaches into the next, and the last ends in the mapping.
+    #[test]
+    fn tables_have_room() {
+        for shift in REGION_SHIFT_MIN..=REGION_SHIFT_MAX {
+            for start in [1 << 40, (1 << 40) + PAGE_SIZE, (1 << 40) + TABLE_SPAN - PAGE_SIZE] {
+                let mut at = start;
+                for class in 0..class::COUNT {
+                    let (states, end) = table_of(class, shift, at);
+                    let blocks = region_slabs(class, shift) * block_bytes(class::slab_shift(class));
+                    let highest = ((1 << shift) - 1) / class::size(class);
+                    assert!(states - blocks >= at && states + 2 * highest < end, "{class} of {shift}");
+                    assert!(states.is_multiple_of(8) && end.is_multiple_of(8));
+                    at = end;
+                }
+                assert!(at <= start + table_bytes(shift), "{shift}");
+            }
+        }
+    }
+
+    /// An address below the class's first slot leads to a slot that no slab has.
+    #[test]
+    fn nothing_lies_before_the_first_slab() {
+        let layout = for_tests();
+        for (class, info) in layout.classes.iter().enumerate() {
+            let region = layout.base + (class << layout.region_shift);
+            // Where that is the region's first byte there is nothing.
+            let below = [region, (region + info.start) / 2, info.start - 1];
+            for address in below.into_iter().filter(|address| (region..info.start).contains(address)) {
+                let place = locate(layout, address).expect("in the regions");
+                assert!(place.class == class && place.slot >> info.slab_shift >= info.slabs, "{class}");
+                assert!(object_at(layout, place).is_none());
+            }
+            let place = locate(layout, info.address(5) + 3).expect("in the regions");
+            assert_eq!((place.class, place.slot, place.into), (class, 5, 3));
+        }
+    }
+
     #[test]
     fn states_are_told_apart() {
         for origin in [Origin::Malloc, Origin::New, Origin::NewArray, Origin::Rust] {

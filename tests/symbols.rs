@@ -69,9 +69,6 @@ fn the_library_exports_the_table() {
     assert_eq!(exported(), listed, "left: exported, right: ffi/src/symbols.rs");
 }
 
-/// All that replaces glibc's functions: its manual's list of what an allocator has to define, the C23 names,
-/// and the operators of C++17.
-
 /// Another library in every process would cost each start its mapping, and an access to thread-local storage by a call each
 /// `malloc`.
 #[test]
@@ -87,6 +84,8 @@ fn the_library_needs_no_unwinder_and_no_call_for_its_thread_local_words() {
     assert!(needed.is_empty(), "{needed:?}");
 }
 
+/// All that replaces glibc's functions: its manual's list of what an allocator has to define, the C23 names,
+/// and the operators of C++17.
 #[test]
 fn nothing_is_missing() {
     let listed = listed();

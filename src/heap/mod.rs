@@ -16,6 +16,7 @@
 //! Tables may be sealed ([`crate::sys::pkey`]). Whatever leads from outside to more than static data begins with
 //! an [`Unsealed`], or with [`thread::with`], which does so for threads whose states are sealed.
 
+mod ending;
 mod fork;
 pub mod image;
 mod leaks;
@@ -25,10 +26,11 @@ pub mod start;
 mod thread;
 mod usage;
 
+pub use ending::{check, check_leaks, on_exit, on_quick_exit};
 pub use ops::{
-    Denied, allocate, check, check_leaks, expect_libc_objects, free, is_foreign, leaves_foreign_to_libc,
-    lock_memory, may_ask_libc, misaligned, on_exit, on_quick_exit, resize, set_origin, size_of,
-    try_allocate_fast, try_allocate_small, try_allocate_zeroed_fast, try_free_fast, try_free_small,
+    Denied, allocate, expect_libc_objects, free, is_foreign, leaves_foreign_to_libc, lock_memory,
+    may_ask_libc, misaligned, resize, set_origin, size_of, try_allocate_fast, try_allocate_small,
+    try_allocate_zeroed_fast, try_free_fast, try_free_small,
 };
 pub use start::{Overrides, ensure_started, options};
 pub use usage::{Usage, trim, usage};

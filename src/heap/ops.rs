@@ -4,24 +4,21 @@
 //! serves requests that the policy sends to the slab arm whatever they are ([`Thread::fast_limit`]),
 //! from a thread that is not inside the allocator already.
 
-use super::start::{self, is_open, is_started, totals};
+use super::start::{is_open, is_started};
 use super::thread::{self, BUSY, Thread};
-use super::{Heap, heap, leaks};
+use super::{Heap, heap};
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::fault::{Fault, Kind};
-use crate::options::{Foreign, Mode, OnError};
+use crate::options::{Foreign, Mode};
 use crate::page::{Found, Refusal};
 use crate::policy::{self, Route};
-use crate::report::fatal;
 use crate::request::{Claim, Origin, Request, Site};
-use crate::slab::{self, cache, class, sweep};
+use crate::slab::{self, cache, class};
 use crate::stats::Counts;
 use crate::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::Unsealed;
-use crate::sys::{die, file, thread as sys, vm};
-use crate::text::Text;
-use core::fmt::Write;
+use crate::sys::{file, thread as sys, vm};
 
 /// Why a resize gave nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -313,91 +310,13 @@ pub fn resize(claim: &Claim, request: &Request, site: Site) -> Result<Addr, Deni
     result
 }
 
-/// Checks every live object's canaries and all freed slab memory; reports what is wrong. The number of
-/// errors found.
-pub fn check() -> usize {
-    let _unsealed = Unsealed::begin();
-    let heap = heap();
-    let mut errors = 0;
-    let mut report = |fault| {
-        errors += 1;
-        heap.misuse(fault, Site::default());
-        true
-    };
-    sweep::all(&mut report);
-    heap.page.sweep(&mut report);
-    errors
-}
-
-/// Lists what is still allocated and what of it is lost. The number of lost objects that no suppression
-/// covers.
-#[inline(never)]
-pub fn check_leaks() -> u64 {
-    let registers = sys::kept_registers();
-    // What lies below this frame's end is ours.
-    let (_, _, sp) = sys::frame();
-    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
-    leaks::report(sp, &registers).unwrap_or(0)
-}
-
-/// What happens when the process ends in order: the final check, the leaks, the statistics.
-pub fn on_exit() {
-    if !is_started() {
-        return;
-    }
-    if let Some(status) = heap().finish() {
-        die::exit_anew(status);
-    }
-}
-
-/// What happens when the process ends at once (`_exit`) with `status`: the summary of errors. The status it
-/// is to end with.
-pub fn on_quick_exit(status: i32) -> i32 {
-    if !is_started() || !start::is_own_process() {
-        return status;
-    }
-    let _unsealed = Unsealed::begin();
-    heap().final_status().unwrap_or(status)
-}
-
 impl Heap {
-    /// The final check, the leaks, the statistics; the exit status if that is to replace the program's.
-    fn finish(&self) -> Option<i32> {
-        let _unsealed = Unsealed::begin();
-        if self.options.check_at_exit {
-            check();
-        }
-        if self.options.stats {
-            let mut line = Text::<512>::new();
-            let _ = writeln!(
-                line,
-                "fencepost: {}; {} pages live in lanes; guards by {}; {} reports; seed {}",
-                totals(),
-                self.page.live_pages(),
-                slab::layout::layout().backend.name(),
-                fatal::written(),
-                self.seed,
-            );
-            file::write_stderr(line.as_bytes());
-        }
-        let lost = if self.options.leaks == 0 { 0 } else { check_leaks() };
-        self.final_status().or_else(|| leaks::exit_status(lost))
-    }
-
     /// What is done with pointers of neither arm.
     fn foreign(&self) -> Foreign {
         match self.options.foreign {
             Foreign::Abort if LIBC_HAS_OBJECTS.load(Ordering::Relaxed) => Foreign::Libc,
             chosen => chosen,
         }
-    }
-
-    /// Sums up what was found; the exit status if that is to replace the program's.
-    fn final_status(&self) -> Option<i32> {
-        let context = self.report.as_ref()?;
-        let errors = fatal::summarise(context);
-        let replaces = errors && self.options.on_error == OnError::Continue && self.options.exitcode != 0;
-        replaces.then(|| fatal::exit_status(context))
     }
 
     /// For a mismatch between C and C++ in a process with several C++ runtimes: the claim to free with

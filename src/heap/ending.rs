@@ -1,0 +1,93 @@
+//! Checks on request and at exit, and what a process says and answers when it ends.
+
+use super::start::{self, is_started, totals};
+use super::{Heap, heap, leaks};
+use crate::options::OnError;
+use crate::report::fatal;
+use crate::request::Site;
+use crate::slab::{self, sweep};
+use crate::sys::errno::ErrnoGuard;
+use crate::sys::pkey::Unsealed;
+use crate::sys::{die, file, thread as sys};
+use crate::text::Text;
+use core::fmt::Write;
+
+/// Checks every live object's canaries and all freed slab memory; reports what is wrong. The number of
+/// errors found.
+pub fn check() -> usize {
+    let _unsealed = Unsealed::begin();
+    let heap = heap();
+    let mut errors = 0;
+    let mut report = |fault| {
+        errors += 1;
+        heap.misuse(fault, Site::default());
+        true
+    };
+    sweep::all(&mut report);
+    heap.page.sweep(&mut report);
+    errors
+}
+
+/// Lists what is still allocated and what of it is lost. The number of lost objects that no suppression
+/// covers.
+#[inline(never)]
+pub fn check_leaks() -> u64 {
+    let registers = sys::kept_registers();
+    // What lies below this frame's end is ours.
+    let (_, _, sp) = sys::frame();
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
+    leaks::report(sp, &registers).unwrap_or(0)
+}
+
+/// What happens when the process ends in order: the final check, the leaks, the statistics.
+pub fn on_exit() {
+    if !is_started() {
+        return;
+    }
+    if let Some(status) = heap().finish() {
+        die::exit_anew(status);
+    }
+}
+
+/// What happens when the process ends at once (`_exit`) with `status`: the summary of errors. The status it
+/// is to end with.
+pub fn on_quick_exit(status: i32) -> i32 {
+    if !is_started() || !start::is_own_process() {
+        return status;
+    }
+    let _unsealed = Unsealed::begin();
+    heap().final_status().unwrap_or(status)
+}
+
+impl Heap {
+    /// The final check, the leaks, the statistics; the exit status if that is to replace the program's.
+    fn finish(&self) -> Option<i32> {
+        let _unsealed = Unsealed::begin();
+        if self.options.check_at_exit {
+            check();
+        }
+        if self.options.stats {
+            let mut line = Text::<512>::new();
+            let _ = writeln!(
+                line,
+                "fencepost: {}; {} pages live in lanes; guards by {}; {} reports; seed {}",
+                totals(),
+                self.page.live_pages(),
+                slab::layout::layout().backend.name(),
+                fatal::written(),
+                self.seed,
+            );
+            file::write_stderr(line.as_bytes());
+        }
+        let lost = if self.options.leaks == 0 { 0 } else { check_leaks() };
+        self.final_status().or_else(|| leaks::exit_status(lost))
+    }
+
+    /// Sums up what was found; the exit status if that is to replace the program's.
+    fn final_status(&self) -> Option<i32> {
+        let context = self.report.as_ref()?;
+        let errors = fatal::summarise(context);
+        let replaces = errors && self.options.on_error == OnError::Continue && self.options.exitcode != 0;
+        replaces.then(|| fatal::exit_status(context))
+    }
+}

@@ -4,6 +4,7 @@
 //! - [`thread`]: what each thread has: its slab cache, its lane, its random numbers; [`shared`]: what those
 //!   use that have nothing.
 //! - [`ops`]: allocate, free, resize; the fast paths first.
+//! - [`ending`]: checks on request and at exit, the exit status.
 //! - [`usage`]: figures of what is in use; giving memory back.
 //! - [`fork`]: what happens around `fork`.
 //! - [`image`]: the heap of another process, for tools.

@@ -9,118 +9,80 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{c_int, c_void};
 
-global_asm!(
-    ".pushsection .tbss.fencepost_thread_slot,\"awT\",@nobits",
-    ".hidden fencepost_thread_slot",
-    ".globl fencepost_thread_slot",
-    ".type fencepost_thread_slot,@object",
-    ".size fencepost_thread_slot,8",
-    ".p2align 3",
-    "fencepost_thread_slot:",
-    ".zero 8",
-    ".hidden fencepost_thread_blocked",
-    ".globl fencepost_thread_blocked",
-    ".type fencepost_thread_blocked,@object",
-    ".size fencepost_thread_blocked,8",
-    "fencepost_thread_blocked:",
-    ".zero 8",
-    ".hidden fencepost_thread_sealed",
-    ".globl fencepost_thread_sealed",
-    ".type fencepost_thread_sealed,@object",
-    ".size fencepost_thread_sealed,8",
-    "fencepost_thread_sealed:",
-    ".zero 8",
-    ".popsection",
-);
-
-/// The calling thread's word; zero in a new thread.
-#[inline(always)]
-pub fn slot() -> usize {
-    let value: usize;
-    // SAFETY: the linker resolves the symbol to this object's TLS offset, and fs points at the
-    // thread's TLS from the first instruction the dynamic loader runs on.
-    unsafe {
-        asm!(
-            "mov {value}, qword ptr [rip + fencepost_thread_slot@GOTTPOFF]",
-            "mov {value}, qword ptr fs:[{value}]",
-            value = out(reg) value,
-            options(nostack, preserves_flags, readonly),
+/// A word of each thread's, zero in a new one: its symbol, how it is read and how it is set.
+macro_rules! thread_word {
+    ($symbol:literal, $(#[$read_doc:meta])* $read:ident, $(#[$set_doc:meta])* $set:ident, $type:ty) => {
+        global_asm!(
+            concat!(".pushsection .tbss.", $symbol, ",\"awT\",@nobits"),
+            concat!(".hidden ", $symbol),
+            concat!(".globl ", $symbol),
+            concat!(".type ", $symbol, ",@object"),
+            concat!(".size ", $symbol, ",8"),
+            ".p2align 3",
+            concat!($symbol, ":"),
+            ".zero 8",
+            ".popsection",
         );
-    }
-    value
+
+        $(#[$read_doc])*
+        pub fn $read() -> $type {
+            let value: $type;
+            // SAFETY: the linker resolves the symbol to this object's TLS offset, and fs points at the
+            // thread's TLS from the first instruction the dynamic loader runs on.
+            unsafe {
+                asm!(
+                    concat!("mov {value}, qword ptr [rip + ", $symbol, "@GOTTPOFF]"),
+                    "mov {value}, qword ptr fs:[{value}]",
+                    value = out(reg) value,
+                    options(nostack, preserves_flags, readonly),
+                );
+            }
+            value
+        }
+
+        $(#[$set_doc])*
+        pub fn $set(value: $type) {
+            // SAFETY: as above; only this thread reads or writes the word.
+            unsafe {
+                asm!(
+                    concat!("mov {offset}, qword ptr [rip + ", $symbol, "@GOTTPOFF]"),
+                    "mov qword ptr fs:[{offset}], {value}",
+                    offset = out(reg) _,
+                    value = in(reg) value,
+                    options(nostack, preserves_flags),
+                );
+            }
+        }
+    };
 }
 
-/// Sets the calling thread's word.
-pub fn set_slot(value: usize) {
-    // SAFETY: as in `slot`; only this thread reads or writes the word.
-    unsafe {
-        asm!(
-            "mov {offset}, qword ptr [rip + fencepost_thread_slot@GOTTPOFF]",
-            "mov qword ptr fs:[{offset}], {value}",
-            offset = out(reg) _,
-            value = in(reg) value,
-            options(nostack, preserves_flags),
-        );
-    }
+thread_word! {
+    "fencepost_thread_slot",
+    /// The calling thread's word.
+    #[inline(always)]
+    slot,
+    /// Sets what [`slot`] says.
+    set_slot,
+    usize
 }
 
-/// The fault signals that the calling thread takes for blocked, as bits of a mask; see
-/// [`super::action::change_mask`].
-pub fn blocked() -> u64 {
-    let value: u64;
-    // SAFETY: as in `slot`.
-    unsafe {
-        asm!(
-            "mov {value}, qword ptr [rip + fencepost_thread_blocked@GOTTPOFF]",
-            "mov {value}, qword ptr fs:[{value}]",
-            value = out(reg) value,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-    value
+thread_word! {
+    "fencepost_thread_blocked",
+    /// The fault signals that the calling thread takes for blocked, as bits of a mask; see
+    /// [`super::action::change_mask`].
+    blocked,
+    /// Sets what [`blocked`] says.
+    set_blocked,
+    u64
 }
 
-/// Sets what [`blocked`] says.
-pub fn set_blocked(value: u64) {
-    // SAFETY: as in `set_slot`.
-    unsafe {
-        asm!(
-            "mov {offset}, qword ptr [rip + fencepost_thread_blocked@GOTTPOFF]",
-            "mov qword ptr fs:[{offset}], {value}",
-            offset = out(reg) _,
-            value = in(reg) value,
-            options(nostack, preserves_flags),
-        );
-    }
-}
-
-/// The calling thread's other word, zero in a new thread: what [`slot`] may not lead to where tables are sealed.
-pub fn sealed_slot() -> usize {
-    let value: usize;
-    // SAFETY: as in `slot`.
-    unsafe {
-        asm!(
-            "mov {value}, qword ptr [rip + fencepost_thread_sealed@GOTTPOFF]",
-            "mov {value}, qword ptr fs:[{value}]",
-            value = out(reg) value,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-    value
-}
-
-/// Sets what [`sealed_slot`] says.
-pub fn set_sealed_slot(value: usize) {
-    // SAFETY: as in `set_slot`.
-    unsafe {
-        asm!(
-            "mov {offset}, qword ptr [rip + fencepost_thread_sealed@GOTTPOFF]",
-            "mov qword ptr fs:[{offset}], {value}",
-            offset = out(reg) _,
-            value = in(reg) value,
-            options(nostack, preserves_flags),
-        );
-    }
+thread_word! {
+    "fencepost_thread_sealed",
+    /// The calling thread's other word: what [`slot`] may not lead to where tables are sealed.
+    sealed_slot,
+    /// Sets what [`sealed_slot`] says.
+    set_sealed_slot,
+    usize
 }
 
 /// The calling thread's pointer: the address of its control block, which C libraries put at the high end

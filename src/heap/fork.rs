@@ -48,8 +48,8 @@ pub fn hold_all() {
     };
     MASK.store(mask, Ordering::Relaxed);
     fatal::hold(&mut Patience::of(REPORT_MILLIS));
-    // The locks of a process with one thread are free, or its own. To take them all would copy the pages that
-    // they are in, in parent and child.
+    // Where no other thread allocates the other locks are free, or this thread's. To take them all would copy
+    // the pages that they are in, in parent and child.
     if !thread::hold_all() {
         thread::release_all();
         // What an interrupted thread may have comes first: its handler may wait for what comes last, which

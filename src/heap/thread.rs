@@ -71,7 +71,8 @@ const GENERAL: u32 = 2;
 struct Registry {
     unused: *mut Thread,
     made: u32,
-    /// States that are threads' own now.
+    /// States that are threads' own now, and those that could not be mapped or were left by a thread that ended inside
+    /// the allocator.
     owned: u32,
     rngs: *mut Rng,
     rng_count: usize,
@@ -407,8 +408,9 @@ pub fn totals() -> Totals {
     totals
 }
 
-/// Takes the locks, for `fork`. Whether no other thread has a state: none is inside the allocator then, and none comes
-/// in while they are held.
+/// Takes the locks, for `fork`. Whether no other thread has a state: then none allocates or frees, and none begins to
+/// while they are held. A thread that never allocated may be in the middle of a check or of counting; what it has
+/// the child puts in order.
 pub fn hold_all() -> bool {
     // In the order in which they are taken elsewhere.
     shared::hold();

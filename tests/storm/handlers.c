@@ -1,6 +1,6 @@
-/* Threads that allocate, interrupted a third of a millisecond after the last time by a handler that allocates, frees, resizes and
- * now and then forks, and is itself interrupted by another. Arguments: the number of interruptions, of how many one
- * forks (0: none), and, if there is a third, on alternate stacks. */
+/* Threads that allocate, interrupted a third of a millisecond after the last time by a handler that allocates,
+ * frees, resizes and now and then forks, and is itself interrupted by another. Arguments: the number of
+ * interruptions, of how many one forks (0: none), and, if there is a third, on alternate stacks. */
 #include "storm.h"
 
 #define THREADS 4

@@ -317,8 +317,10 @@ impl Cache {
         }
         info.store(place.slot, state.freed());
         self.push(place.class, place.slot);
-        if place.class >= class::LARGE {
-            self.warm.keep(place.class, place.slot);
+        if place.class >= class::LARGE
+            && let Err(fault) = self.warm.keep(place.class, place.slot)
+        {
+            self.fault = Some(fault);
         }
         self.fault.is_none()
     }

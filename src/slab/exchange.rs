@@ -138,8 +138,10 @@ impl Cache {
         };
         let (oldest, freed) = (usize::from(bin.batch), usize::from(bin.freed));
         let slots = stack.get(..oldest).unwrap_or(&[]);
-        if class >= class::LARGE {
-            self.warm.release(class, slots);
+        if class >= class::LARGE
+            && let Err(fault) = self.warm.release(class, slots)
+        {
+            self.fault = Some(fault);
         }
         if !central::give_batch(class, slots)
             && let Err(fault) = central::give(class, slots)
@@ -181,8 +183,10 @@ impl Cache {
             let kept = if keep_quarantine { freed.min(bin.quarantine.into()) } else { 0 };
             let given = freed - kept;
             for slots in [stack.get(..given), batch.get(..len)].into_iter().flatten() {
-                if class >= class::LARGE {
-                    self.warm.release(class, slots);
+                if class >= class::LARGE
+                    && let Err(fault) = self.warm.release(class, slots)
+                {
+                    self.fault = Some(fault);
                 }
                 if let Err(fault) = central::give(class, slots) {
                     self.fault = Some(fault);

@@ -58,7 +58,8 @@ fn settled(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
     Some(fault)
 }
 
-fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
+/// What is wrong with a slot now.
+pub fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
     let state = info.load(slot);
     let start = info.address(slot);
     let protection = layout().protection;

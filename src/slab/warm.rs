@@ -2,10 +2,13 @@
 //!
 //! A freed slot waits in a thread's cache, cleared. Large ones would keep megabytes so: a buffer that grows passes
 //! through every class. A thread keeps the memory of those that it freed last; of the others the whole pages
-//! inside the slot go back to the kernel, and then read as zero, as those of a freed slot do.
+//! inside the slot go back to the kernel, and then read as zero, as those of a freed slot do. What was written
+//! there since the free would be lost with them: so they are looked at first.
 
 use super::layout::{ClassInfo, layout};
+use super::sweep;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::fault::Fault;
 use crate::sys::vm;
 
 /// Bytes of freed large slots that a thread keeps at most.
@@ -21,19 +24,22 @@ pub struct Warm {
 }
 
 impl Warm {
-    /// Notes a slot that the thread just freed, and releases the memory of those that are too many now.
+    /// Notes a slot that the thread just freed, and releases the memory of those that are too many now, of
+    /// which it says what [`Warm::release`] does.
     #[cold]
-    pub fn keep(&mut self, class: usize, slot: u32) {
-        let Some(info) = layout().classes.get(class) else { return };
+    pub fn keep(&mut self, class: usize, slot: u32) -> Result<(), Fault> {
+        let Some(info) = layout().classes.get(class) else { return Ok(()) };
+        let mut found = Ok(());
         while self.len == MOST || self.bytes + info.size > MOST_BYTES {
             let Some((class, slot)) = self.slots.first().copied().filter(|_| self.len != 0) else { break };
-            self.release(class as usize, &[slot]);
+            found = found.and(self.release(class as usize, &[slot]));
         }
         if let Some(place) = self.slots.get_mut(self.len) {
             *place = (class as u32, slot);
             self.len += 1;
             self.bytes += info.size;
         }
+        found
     }
 
     /// Forgets a slot, since it is handed out; `false` if it has no memory to speak of.
@@ -49,14 +55,18 @@ impl Warm {
         true
     }
 
-    /// Releases the memory of slots that are about to leave the cache, or are too many.
-    pub fn release(&mut self, class: usize, slots: &[u32]) {
-        let Some(info) = layout().classes.get(class) else { return };
+    /// Releases the memory of slots that are about to leave the cache, or are too many. What was written in one
+    /// after its free is returned.
+    pub fn release(&mut self, class: usize, slots: &[u32]) -> Result<(), Fault> {
+        let Some(info) = layout().classes.get(class) else { return Ok(()) };
+        let mut found = Ok(());
         for slot in slots {
             if self.forget(class, *slot) {
+                found = found.and(sweep::check(info, *slot).map_or(Ok(()), Err));
                 vm::release(inside(info, *slot));
             }
         }
+        found
     }
 }
 
@@ -71,8 +81,11 @@ fn inside(info: &ClassInfo, slot: u32) -> Span {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{class, layout};
+    use super::super::layout::SlotState;
+    use super::super::{canary, class, layout};
     use super::*;
+    use crate::fault::Kind;
+    use crate::request::Origin;
 
     /// The memory of the slots that were freed last is left alone; of the others that is gone which is theirs alone.
     #[test]
@@ -90,7 +103,7 @@ mod tests {
                 // SAFETY: the slab was just committed, and nobody else uses it.
                 unsafe { Addr::new(at).as_ptr::<u8>().write(1) };
             }
-            warm.keep(class, slot);
+            assert!(warm.keep(class, slot).is_ok(), "no slot was freed");
         }
         assert_eq!((warm.len, warm.bytes), (most as usize, most as usize * info.size));
         // SAFETY: as above.
@@ -106,6 +119,34 @@ mod tests {
         let pages = inside(info, 1);
         assert!(pages.start.get() >= info.address(1) && pages.end().get() < info.address(2));
         assert!(pages.bytes() + 2 * PAGE_SIZE >= info.size);
+        assert!(vm::release(all));
+    }
+
+    /// What was written in a freed slot is found before its memory goes.
+    #[test]
+    fn a_late_write_is_not_lost() {
+        let class = class::LARGE + 1;
+        let layout = layout::for_tests();
+        let info = layout.classes.get(class).expect("a class");
+        let all = info.slab_span(0);
+        assert!(vm::commit(all));
+        let mut warm = Warm { slots: [(0, 0); MOST], len: 0, bytes: 0 };
+        for slot in [1, 2] {
+            let end = info.address(slot) + info.size;
+            // SAFETY: the slab was just committed, and nobody else uses it.
+            unsafe { Addr::new(end - 8).as_ptr::<u64>().write(canary::word(layout.secret, end)) };
+            info.store(slot, SlotState::live(class::TAIL, Origin::Malloc).freed());
+            assert!(warm.keep(class, slot).is_ok());
+        }
+        let written = info.address(2) + info.size / 2;
+        // SAFETY: as above.
+        unsafe { Addr::new(written).as_ptr::<u8>().write(1) };
+        assert!(warm.release(class, &[1]).is_ok());
+        let fault = warm.release(class, &[2]).expect_err("a byte was written");
+        assert_eq!((fault.kind, fault.address), (Kind::WriteAfterFree, Addr::new(written)));
+        for slot in [1, 2] {
+            info.store(slot, SlotState::FRESH);
+        }
         assert!(vm::release(all));
     }
 }

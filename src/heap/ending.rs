@@ -1,11 +1,12 @@
 //! Checks on request and at exit, and what a process says and answers when it ends.
 
 use super::start::{self, is_started, totals};
-use super::{Heap, heap, leaks};
+use super::{Heap, heap, leaks, thread};
 use crate::options::OnError;
+use crate::page;
 use crate::report::fatal;
 use crate::request::Site;
-use crate::slab::{self, sweep};
+use crate::slab;
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::Unsealed;
 use crate::sys::{die, file, thread as sys};
@@ -21,10 +22,15 @@ pub fn check() -> usize {
     let mut report = |fault| {
         errors += 1;
         heap.misuse(fault, Site::default());
-        true
     };
-    sweep::all(&mut report);
-    heap.page.sweep(&mut report);
+    let mut slots = slab::sweep::Cursor::START;
+    while let Some(fault) = thread::with(|_| slab::sweep::next_wrong(&mut slots)).flatten() {
+        report(fault);
+    }
+    let mut objects = page::Cursor::START;
+    while let Some(fault) = thread::with(|_| heap.page.next_wrong(&mut objects)).flatten() {
+        report(fault);
+    }
     errors
 }
 
@@ -56,7 +62,8 @@ pub fn on_quick_exit(status: i32) -> i32 {
         return status;
     }
     let _unsealed = Unsealed::begin();
-    heap().final_status().unwrap_or(status)
+    // In a handler, perhaps in the middle of a report.
+    heap().final_status(true).unwrap_or(status)
 }
 
 impl Heap {
@@ -80,13 +87,13 @@ impl Heap {
             file::write_stderr(line.as_bytes());
         }
         let lost = if self.options.leaks == 0 { 0 } else { check_leaks() };
-        self.final_status().or_else(|| leaks::exit_status(lost))
+        self.final_status(false).or_else(|| leaks::exit_status(lost))
     }
 
-    /// Sums up what was found; the exit status if that is to replace the program's.
-    fn final_status(&self) -> Option<i32> {
+    /// Sums up what was found, `now` or not at all if somebody is reporting; the exit status if that is to replace the program's.
+    fn final_status(&self, now: bool) -> Option<i32> {
         let context = self.report.as_ref()?;
-        let errors = fatal::summarise(context);
+        let errors = fatal::summarise(context, now);
         let replaces = errors && self.options.on_error == OnError::Continue && self.options.exitcode != 0;
         replaces.then(|| fatal::exit_status(context))
     }

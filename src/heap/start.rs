@@ -14,22 +14,23 @@ use crate::report::{fatal, handler};
 use crate::rng::{self, Rng};
 use crate::slab;
 use crate::stats::Totals;
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sys::guard::Backend;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
-use crate::sys::{aux, cpu, die, entropy, env, file, limits, thread as sys_thread, vm};
+use crate::sys::{aux, cpu, die, entropy, env, file, futex, limits, thread as sys_thread, vm};
 use crate::text::Text;
 use crate::trace::{self, Depot};
 use core::fmt::Write;
 
-const FRESH: u8 = 0;
-const STARTING: u8 = 1;
-const READY: u8 = 2;
-const SEALED: u8 = 3;
+const FRESH: u32 = 0;
+const STARTING: u32 = 1;
+const READY: u32 = 2;
+const SEALED: u32 = 3;
 
 /// The gate: `FRESH` → `STARTING` by one thread, which alone writes the heap → `READY`, or `SEALED` if tables are.
-static GATE: AtomicU8 = AtomicU8::new(FRESH);
+/// Others sleep on it while it is `STARTING`.
+static GATE: AtomicU32 = AtomicU32::new(FRESH);
 
 /// What the program says in code; between the configuration file and the environment.
 pub struct Overrides {
@@ -82,6 +83,7 @@ fn start_slow(overrides: &Overrides) {
             let quiet = Quiet::begin();
             start(overrides);
             GATE.store(if pkey::is_in_use() { SEALED } else { READY }, Ordering::Release);
+            futex::wake_all(&GATE);
             drop(quiet);
             // From here on allocations work, and the C library's functions may make some.
             sys_thread::on_exit_init(thread::on_exit);
@@ -89,7 +91,7 @@ fn start_slow(overrides: &Overrides) {
         }
         Err(_) => {
             while !is_started() {
-                sys_thread::yield_now();
+                futex::wait(&GATE, STARTING);
             }
         }
     }
@@ -301,7 +303,8 @@ fn read_suppressions(options: &Options) {
     let mut name = Text::<256>::new();
     name.push_bytes(path);
     name.push_bytes(&[0]);
-    suppress::RULES.lock().load(name.as_bytes(), |flaw| {
+    let Some(mut rules) = suppress::RULES.enter() else { return };
+    rules.load(name.as_bytes(), |flaw| {
         let mut line = Text::<512>::new();
         let _ = write!(line, "fencepost: suppressions: ");
         match flaw {

@@ -16,7 +16,7 @@ use crate::rng::Rng;
 use crate::slab;
 use crate::stats::{Counts, Totals};
 use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
-use crate::sync::{Lock, Patience};
+use crate::sync::{Lock, Rank};
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
 use crate::sys::{signal, thread as sys, vm};
@@ -48,6 +48,8 @@ pub struct Thread {
     pub counts: Counts,
     /// Objects until the sampler picks one (patrol).
     pub until_sample: u32,
+    /// The number of the fork that the thread is about to make.
+    fork: u64,
     /// The next in the list of all.
     next: *mut Thread,
     /// The next in the list of unused ones.
@@ -71,9 +73,6 @@ const GENERAL: u32 = 2;
 struct Registry {
     unused: *mut Thread,
     made: u32,
-    /// States that are threads' own now, and those that could not be mapped or were left by a thread that ended inside
-    /// the allocator.
-    owned: u32,
     rngs: *mut Rng,
     rng_count: usize,
     /// Room for the states of the first threads, mapped at start: a process may limit its address
@@ -85,16 +84,18 @@ struct Registry {
 // SAFETY: the pointers are to mappings that live as long as the process, reached under the lock.
 unsafe impl Send for Registry {}
 
-/// Taken with signals held back.
-static REGISTRY: Lock<Registry> = Lock::new(Registry {
-    unused: core::ptr::null_mut(),
-    made: 0,
-    owned: 0,
-    rngs: core::ptr::null_mut(),
-    rng_count: 0,
-    ahead: Addr::NULL,
-    ahead_left: 0,
-});
+/// Taken with signals blocked.
+static REGISTRY: Lock<Registry> = Lock::new(
+    Rank::Registry,
+    Registry {
+        unused: core::ptr::null_mut(),
+        made: 0,
+        rngs: core::ptr::null_mut(),
+        rng_count: 0,
+        ahead: Addr::NULL,
+        ahead_left: 0,
+    },
+);
 
 /// The list of all states, for sums; only grows.
 static ALL: AtomicPtr<Thread> = AtomicPtr::new(core::ptr::null_mut());
@@ -127,18 +128,17 @@ const AHEAD_LIMITED: u32 = 4;
 /// Maps the generators and the first threads' states. Called once, at start; `limited` says whether
 /// address space is.
 pub fn init(limited: bool) {
+    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
     let count = if limited { RNGS_LIMITED } else { RNGS };
     let bytes = count * size_of::<Rng>();
     if let Some(base) = vm::tables(bytes) {
         let wiped = vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
         WIPED.store(wiped, Ordering::Relaxed);
-        let mut registry = REGISTRY.lock();
         registry.rngs = base.as_ptr();
         registry.rng_count = count;
     }
     let count = if limited { AHEAD_LIMITED } else { AHEAD };
     if let Some(base) = vm::tables(STATE_STRIDE * count as usize) {
-        let mut registry = REGISTRY.lock();
         registry.ahead = base;
         registry.ahead_left = count;
     }
@@ -186,13 +186,12 @@ impl Thread {
     }
 }
 
-/// A state for the calling thread or for sharing; `None` when the kernel grants no memory. Signals are held
-/// back.
+/// A state for the calling thread or for sharing; `None` when the kernel grants no memory. Signals are
+/// blocked.
 pub fn make(shared: bool) -> Option<*mut Thread> {
-    let mut registry = REGISTRY.lock();
+    let mut registry = REGISTRY.lock_quietly()?;
     if !registry.unused.is_null() && !shared {
         let thread = registry.unused;
-        registry.owned += 1;
         // SAFETY: states in the list are nobody's; the lock makes this thread their owner.
         unsafe {
             registry.unused = (*thread).next_unused;
@@ -205,7 +204,6 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     }
     let ordinal = registry.made;
     registry.made += 1;
-    registry.owned += u32::from(!shared);
     let (rngs, rng_count) = (registry.rngs, registry.rng_count);
     let mut ahead = None;
     if registry.ahead_left > 0 {
@@ -290,7 +288,8 @@ fn set_own(thread: *mut Thread) {
 }
 
 /// Runs `action` with the calling thread's state, or where it has none or is inside already, with the
-/// shared one. `None` when the kernel grants no memory for a state.
+/// shared one. `None` when the kernel grants no memory for a state. Locks of the heap are taken in here alone: so a
+/// handler that interrupts their owner finds its state busy, and waits for none.
 pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
     match idle() {
         Some(thread) => enter(thread, action),
@@ -378,11 +377,9 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
         heap().misuse(fault, crate::request::Site::default());
     }
     sys::set_slot(gone());
-    let _quiet = Quiet::begin();
-    let mut registry = REGISTRY.lock();
+    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
     state.next_unused = registry.unused;
     registry.unused = thread;
-    registry.owned = registry.owned.saturating_sub(1);
 }
 
 /// The calling thread's stack, as far as it is known. Tables are not sealed.
@@ -408,26 +405,38 @@ pub fn totals() -> Totals {
     totals
 }
 
-/// Takes the locks, for `fork`. Whether no other thread has a state: then none allocates or frees, and none begins to
-/// while they are held. A thread that never allocated may be in the middle of a check or of counting; what it has
-/// the child puts in order.
-pub fn hold_all() -> bool {
-    // In the order in which they are taken elsewhere.
-    shared::hold();
-    REGISTRY.hold(&mut Patience::endless());
-    REGISTRY.held().is_some_and(|registry| registry.owned == u32::from(has_own()))
+/// Before a fork: remembers which of the process's it is, where the child finds it.
+pub fn note_fork(number: u64) {
+    if has_own() {
+        // SAFETY: it is this thread's state, and a plain field of it is written.
+        unsafe { (*own()).fork = number };
+    }
+}
+
+/// In a forked child: what [`note_fork`] was told; 0 in a thread without a state.
+pub fn fork_number() -> u64 {
+    // SAFETY: it is this thread's state, and a plain field of it is read.
+    if has_own() { unsafe { (*own()).fork } } else { 0 }
+}
+
+/// In a forked child: what another thread was in the middle of is not known. The unused states are left alone then.
+///
+/// # Safety
+/// As [`Lock::inherit`].
+pub unsafe fn inherit() {
+    // SAFETY: as the caller says.
+    unsafe {
+        REGISTRY.inherit(|registry| {
+            registry.unused = core::ptr::null_mut();
+            registry.ahead_left = 0;
+        });
+    }
 }
 
 /// Whether the calling thread has a state.
 fn has_own() -> bool {
     let thread = own();
     !thread.is_null() && thread.addr() != gone()
-}
-
-/// Releases them, in parent and child.
-pub fn release_all() {
-    REGISTRY.release();
-    shared::release();
 }
 
 /// In a forked child: new ids and keys for the one thread that is left.
@@ -442,10 +451,7 @@ pub fn in_child() {
             state.slab.reorder();
         }
     }
-    let made = REGISTRY.try_lock().map_or(0, |mut registry| {
-        registry.owned = u32::from(has_own());
-        registry.made
-    });
+    let made = REGISTRY.try_lock().map_or(0, |registry| registry.made);
     if WIPED.load(Ordering::Relaxed) && made as usize <= RNGS {
         return;
     }

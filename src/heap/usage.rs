@@ -23,7 +23,8 @@ pub fn usage() -> Usage {
         return Usage::default();
     }
     let _unsealed = Unsealed::begin();
-    Usage { slab: slab::count(), page: heap().page.usage() }
+    let slab = thread::with(|_| slab::count()).unwrap_or_default();
+    Usage { slab, page: heap().page.usage() }
 }
 
 /// Gives the memory of slabs without an object in use back to the kernel, after the calling thread's unused
@@ -44,7 +45,7 @@ pub fn trim() -> bool {
     }
     let mut released = 0;
     for class in 0..class::COUNT {
-        let (count, found) = central::trim(class);
+        let (count, found) = thread::with(|_| central::trim(class)).unwrap_or((0, Ok(())));
         released += count;
         if let Err(fault) = found {
             heap.misuse(fault, Site::default());

@@ -1,8 +1,9 @@
 //! Records of guarded objects: one for each live object and for the freed ones that are remembered.
 //!
 //! Records lie in one table and are named by number. All fields are atomics: a report may read a
-//! record at any moment, while its thread changes it or after it was damaged. A record's state is its
-//! lock: whoever moves it from `Live` to `Freeing` frees the object.
+//! record at any moment, while its thread changes it or after it was damaged. The object's address and its state are
+//! one word, the record's lock: who moves it from `Live` to `Freeing` frees the object at that address, and not
+//! another that the record was used for meanwhile.
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
@@ -10,14 +11,18 @@
 //! | `Live` | `Freeing` | one freeing thread, by compare and exchange | it starts to free |
 //! | `Freeing` | `Freed` | the same | the pages are closed |
 //! | `Freeing` | `Live` | the same | the free was refused, or it was a resize |
-//! | `Live` | `Checking` | a sweep, by compare and exchange | it looks at the object's surroundings |
-//! | `Checking` | `Live` | the same, by compare and exchange | it has looked |
-//! | `Checking` | `Freeing` | a freeing thread | the sweep's thread is gone: the process was forked |
+//! | `Live` | `Live`, looked at | a sweep, by compare and exchange | it begins to look at the object's surroundings |
+//! | looked at | the same without | the same | it has looked |
+//! | `Freeing`, looked at | `Left`, looked at | the freeing thread | the free is done but for the pages, which the sweep still reads |
+//! | `Left` | `Freed` | the sweep | it has looked, and closed the pages |
+//!
+//! Nobody waits: a free leaves the closing to who looks, a resize in place is refused while somebody looks. A sweep
+//! whose thread is not there in a forked child is ended by the child, which knows the record ([`super::super::page`]).
 
 use crate::addr::{Addr, PageCount, Span};
 use crate::fault::{Event, History, Object};
 use crate::request::Origin;
-use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sys::vm;
 use core::mem::offset_of;
 
@@ -33,8 +38,48 @@ pub enum State {
     Freeing = 2,
     /// Freed and remembered.
     Freed = 3,
-    /// Live, and being looked at by a sweep: whoever wants to free or resize it waits.
-    Checking = 4,
+    /// Freed, with its pages still to be closed by the sweep that looks at them.
+    Left = 4,
+}
+
+/// A record's address and state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+struct Head(u64);
+
+impl Head {
+    /// Bits of the state and of [`Head::LOOKED`]: user addresses end at bit 47, or 56 with five levels of page
+    /// tables, and so fit above.
+    const STATE_BITS: u32 = 8;
+    /// A sweep looks at the object's surroundings.
+    const LOOKED: u64 = 1 << 7;
+    const STATE: u64 = Self::LOOKED - 1;
+
+    const fn new(address: Addr, state: State) -> Self {
+        Self((address.get() as u64) << Self::STATE_BITS | state as u64)
+    }
+
+    const fn address(self) -> Addr {
+        Addr::new((self.0 >> Self::STATE_BITS) as usize)
+    }
+
+    const fn state(self) -> State {
+        match self.0 & Self::STATE {
+            1 => State::Live,
+            2 => State::Freeing,
+            3 => State::Freed,
+            4 => State::Left,
+            _ => State::Unused,
+        }
+    }
+
+    const fn with(self, state: State) -> Self {
+        Self(self.0 & !Self::STATE | state as u64)
+    }
+
+    const fn is_looked_at(self) -> bool {
+        self.0 & Self::LOOKED != 0
+    }
 }
 
 /// A record's number; 0 is no record.
@@ -46,7 +91,7 @@ pub struct RecordId(pub u32);
 #[repr(C, align(64))]
 #[derive(Default)]
 pub struct Record {
-    address: AtomicUsize,
+    head: AtomicU64,
     size: AtomicUsize,
     span_start: AtomicUsize,
     span_pages: AtomicUsize,
@@ -58,7 +103,6 @@ pub struct Record {
     pub next: AtomicU32,
     /// The lane that accounts for the object.
     pub lane: AtomicU32,
-    state: AtomicU8,
     origin: AtomicU8,
     /// Whether the object has pages that it may use: not if it has zero bytes or was moved away.
     opened: AtomicU8,
@@ -67,7 +111,6 @@ pub struct Record {
 impl Record {
     /// Fills the record for a new object and makes it live.
     pub fn allocate(&self, address: Addr, size: usize, span: Span, origin: Origin, event: Event, lane: u32) {
-        self.address.store(address.get(), Ordering::Relaxed);
         self.size.store(size, Ordering::Relaxed);
         self.span_start.store(span.start.get(), Ordering::Relaxed);
         self.span_pages.store(span.pages.get(), Ordering::Relaxed);
@@ -78,43 +121,67 @@ impl Record {
         self.lane.store(lane, Ordering::Relaxed);
         self.origin.store(origin as u8, Ordering::Relaxed);
         self.opened.store(u8::from(size != 0), Ordering::Relaxed);
-        self.state.store(State::Live as u8, Ordering::Release);
+        self.head.store(Head::new(address, State::Live).0, Ordering::Release);
     }
 
-    /// Claims the object for freeing: `true` for exactly one of all threads that try.
-    pub fn begin_free(&self) -> bool {
-        self.exchange(State::Live, State::Freeing)
+    fn head(&self) -> Head {
+        Head(self.head.load(Ordering::Acquire))
     }
 
-    /// Claims the object for a look at its surroundings: not if it is being freed.
-    pub fn begin_check(&self) -> bool {
-        self.exchange(State::Live, State::Checking)
+    /// Replaces the head by what `change` makes of it, until `None`; what it was then, or before the change.
+    fn change(&self, change: impl Fn(Head) -> Option<Head>) -> Result<Head, Head> {
+        loop {
+            let head = self.head();
+            let new = change(head).ok_or(head)?;
+            if self.head.compare_exchange(head.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Ok(head);
+            }
+        }
     }
 
-    /// Takes [`Record::begin_check`] back.
-    pub fn end_check(&self) {
-        self.exchange(State::Checking, State::Live);
+    /// Claims the object for freeing if it is live and at `address`: `true` for exactly one of all threads that
+    /// try.
+    pub fn begin_free(&self, address: Addr) -> bool {
+        let live = |head: Head| head.state() == State::Live && head.address() == address;
+        self.change(|head| live(head).then(|| head.with(State::Freeing))).is_ok()
     }
 
-    /// Claims the object for freeing from a sweep that does not end.
-    pub fn begin_free_checked(&self) -> bool {
-        self.exchange(State::Checking, State::Freeing)
+    /// Claims the object for a change of its pages: as [`Record::begin_free`], and not while a sweep looks at it.
+    pub fn begin_resize(&self, address: Addr) -> bool {
+        let live = Head::new(address, State::Live);
+        self.change(|head| (head == live).then(|| head.with(State::Freeing))).is_ok()
     }
 
-    fn exchange(&self, from: State, to: State) -> bool {
-        self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    }
-
-    /// Takes [`Record::begin_free`] back.
+    /// Takes [`Record::begin_free`] or [`Record::begin_resize`] back.
     pub fn refuse_free(&self) {
-        self.state.store(State::Live as u8, Ordering::Release);
+        let _ = self.change(|head| Some(head.with(State::Live)));
     }
 
-    /// Ends the object's life.
-    pub fn end_free(&self, event: Event) {
+    /// Says who frees the object that this thread claimed. Whether its pages are this thread's to close, which then
+    /// calls [`Record::end_free`]; else a sweep looks at them, and closes them.
+    pub fn begin_close(&self, event: Event) -> bool {
         self.free_thread.store(event.thread, Ordering::Relaxed);
         self.free_stack.store(event.stack, Ordering::Relaxed);
-        self.state.store(State::Freed as u8, Ordering::Release);
+        self.change(|head| head.is_looked_at().then(|| head.with(State::Left))).is_err()
+    }
+
+    /// Ends the object's life: its pages are closed.
+    pub fn end_free(&self) {
+        let freed = self.head().with(State::Freed);
+        self.head.store(freed.0, Ordering::Release);
+    }
+
+    /// Claims the object for a look at its surroundings, if it is live and nobody looks.
+    pub fn begin_check(&self) -> bool {
+        let free = |head: Head| head.state() == State::Live && !head.is_looked_at();
+        self.change(|head| free(head).then_some(Head(head.0 | Head::LOOKED))).is_ok()
+    }
+
+    /// Ends the look. Whether the object was freed meanwhile and its pages are left to this thread, which closes
+    /// them and calls [`Record::end_free`].
+    pub fn end_check(&self) -> bool {
+        let before = self.change(|head| head.is_looked_at().then_some(Head(head.0 & !Head::LOOKED)));
+        before.is_ok_and(|head| head.state() == State::Left)
     }
 
     /// Gives a live object that the caller owns another size and span, at the same address.
@@ -125,18 +192,23 @@ impl Record {
 
     /// The state.
     pub fn state(&self) -> State {
-        match self.state.load(Ordering::Acquire) {
-            1 => State::Live,
-            2 => State::Freeing,
-            3 => State::Freed,
-            4 => State::Checking,
-            _ => State::Unused,
-        }
+        self.head().state()
+    }
+
+    /// Whether the object is live.
+    pub fn is_live(&self) -> bool {
+        self.state() == State::Live
+    }
+
+    /// Whether the object is live and at `address`.
+    pub fn is_live_at(&self, address: Addr) -> bool {
+        let head = self.head();
+        head.state() == State::Live && head.address() == address
     }
 
     /// The object's first byte.
     pub fn address(&self) -> Addr {
-        Addr::new(self.address.load(Ordering::Relaxed))
+        self.head().address()
     }
 
     /// Its requested size in bytes.
@@ -176,7 +248,7 @@ impl Record {
         (state != State::Unused).then(|| Object {
             start: self.address(),
             size: Some(self.size()),
-            freed: !matches!(state, State::Live | State::Checking),
+            freed: state != State::Live,
             origin: self.origin(),
             history: History {
                 allocated: Event {
@@ -203,7 +275,7 @@ impl Record {
         let half = |at| AtomicU32::new(u32::try_from(number(at, 4)).unwrap_or(0));
         let tag = |at| AtomicU8::new(byte(at));
         Self {
-            address: word(offset_of!(Self, address)),
+            head: AtomicU64::new(number(offset_of!(Self, head), 8) as u64),
             size: word(offset_of!(Self, size)),
             span_start: word(offset_of!(Self, span_start)),
             span_pages: word(offset_of!(Self, span_pages)),
@@ -213,7 +285,6 @@ impl Record {
             free_stack: half(offset_of!(Self, free_stack)),
             next: half(offset_of!(Self, next)),
             lane: half(offset_of!(Self, lane)),
-            state: tag(offset_of!(Self, state)),
             origin: tag(offset_of!(Self, origin)),
             opened: tag(offset_of!(Self, opened)),
         }
@@ -319,8 +390,10 @@ mod tests {
         let span = Span::new(Addr::new(0x7000_0000_0000), PageCount::new(3));
         let event = Event { thread: 0x0102_0304, stack: 0x0506_0708 };
         record.allocate(Addr::new(0x7000_0000_0ff3), 13, span, Origin::New, event, 9);
-        assert!(record.begin_free());
-        record.end_free(Event { thread: 5, stack: 6 });
+        assert!(!record.begin_free(Addr::new(0x7000_0000_0ff2)));
+        assert!(record.begin_free(Addr::new(0x7000_0000_0ff3)));
+        assert!(record.begin_close(Event { thread: 5, stack: 6 }));
+        record.end_free();
         // SAFETY: a record is plain integers, and the copy is made while nobody changes it.
         let bytes = unsafe { (&raw const record).cast::<[u8; size_of::<Record>()]>().read() };
         let copy = Record::from_bytes(&bytes);

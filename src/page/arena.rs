@@ -9,19 +9,18 @@
 //! Two tables: a record number a page (objects in lanes), and an entry a chunk (how many objects live
 //! in it; for large objects, which record they have). Both are sparse mappings, read with one load.
 //!
-//! A chunk's life: `Empty` (inaccessible, no page tables) → `Open` (guards everywhere, objects come
-//! and go) → `Dead`, all guards, when its lane has left it and its last object is freed → `Empty` again:
-//! buried. Neighbours are buried together, in one call for a run of [`SHORTEST_RUN`] or more. Burying
+//! A chunk's life is in [`chunk`](super::chunk). Neighbours that are dead are buried together, in one call for a run of [`SHORTEST_RUN`] or more. Burying
 //! splits a mapping unless the run touches inaccessible space, so the more gaps there are, the longer a
 //! run must be to be worth another: see [`worth`].
 //!
 //! What pages last held is remembered until the records have been used again for other objects; then
 //! [`Arena::forget_old`], which goes after each lane, gives that part of the table back.
 
+use super::chunk::{Chunk, DEAD, Opening};
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::meta::RecordId;
-use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
-use crate::sync::{Lock, Patience};
+use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use crate::sync::{Lock, Rank};
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::mem::offset_of;
@@ -51,29 +50,10 @@ const MIN_CHUNKS: usize = 4;
 /// Bytes of the largest arena: 32 TiB.
 const MAX_BYTES: usize = 1 << 45;
 
-/// The bit of [`Chunk::live`] that says a lane places objects in the chunk.
-const ACTIVE: u32 = 1 << 31;
-
-const EMPTY: u8 = 0;
-const OPEN: u8 = 1;
-const DEAD: u8 = 2;
-
 /// Whether a run of dead chunks is worth the gaps that burying it adds, with `holes` there already.
 fn worth(run: usize, added: i64, holes: i64) -> bool {
     run >= SHORTEST_RUN
         && (added <= 0 || MAX_HOLES.iter().any(|(length, most)| run >= *length && holes + added <= *most))
-}
-
-/// A chunk's entry.
-#[repr(C)]
-struct Chunk {
-    /// Objects in it that are not freed, and [`ACTIVE`].
-    live: AtomicU32,
-    /// The record of the large object it is part of, 0 for lanes' chunks.
-    record: AtomicU32,
-    state: AtomicU8,
-    /// Whether the page table of records may name any for its pages: 0 or 1.
-    named: AtomicU8,
 }
 
 /// Where the arena and its tables lie, as tools that look into another process need to know it.
@@ -104,10 +84,15 @@ pub struct Arena {
     chunk_count: usize,
     /// Gaps between open chunks.
     holes: AtomicI64,
-    /// Taken by whoever buries chunks, or opens one that might be buried meanwhile.
+    /// Under it chunks change their states; see [`chunk`](super::chunk).
     order: Lock<()>,
-    /// Whether dead chunks may be buried already: a fork cut the burying thread short.
-    distrust: AtomicBool,
+}
+
+/// Dead chunks that are being buried, and the gaps that it adds.
+struct Run {
+    first: usize,
+    count: usize,
+    gaps: i64,
 }
 
 // SAFETY: the tables are mappings of atomics that live as long as the process.
@@ -124,8 +109,7 @@ impl Arena {
         chunks: core::ptr::null(),
         chunk_count: 0,
         holes: AtomicI64::new(0),
-        order: Lock::new(()),
-        distrust: AtomicBool::new(false),
+        order: Lock::new(Rank::Order, ()),
     };
 
     /// Reserves the largest arena up to `wanted` bytes (0: as large as possible) that the kernel and
@@ -161,8 +145,7 @@ impl Arena {
             chunks: tables.plus(page_bytes).as_ptr(),
             chunk_count,
             holes: AtomicI64::new(0),
-            order: Lock::new(()),
-            distrust: AtomicBool::new(false),
+            order: Lock::new(Rank::Order, ()),
         };
         // Said once for all lanes: mappings that differ in it would not merge. Without guard markers
         // an object's mapping is too short for a huge page anyway.
@@ -251,111 +234,106 @@ impl Arena {
         }
     }
 
-    /// Readies a lane's next chunk: closed all over, with no record of what lay there before. `false`
-    /// if objects of an earlier round still live in it, or if the kernel refuses.
-    pub fn open_chunk(&self, number: usize) -> Opening {
-        let Some(chunk) = self.chunk(number) else {
-            return Opening::Refused;
-        };
-        if chunk.live.load(Ordering::Acquire) != 0 {
-            return Opening::Occupied;
-        }
-        let span = self.chunk_span(number, 1);
+    /// Readies a lane's next chunk: closed all over, with no record of what lay there before. `None` if the kernel
+    /// refuses, `Some(false)` if the chunk is in use still.
+    pub fn open_chunk(&self, number: usize) -> Option<bool> {
+        let chunk = self.chunk(number)?;
         let order = self.order.enter();
-        let state = chunk.state.load(Ordering::Relaxed);
-        if state == DEAD && order.is_none() {
-            // Whoever has the lock may be burying it. The others are this lane's alone.
-            return Opening::Occupied;
+        let opening = chunk.open(order.as_ref());
+        let change = self.gap_change(number, 1);
+        if opening == Opening::Unready {
+            self.holes.fetch_sub(change, Ordering::Relaxed);
         }
-        if state == EMPTY || state == DEAD && self.distrust.load(Ordering::Relaxed) {
-            if !self.backend.prepare(span) {
-                return Opening::Refused;
-            }
-            if state == EMPTY {
-                self.holes.fetch_sub(self.gap_change(number, 1), Ordering::Relaxed);
-            }
-        }
-        chunk.state.store(OPEN, Ordering::Relaxed);
         drop(order);
-        chunk.live.store(ACTIVE, Ordering::Release);
+        let span = self.chunk_span(number, 1);
+        if opening == Opening::Occupied {
+            return Some(false);
+        }
+        if opening == Opening::Unready && !self.backend.prepare(span) {
+            chunk.refuse();
+            self.holes.fetch_add(change, Ordering::Relaxed);
+            return None;
+        }
         if chunk.named.swap(1, Ordering::Relaxed) != 0 {
             self.set_record(span, RecordId(0));
         }
-        Opening::Done
+        Some(true)
     }
 
     /// Counts an object that is about to be placed in the chunk.
     pub fn enter_chunk(&self, number: usize) {
         if let Some(chunk) = self.chunk(number) {
-            chunk.live.fetch_add(1, Ordering::AcqRel);
+            chunk.enter();
         }
     }
 
     /// Counts an object out whose pages are closed.
     pub fn leave_chunk(&self, number: usize) {
-        if let Some(chunk) = self.chunk(number)
-            && chunk.live.fetch_sub(1, Ordering::AcqRel) == 1
-        {
+        if self.chunk(number).is_some_and(Chunk::leave) {
             self.bury(number);
         }
     }
 
     /// Says that the chunk's lane places nothing more in it.
     pub fn retire_chunk(&self, number: usize) {
-        if let Some(chunk) = self.chunk(number)
-            && chunk.live.fetch_and(!ACTIVE, Ordering::AcqRel) == ACTIVE
-        {
+        if self.chunk(number).is_some_and(Chunk::retire) {
             self.bury(number);
         }
     }
 
-    fn state(&self, number: usize) -> u8 {
-        self.chunk(number).map_or(EMPTY, |chunk| chunk.state.load(Ordering::Relaxed))
+    fn is_dead(&self, number: usize) -> bool {
+        self.chunk(number).is_some_and(|chunk| chunk.state() == DEAD)
     }
 
     /// By how much burying `count` chunks from `first` on changes the number of gaps: one more between
     /// two accessible neighbours, one less between two inaccessible ones.
     fn gap_change(&self, first: usize, count: usize) -> i64 {
-        let accessible = |state| i64::from(state != EMPTY);
-        let before = first.checked_sub(1).map_or(EMPTY, |before| self.state(before));
-        accessible(before) + accessible(self.state(first + count)) - 1
+        let accessible = |number| i64::from(self.chunk(number).is_some_and(Chunk::is_accessible));
+        first.checked_sub(1).map_or(0, accessible) + accessible(first + count) - 1
     }
 
     /// Marks a chunk dead whose last object is gone, and frees the page tables of the run of dead chunks
     /// around it, if that is long enough. Where the lock is out of reach the chunk stays open, and empty,
     /// until its lane comes round.
     fn bury(&self, number: usize) {
-        let (Some(chunk), Some(_order)) = (self.chunk(number), self.order.enter()) else { return };
-        // A lane may have come round and opened it again before the lock was taken.
-        if chunk.live.load(Ordering::Acquire) != 0 || chunk.state.load(Ordering::Relaxed) != OPEN {
-            return;
+        let Some(run) = self.claim_dead(number) else { return };
+        let span = self.chunk_span(run.first, run.count);
+        let buried = vm::decommit(span);
+        if buried && self.backend == Backend::Madvise {
+            vm::no_huge_pages(span);
         }
-        chunk.state.store(DEAD, Ordering::Relaxed);
+        // What is being buried is this thread's: it needs no lock.
+        (run.first..run.first + run.count)
+            .filter_map(|number| self.chunk(number))
+            .for_each(|chunk| chunk.end_bury(buried));
+        if !buried {
+            self.holes.fetch_sub(run.gaps, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks a chunk dead, and claims the run of dead chunks that it is in if that is worth being buried.
+    fn claim_dead(&self, number: usize) -> Option<Run> {
+        let _order = self.order.enter()?;
+        if !self.chunk(number)?.die() {
+            return None;
+        }
         let (mut first, mut end) = (number, number + 1);
-        while end - first < LONGEST_RUN && self.state(end) == DEAD {
+        while end - first < LONGEST_RUN && self.is_dead(end) {
             end += 1;
         }
         while end - first < LONGEST_RUN
             && let Some(before) = first.checked_sub(1)
-            && self.state(before) == DEAD
+            && self.is_dead(before)
         {
             first = before;
         }
-        let count = end - first;
-        let added = self.gap_change(first, count);
-        let span = self.chunk_span(first, count);
-        if !worth(count, added, self.holes.load(Ordering::Relaxed)) || !vm::decommit(span) {
-            return;
+        let run = Run { first, count: end - first, gaps: self.gap_change(first, end - first) };
+        if !worth(run.count, run.gaps, self.holes.load(Ordering::Relaxed)) {
+            return None;
         }
-        if self.backend == Backend::Madvise {
-            vm::no_huge_pages(span);
-        }
-        for number in first..end {
-            if let Some(chunk) = self.chunk(number) {
-                chunk.state.store(EMPTY, Ordering::Relaxed);
-            }
-        }
-        self.holes.fetch_add(added, Ordering::Relaxed);
+        (first..end).filter_map(|number| self.chunk(number)).for_each(Chunk::begin_bury);
+        self.holes.fetch_add(run.gaps, Ordering::Relaxed);
+        Some(run)
     }
 
     /// Goes on from chunk `cursor` of a lane towards its chunk `end` and gives back the parts of the
@@ -427,23 +405,13 @@ impl Arena {
             })
     }
 
-    /// Takes the lock if it is to be had, for `fork`.
-    pub fn hold(&self, patience: &mut Patience) {
-        self.order.hold(patience);
-    }
-
-    /// Releases it.
-    pub fn release(&self) {
-        self.order.release();
-    }
-
     /// Releases it in a forked child.
     ///
     /// # Safety
     /// As [`Lock::inherit`].
     pub unsafe fn inherit(&self) {
         // SAFETY: as the caller says.
-        unsafe { self.order.inherit(|()| self.distrust.store(true, Ordering::Relaxed)) };
+        unsafe { self.order.inherit(|()| ()) };
     }
 
     /// Releases it if the calling thread has it.
@@ -452,17 +420,6 @@ impl Arena {
     /// As [`Lock::abandon`].
     pub unsafe fn abandon(&self) {
         // SAFETY: as the caller says.
-        unsafe { self.order.abandon(|()| self.distrust.store(true, Ordering::Relaxed)) };
+        unsafe { self.order.abandon(|()| ()) };
     }
-}
-
-/// What came of [`Arena::open_chunk`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Opening {
-    /// The chunk is ready.
-    Done,
-    /// An object still lives in it.
-    Occupied,
-    /// The kernel grants no memory or no mapping.
-    Refused,
 }

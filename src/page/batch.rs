@@ -8,7 +8,7 @@
 
 use super::PageArm;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
-use crate::fault::{Event, Fault, Kind};
+use crate::fault::{Fault, Kind};
 use crate::meta::{Record, RecordId};
 
 /// The most objects that wait together.
@@ -47,16 +47,10 @@ impl PageArm {
 
     /// Ends the life of an object whose pages stay open until its batch is full; then what is wrong with
     /// one of the batch.
-    pub(super) fn defer(
-        &self,
-        record: &Record,
-        id: RecordId,
-        lane: usize,
-        event: Event,
-    ) -> Result<(), Fault> {
+    pub(super) fn defer(&self, record: &Record, id: RecordId, lane: usize) -> Result<(), Fault> {
         // SAFETY: the object is being freed by this thread, and its pages are open.
         unsafe { record.address().as_ptr::<u8>().write_bytes(0, record.size()) };
-        record.end_free(event);
+        record.end_free();
         let Some(mut batch) = self.lanes.get(lane).and_then(|slot| slot.batch.enter()) else {
             // In a signal handler: it waits for nobody.
             self.close(record, id);
@@ -68,18 +62,14 @@ impl PageArm {
         full.map_or(Ok(()), |batch| self.revoke(&batch, lane))
     }
 
-    /// Ends all batches; hands what is wrong to `found` until it says `false`.
-    pub(super) fn end_batches(&self, found: &mut impl FnMut(Fault) -> bool) {
-        for (lane, slot) in self.lanes.iter().enumerate() {
-            let Some(mut waiting) = slot.batch.enter() else { continue };
-            let batch = core::mem::replace(&mut *waiting, Batch::NEW);
-            drop(waiting);
-            if let Err(fault) = self.revoke(&batch, lane)
-                && !found(fault)
-            {
-                return;
-            }
-        }
+    /// Ends a lane's batch; what is wrong with one of it.
+    pub(super) fn end_batch(&self, lane: usize) -> Result<(), Fault> {
+        let Some(mut waiting) = self.lanes.get(lane).and_then(|slot| slot.batch.enter()) else {
+            return Ok(());
+        };
+        let batch = core::mem::replace(&mut *waiting, Batch::NEW);
+        drop(waiting);
+        self.revoke(&batch, lane)
     }
 
     fn revoke(&self, batch: &Batch, lane: usize) -> Result<(), Fault> {

@@ -6,7 +6,7 @@
 //! such an object is freed its address may be used again by anybody.
 
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
-use crate::meta::RecordId;
+use crate::meta::{RecordId, Records};
 use crate::sys::vm;
 
 /// log2 of the table's length.
@@ -110,6 +110,38 @@ impl Detached {
         vm::unmap(Span::new(span.start.minus(PAGE_SIZE), PageCount::new(span.pages.get() + 2)));
     }
 
+    /// Makes the table anew of those entries that a live record confirms: a thread that was in the middle of a change
+    /// may have left an entry twice, or half written.
+    pub fn rebuild(&mut self, records: &Records) {
+        let Some(table) = &mut self.table else { return };
+        let is_known = |entry: &Entry| {
+            let live = records.get(RecordId(entry.record)).filter(|record| record.is_live());
+            entry.page != 0 && live.is_some_and(|record| record.address().get() >> PAGE_SHIFT == entry.page)
+        };
+        // From a place on that is unused, over which no search leads: what is put in again comes to lie at or before
+        // the place where it was, and what lies before that was put in again already.
+        let start = table.iter().position(|entry| entry.page == 0).unwrap_or(0);
+        self.count = 0;
+        for step in 0..TABLE_LEN {
+            let Some(place) = table.get_mut((start + step) % TABLE_LEN) else { return };
+            let entry = core::mem::replace(place, UNUSED);
+            if !is_known(&entry) {
+                continue;
+            }
+            for index in probes(entry.page) {
+                match table.get_mut(index) {
+                    Some(place) if place.page == 0 => {
+                        *place = entry;
+                        self.count += 1;
+                    }
+                    Some(place) if *place != entry => continue,
+                    _ => {}
+                }
+                break;
+            }
+        }
+    }
+
     /// The records of all objects, for reports.
     pub fn records(&self) -> impl Iterator<Item = RecordId> + '_ {
         let entries = self.table.iter().flat_map(|table| table.iter());
@@ -148,5 +180,43 @@ mod tests {
             assert_eq!(detached.find(span.start), RecordId(expected));
         }
         assert_eq!(detached.records().count(), 300);
+    }
+
+    /// Whatever half of a change another thread left, exactly the live objects are found.
+    #[test]
+    fn a_table_is_made_anew_from_live_records() {
+        use crate::request::Origin;
+        let records = Records::map(2048).expect("mapping");
+        let mut detached = Detached::NEW;
+        let mut spans = std::vec::Vec::new();
+        for number in 1..=600 {
+            let id = records.take_block(1).expect("room");
+            assert_eq!(id.0, number);
+            let span = detached.map(PageCount::new(1)).expect("mapping");
+            let record = records.get(id).expect("in the table");
+            record.allocate(span.start, 1, span, Origin::Malloc, Default::default(), 0);
+            detached.add(span.start, id);
+            spans.push(span);
+        }
+        // Freed, and still in the table.
+        for number in (1..=600).step_by(3) {
+            assert!(
+                records.get(RecordId(number)).expect("known").begin_free(spans[number as usize - 1].start)
+            );
+        }
+        // An entry twice, and one of which half was written.
+        let table = detached.table.as_mut().expect("mapped");
+        let at = table.iter().position(|entry| entry.record == 2).expect("known");
+        let after = (at + 1..).find(|index| table[index % TABLE_LEN].page == 0).expect("room") % TABLE_LEN;
+        table[after] = table[at];
+        let torn = (after + 1..).find(|index| table[index % TABLE_LEN].page == 0).expect("room") % TABLE_LEN;
+        table[torn] = Entry { page: table[at].page + 7, record: 0 };
+        detached.count += 99;
+        detached.rebuild(&records);
+        assert_eq!((detached.count, detached.records().count()), (400, 400));
+        for (index, span) in spans.iter().enumerate() {
+            let expected = if index % 3 == 0 { 0 } else { index as u32 + 1 };
+            assert_eq!(detached.find(span.start), RecordId(expected));
+        }
     }
 }

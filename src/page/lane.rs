@@ -9,7 +9,7 @@
 //! A lane also keeps the records of objects that were freed on it, oldest first; the oldest are used
 //! again when there are more than the history holds.
 
-use super::arena::{Arena, CHUNK_PAGES, CHUNKS_A_TABLE_PAGE, Opening};
+use super::arena::{Arena, CHUNK_PAGES, CHUNKS_A_TABLE_PAGE};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::meta::{RecordId, Records};
 use crate::rng::Rng;
@@ -147,14 +147,14 @@ impl Lane {
         };
         for _ in 0..round.min(MAX_OCCUPIED) {
             match arena.open_chunk(self.first + next) {
-                Opening::Done => {
+                Some(true) => {
                     self.went_round |= next < self.origin;
                     self.chunk = Some(next);
                     self.used = [0; RUNS];
                     return Some(());
                 }
-                Opening::Occupied => next = (next + 1) % round,
-                Opening::Refused => return None,
+                Some(false) => next = (next + 1) % round,
+                None => return None,
             }
         }
         None

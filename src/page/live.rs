@@ -23,7 +23,7 @@ impl PageArm {
     }
 
     fn live(&self, id: RecordId) -> Option<&Record> {
-        self.records.get(id).filter(|record| matches!(record.state(), State::Live | State::Checking))
+        self.records.get(id).filter(|record| record.state() == State::Live)
     }
 
     /// One past the highest number of a record.

@@ -1,45 +1,14 @@
-//! The arm's locks around a fork, and when a thread ends that was inside.
+//! What a forked child repairs, and a thread that ends inside the arm.
 
 use super::PageArm;
+use super::batch::Batch;
 use super::lane::Lane;
-use crate::sync::Patience;
 
 impl PageArm {
-    /// Takes every lock that is to be had, for `fork`, but for that of [`PageArm::hold_quiet`].
-    pub fn hold_all(&self, patience: &mut Patience) {
-        for slot in &self.lanes {
-            slot.batch.hold(patience);
-            slot.lane.hold(patience);
-        }
-        self.large.hold(patience);
-        self.arena.hold(patience);
-    }
-
-    /// Takes the lock that nobody has for long: signals are held back meanwhile.
-    pub fn hold_quiet(&self) {
-        self.detached.hold(&mut Patience::endless());
-    }
-
-    /// Takes [`PageArm::hold_quiet`] back, in parent and child.
-    pub fn release_quiet(&self) {
-        self.detached.release();
-    }
-
-    /// Takes [`PageArm::hold_all`] back.
-    pub fn release_all(&self) {
-        self.arena.release();
-        self.large.release();
-        for slot in &self.lanes {
-            slot.lane.release();
-            slot.batch.release();
-        }
-    }
-
-    /// [`PageArm::release_all`] in a forked child, which puts in order what another thread was in the middle of.
-    /// A batch and the place where large objects are looked for are in order at any moment.
+    /// In a forked child: releases what other threads had, and puts in order what they were in the middle of.
     ///
     /// # Safety
-    /// As [`crate::sync::Lock::inherit`].
+    /// As [`Lock::inherit`](crate::sync::Lock::inherit).
     pub unsafe fn inherit_all(&self) {
         // SAFETY: as the caller says.
         unsafe {
@@ -47,15 +16,19 @@ impl PageArm {
             self.large.inherit(|_| ());
             for slot in &self.lanes {
                 slot.lane.inherit(Lane::reset);
-                slot.batch.inherit(|_| ());
+                slot.batch.inherit(|batch| *batch = Batch::NEW);
             }
+            self.detached.inherit(|objects| objects.rebuild(&self.records));
+            // Last: it may close an object.
+            self.look.inherit(|looking| self.end_lost_look(looking));
         }
     }
 
-    /// Releases what the calling thread has, and puts in order what it was in the middle of.
+    /// Releases what the calling thread has, and puts in order what it was in the middle of. What it had with signals
+    /// blocked it has no more.
     ///
     /// # Safety
-    /// As [`crate::sync::Lock::abandon`].
+    /// As [`Lock::abandon`](crate::sync::Lock::abandon).
     pub unsafe fn abandon_all(&self) {
         // SAFETY: as the caller says.
         unsafe {
@@ -63,8 +36,9 @@ impl PageArm {
             self.large.abandon(|_| ());
             for slot in &self.lanes {
                 slot.lane.abandon(Lane::reset);
-                slot.batch.abandon(|_| ());
+                slot.batch.abandon(|batch| *batch = Batch::NEW);
             }
+            self.look.abandon(|looking| self.end_lost_look(looking));
         }
     }
 }

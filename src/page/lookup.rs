@@ -2,8 +2,8 @@
 
 use super::{Found, PageArm, lane};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
-use crate::fault::{Fault, Kind, Object};
-use crate::meta::{Record, RecordId, State};
+use crate::fault::Object;
+use crate::meta::Record;
 use crate::sync::atomic::Ordering;
 use crate::sys::vm;
 
@@ -15,8 +15,7 @@ impl PageArm {
     pub fn find_live(&self, address: Addr) -> Option<Found<'_>> {
         let id = self.record_at(address);
         let record = self.records.get(id)?;
-        let live = matches!(record.state(), State::Live | State::Checking);
-        (live && record.address() == address).then_some(Found { record, id })
+        record.is_live_at(address).then_some(Found { record, id, address })
     }
 
     /// Names another family as the allocator of a live object.
@@ -70,26 +69,6 @@ impl PageArm {
         let span = Span::new(address.page_floor(), PageCount::new(1));
         self.let_through.store(true, Ordering::Relaxed);
         (!self.arena.contains(address) || self.config.backend.open(span)) && vm::commit(span)
-    }
-
-    /// Checks the slack of every live object, and what waits in batches; hands what is wrong to `found` until it says `false`.
-    /// Other threads may go on: each object is claimed while it is looked at, and whoever wants to free
-    /// or resize it meanwhile waits.
-    pub fn sweep(&self, mut found: impl FnMut(Fault) -> bool) {
-        self.end_batches(&mut found);
-        for number in 1..self.records.used() {
-            let Some(record) = self.records.get(RecordId(number)) else { return };
-            if !record.begin_check() {
-                continue;
-            }
-            let wrong = self.wrong_slack(record);
-            record.end_check();
-            if let Some(wrong) = wrong
-                && !found(Fault::new(Kind::CanaryOverwritten, wrong, record.object()))
-            {
-                return;
-            }
-        }
     }
 }
 

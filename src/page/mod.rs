@@ -1,11 +1,12 @@
 //! The page arm: objects on pages of their own, between guard pages, unmapped the moment they are
 //! freed.
 //!
-//! - [`arena`]: the reservation, its chunks, address to record.
+//! - [`arena`]: the reservation, its chunks, address to record; [`chunk`]: a chunk's life.
 //! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others;
 //!   [`detached`]: those that find no room in the arena.
 //! - [`placement`], [`slack`]: how an object lies in its pages and what is around it.
-//! - [`locks`]: what a fork holds; [`returns`]: records on their way to a lane whose lock is out of reach.
+//! - [`locks`]: what a forked child repairs; [`returns`]: records on their way to a lane whose lock is out of reach.
+//! - [`sweep`]: a look at what lies around every object.
 //! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address.
 //!
 //! Invariants:
@@ -17,6 +18,7 @@
 
 pub mod arena;
 mod batch;
+mod chunk;
 mod detached;
 mod lane;
 mod large;
@@ -28,19 +30,21 @@ mod release;
 mod resize;
 mod returns;
 mod slack;
+mod sweep;
 mod usage;
 
 pub use batch::MOST as BATCH_MAX;
 pub use placement::Side;
+pub use sweep::Cursor;
 pub use usage::Usage;
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Event;
-use crate::meta::{Record, RecordId, Records, State};
+use crate::meta::{Record, RecordId, Records};
 use crate::request::Request;
 use crate::rng::Rng;
-use crate::sync::Lock;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Lock, Rank};
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
 use arena::{Arena, LANES};
@@ -95,6 +99,8 @@ pub struct PageArm {
     lanes: [Slot; LANES],
     large: Lock<Large>,
     detached: Lock<Detached>,
+    /// One sweep at a time looks at an object: this one's record, 0 for none.
+    look: Lock<RecordId>,
     /// Whether there are detached objects, so that the table need not be asked when there are none.
     any_detached: AtomicBool,
     /// Whether pages were opened for an access that is no object's: what is allocated from then on does not
@@ -134,6 +140,7 @@ pub struct Found<'a> {
     /// Its record.
     pub record: &'a Record,
     id: RecordId,
+    address: Addr,
 }
 
 impl PageArm {
@@ -154,15 +161,16 @@ impl PageArm {
         records: Records::EMPTY,
         lanes: [const {
             Slot {
-                lane: Lock::new(Lane::NEW),
-                batch: Lock::new(Batch::NEW),
+                lane: Lock::new(Rank::Lane, Lane::NEW),
+                batch: Lock::new(Rank::Batch, Batch::NEW),
                 returns: Returns::NEW,
                 live_pages: AtomicUsize::new(0),
                 refusals: AtomicU32::new(0),
             }
         }; LANES],
-        large: Lock::new(Large::NEW),
-        detached: Lock::new(Detached::NEW),
+        large: Lock::new(Rank::Large, Large::NEW),
+        detached: Lock::new(Rank::Detached, Detached::NEW),
+        look: Lock::new(Rank::Look, RecordId(0)),
         any_detached: AtomicBool::new(false),
         let_through: AtomicBool::new(false),
         lanes_used: AtomicU32::new(0),
@@ -444,22 +452,3 @@ impl PageArm {
         self.lanes.iter().map(|slot| slot.live_pages.load(Ordering::Relaxed)).sum()
     }
 }
-
-/// Claims a live object for freeing or resizing, after a sweep that looks at it; `false` if it is not
-/// live. A sweep whose thread is gone, in a forked child, is overruled after a while.
-fn take(record: &Record) -> bool {
-    for _ in 0..SWEEP_LOOKS {
-        if record.begin_free() {
-            return true;
-        }
-        // A sweep may have ended between the two looks: live again, and to be claimed.
-        if !matches!(record.state(), State::Checking | State::Live) {
-            return false;
-        }
-        crate::sys::thread::yield_now();
-    }
-    record.begin_free_checked()
-}
-
-/// So often a freeing thread yields to a sweep that looks at its object.
-const SWEEP_LOOKS: u32 = 10_000;

@@ -1,6 +1,6 @@
 //! Freeing a guarded object, and what is wrong with a free that cannot be.
 
-use super::{PageArm, take};
+use super::PageArm;
 use crate::fault::{Event, Fault, Kind};
 use crate::meta::{Record, RecordId, State};
 use crate::request::Claim;
@@ -15,7 +15,7 @@ impl PageArm {
         let Some(record) = self.records.get(id) else {
             return Err(self.misuse(claim));
         };
-        if record.address() != claim.address || !take(record) {
+        if !record.begin_free(claim.address) {
             return Err(self.refusal(record, claim));
         }
         let kind = if mismatch && record.origin() != claim.origin {
@@ -34,12 +34,15 @@ impl PageArm {
             record.refuse_free();
             return Err(Fault::new(Kind::CanaryOverwritten, wrong, record.object()));
         }
+        if !record.begin_close(event) {
+            return Ok(());
+        }
         let lane = lane % self.arena.lanes();
         if self.may_wait(record) {
-            return self.defer(record, id, lane, event);
+            return self.defer(record, id, lane);
         }
         self.close(record, id);
-        record.end_free(event);
+        record.end_free();
         self.remember(lane, id);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Guarded objects that change their size: in place, or by moving their pages.
 
-use super::{Found, PageArm, Side, lane, large, take};
+use super::{Found, PageArm, Side, lane, large};
 use crate::addr::{Addr, PageCount, Span};
 use crate::fault::Event;
 use crate::request::Request;
@@ -10,9 +10,9 @@ use crate::sys::vm;
 
 impl PageArm {
     /// Changes the size of a live object in place. `false`, and nothing changed, if its pages do not
-    /// allow it. With `exact_end` the object must go on ending at its guard.
+    /// allow it, or a sweep looks at it. With `exact_end` the object must go on ending at its guard.
     pub fn resize(&self, found: Found<'_>, new_size: usize, exact_end: bool) -> bool {
-        if !take(found.record) {
+        if !found.record.begin_resize(found.address) {
             return false;
         }
         let resized = self.resize_taken(found, new_size, exact_end);
@@ -86,7 +86,7 @@ impl PageArm {
         event: Event,
         rng: &mut Rng,
     ) -> Option<Addr> {
-        if !take(found.record) {
+        if !found.record.begin_resize(found.address) {
             return None;
         }
         let grown = self.grow_taken(found, request, lane % self.arena.lanes(), event, rng);
@@ -113,11 +113,12 @@ impl PageArm {
         }
         let old_size = found.record.size();
         let moved = self.allocate_large(request, Side::Left, new_pages, room, lane, event, rng)?;
-        let new = self.find_live(moved).filter(|new| take(new.record))?;
+        let new = self.find_live(moved)?;
         let span = new.record.span();
         let from_large =
             self.arena.chunk_of(old.start).is_some_and(|chunk| self.arena.large_chunks().contains(&chunk));
-        let movable = from_large && old.pages <= span.pages;
+        // Not while a sweep looks at the new object already.
+        let movable = from_large && old.pages <= span.pages && new.record.begin_resize(moved);
         let relocation = if movable { vm::relocate(old, span.start) } else { vm::Relocation::Refused };
         if relocation == vm::Relocation::Lost {
             // Its record stays taken, so that its chunks serve nobody any more.
@@ -134,7 +135,9 @@ impl PageArm {
             unsafe { old_end.as_ptr::<u8>().write_bytes(0, stale) };
             return Some(address);
         }
-        new.record.refuse_free();
+        if movable {
+            new.record.refuse_free();
+        }
         // SAFETY: the old object is live and the caller's, the new one fresh and at least as long.
         unsafe {
             core::ptr::copy_nonoverlapping(

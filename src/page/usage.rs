@@ -20,7 +20,7 @@ impl PageArm {
         let mut usage = Usage::default();
         for number in 1..self.records.used() {
             let Some(record) = self.records.get(RecordId(number)) else { break };
-            if matches!(record.state(), State::Live | State::Checking) {
+            if record.state() == State::Live {
                 usage.objects += 1;
                 usage.bytes = usage.bytes.saturating_add(record.size());
                 usage.held = usage.held.saturating_add(record.span().bytes());

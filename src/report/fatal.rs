@@ -7,11 +7,12 @@ use super::modules::Modules;
 use super::render::{self, Sources};
 use super::summary;
 use super::suppress::RULES;
-use super::tally::TALLY;
+use super::tally::{self, TALLY};
+use super::turn;
 use crate::options::{OnError, Options, PathBuf, ReportForm};
 use crate::stats::Totals;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Lock, Patience};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Lock, Rank};
 use crate::sys::{collector, die, file, signal, thread};
 use crate::text::Text;
 use crate::trace::{Depot, Frames};
@@ -47,10 +48,6 @@ pub enum Outcome {
     Nested,
 }
 
-/// The thread that writes a report, 0 when none does.
-static REPORTER: AtomicU32 = AtomicU32::new(0);
-/// Whether what it reports is a fault, and so ends by that signal.
-static OF_FAULT: AtomicBool = AtomicBool::new(false);
 /// Reports written.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
@@ -59,7 +56,8 @@ const REPORT_BYTES: usize = 128 << 10;
 const MAPS_BYTES: usize = 512 << 10;
 
 /// Too large for a signal stack; used by the reporting thread alone.
-static BUFFERS: Lock<Buffers> = Lock::new(Buffers { report: Text::new(), maps: [0; MAPS_BYTES] });
+static BUFFERS: Lock<Buffers> =
+    Lock::new(Rank::Buffers, Buffers { report: Text::new(), maps: [0; MAPS_BYTES] });
 
 struct Buffers {
     report: Text<REPORT_BYTES>,
@@ -69,7 +67,7 @@ struct Buffers {
 /// Reports `finding` unless it is known or suppressed. Other threads that find something meanwhile wait;
 /// the same thread coming back means that writing failed, and leaves one line.
 pub fn report(context: &Context, finding: &Finding) -> Outcome {
-    if !enter(finding.access.is_some()) {
+    if !turn::enter(finding.access.is_some()) {
         file::write_stderr(b"fencepost: a second error while reporting the first\n");
         return Outcome::Nested;
     }
@@ -79,43 +77,29 @@ pub fn report(context: &Context, finding: &Finding) -> Outcome {
     }
     // A thread that ends the process by itself lets no other report meanwhile. A fault ends it at the
     // return, which is not certain to fault again: others must be able to go on.
+    // A child of `vfork` ends itself and not the process, whose next report is another's turn.
     let ends = outcome == Outcome::Written && context.options.on_error != OnError::Continue;
-    if !ends || finding.access.is_some() {
-        leave();
+    if !ends || finding.access.is_some() || !thread::is_own_process() {
+        turn::leave();
     }
     outcome
 }
 
-/// Makes the calling thread the one that reports; `false` if it is already.
-fn enter(of_fault: bool) -> bool {
-    let me = thread::id();
-    while let Err(reporter) = REPORTER.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
-        if reporter == me {
-            return false;
-        }
-        thread::sleep_micros(1000);
-    }
-    OF_FAULT.store(of_fault, Ordering::Relaxed);
-    true
-}
-
-fn leave() {
-    REPORTER.store(0, Ordering::Release);
-}
-
 fn report_alone(context: &Context, finding: &Finding) -> Outcome {
     let goes_on = context.options.on_error == OnError::Continue;
-    let mut tally = TALLY.lock();
+    // The turn's owner has these alone.
+    let (Some(mut tally), Some(mut buffers)) = (TALLY.enter(), BUFFERS.enter()) else {
+        return Outcome::Nested;
+    };
     // Where the program does not go on after errors, only after one that is suppressed.
     if tally.know_object(finding) {
         return Outcome::Known;
     }
-    let mut buffers = BUFFERS.lock();
     let Buffers { report, maps } = &mut *buffers;
     report.clear();
     let modules = Modules::read(maps);
     if is_suppressed(context, finding, &modules) {
-        tally.count_suppressed();
+        tally::count_suppressed();
         return Outcome::Suppressed;
     }
     let known = tally.count(finding, context.depot);
@@ -139,10 +123,7 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
 
 /// What was found without a stack, at exit, is judged by the stack of the allocation.
 fn is_suppressed(context: &Context, finding: &Finding, modules: &Modules<'_>) -> bool {
-    let mut rules = RULES.lock();
-    if rules.is_empty() {
-        return false;
-    }
+    let Some(mut rules) = RULES.enter().filter(|rules| !rules.is_empty()) else { return false };
     let frames = match finding.object {
         Some(object) if finding.frames.as_slice().is_empty() => {
             context.depot.get(object.history.allocated.stack)
@@ -154,51 +135,54 @@ fn is_suppressed(context: &Context, finding: &Finding, modules: &Modules<'_>) ->
 
 /// Writes pieces of text that are no report of an error: `piece` fills the empty buffer and says whether it
 /// was the last. Nothing is written by a thread that is reporting.
-pub fn write_pieces(context: &Context, mut piece: impl FnMut(&mut dyn Write, &Modules<'_>) -> bool) {
-    if !enter(false) {
-        return;
+pub fn write_pieces(context: &Context, piece: impl FnMut(&mut dyn Write, &Modules<'_>) -> bool) {
+    if turn::enter(false) {
+        write_in_turn(context, piece);
+        turn::leave();
     }
-    {
-        let mut buffers = BUFFERS.lock();
-        let Buffers { report, maps } = &mut *buffers;
-        let modules = Modules::read(maps);
-        loop {
-            report.clear();
-            let last = piece(report, &modules);
-            emit(context, report.as_bytes());
-            if last {
-                break;
-            }
-        }
-    }
-    leave();
 }
 
-/// Whether a suppression covers a leak allocated from `frames`.
+fn write_in_turn(context: &Context, mut piece: impl FnMut(&mut dyn Write, &Modules<'_>) -> bool) {
+    let Some(mut buffers) = BUFFERS.enter() else { return };
+    let Buffers { report, maps } = &mut *buffers;
+    let modules = Modules::read(maps);
+    loop {
+        report.clear();
+        let last = piece(report, &modules);
+        emit(context, report.as_bytes());
+        if last {
+            break;
+        }
+    }
+}
+
+/// Whether a suppression covers a leak allocated from `frames`; in a turn.
 pub fn leak_is_suppressed(frames: &Frames, modules: &Modules<'_>) -> bool {
-    let covered = RULES.lock().cover(super::suppress::LEAK, frames, modules);
+    let covered = RULES.enter().is_some_and(|mut rules| rules.cover(super::suppress::LEAK, frames, modules));
     if covered {
-        let mut tally = TALLY.lock();
-        tally.count_suppressed();
+        tally::count_suppressed();
     }
     covered
 }
 
-/// Writes what was found in all, if anything was; whether there were errors.
-pub fn summarise(context: &Context) -> bool {
-    let (errors, suppressed) = {
-        let tally = TALLY.lock();
-        (tally.errors, tally.suppressed)
-    };
-    if errors != 0 || suppressed != 0 {
-        write_pieces(context, |out, modules| {
-            let (tally, rules) = (TALLY.lock(), RULES.lock());
+/// Writes what was found in all, if anything was; whether there were errors. At once, or not at all, if `now`: who is
+/// reporting may wait for a reader that does not read.
+pub fn summarise(context: &Context, now: bool) -> bool {
+    let errors = tally::errors();
+    if errors == 0 && tally::suppressed() == 0 {
+        return false;
+    }
+    let in_turn = if now { turn::try_enter(false) } else { turn::enter(false) };
+    if in_turn {
+        write_in_turn(context, |out, modules| {
+            let (Some(tally), Some(rules)) = (TALLY.enter(), RULES.enter()) else { return true };
             let _ = match context.options.report {
                 ReportForm::Text => summary::text(out, &tally, &rules, modules),
                 ReportForm::Json => summary::json(out, &tally, modules),
             };
             true
         });
+        turn::leave();
     }
     errors != 0
 }
@@ -230,8 +214,17 @@ pub fn note_stack_overflow(pc: usize) {
 }
 
 fn note(what: &str, pc: usize, why: &[u8]) {
-    let Some(mut buffers) = BUFFERS.try_lock() else { return };
-    let Buffers { report, maps } = &mut *buffers;
+    if !turn::try_enter(true) {
+        return;
+    }
+    if let Some(mut buffers) = BUFFERS.enter() {
+        write_note(&mut buffers, what, pc, why);
+    }
+    turn::leave();
+}
+
+fn write_note(buffers: &mut Buffers, what: &str, pc: usize, why: &[u8]) {
+    let Buffers { report, maps } = buffers;
     report.clear();
     let modules = Modules::read(maps);
     let _ = write!(report, "fencepost: {what} at pc 0x{pc:012x} ");
@@ -240,12 +233,6 @@ fn note(what: &str, pc: usize, why: &[u8]) {
     report.push_bytes(why);
     report.push_bytes(b"\n");
     signal::without_sigpipe(|| file::write_stderr(report.as_bytes()));
-}
-
-/// Whether the calling thread is writing a report.
-pub fn reporting_here() -> bool {
-    let reporter = REPORTER.load(Ordering::Acquire);
-    reporter != 0 && reporter == thread::id()
 }
 
 /// Reports written so far.
@@ -331,34 +318,38 @@ pub fn before_dying(context: &Context) {
 /// Returns if that is by the fault's signal.
 pub fn end_failed_report(number: i32) {
     file::write_stderr(b"fencepost: a fault while reporting an error\n");
-    if OF_FAULT.load(Ordering::Relaxed) {
+    if turn::is_of_fault() {
         signal::restore_default(number);
     } else {
         signal::abort_process();
     }
 }
 
-/// The thread that keeps others from reporting while it forks, 0 when none does.
-static FORKING: AtomicU32 = AtomicU32::new(0);
+/// What a thread of another process left taken.
+pub(super) struct Orphans(u32);
 
-/// Keeps other threads from reporting, around `fork`: the child has them no more, and needs the buffers. Not if
-/// the calling thread is reporting itself, nor if `patience` ends before another has written its report.
-pub fn hold(patience: &mut Patience) {
-    let me = thread::id();
-    FORKING.store(me, Ordering::Relaxed);
-    while let Err(reporter) = REPORTER.compare_exchange(0, HOLDING, Ordering::AcqRel, Ordering::Acquire) {
-        if reporter == me || !patience.wait() {
-            return;
+impl Orphans {
+    /// Of a thread that had this id.
+    pub(super) const fn of(owner: u32) -> Self {
+        Self(owner)
+    }
+
+    /// Releases it.
+    pub(super) fn release(&self) {
+        // SAFETY: what was in use under these locks is no more: their owner had the turn, and is gone. Buffers are
+        // cleared before use; counts and rules change a number at a time.
+        unsafe {
+            if TALLY.owner() == self.0 {
+                TALLY.clear(|_| ());
+            }
+            if RULES.owner() == self.0 {
+                RULES.clear(|_| ());
+            }
+            if BUFFERS.owner() == self.0 {
+                BUFFERS.clear(|_| ());
+            }
         }
     }
-}
-
-/// What stands in the reporter's place around a fork.
-const HOLDING: u32 = u32::MAX;
-
-/// Takes [`hold`] back.
-pub fn release() {
-    let _ = REPORTER.compare_exchange(HOLDING, 0, Ordering::AcqRel, Ordering::Relaxed);
 }
 
 /// In a forked child: nobody else reports, and the errors are the parent's.
@@ -366,21 +357,17 @@ pub fn release() {
 /// # Safety
 /// As [`Lock::inherit`].
 pub unsafe fn in_child() {
-    // A handler that forks may have interrupted its own thread's report, which then goes on here.
-    let reporter = REPORTER.load(Ordering::Relaxed);
-    if reporter != FORKING.load(Ordering::Relaxed) {
-        REPORTER.store(0, Ordering::Release);
-    }
     // SAFETY: as the caller says.
     unsafe {
+        turn::in_child();
         TALLY.inherit(|_| ());
         RULES.inherit(|_| ());
         BUFFERS.inherit(|_| ());
     }
-    if let Some(mut tally) = TALLY.enter() {
+    if let Some(mut tally) = TALLY.try_lock() {
         tally.forget();
     }
-    if let Some(mut rules) = RULES.enter() {
+    if let Some(mut rules) = RULES.try_lock() {
         rules.forget_uses();
     }
 }

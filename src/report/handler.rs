@@ -8,6 +8,7 @@
 use super::access;
 use super::fatal::{self, Context, Outcome};
 use super::finding::{Access, Finding};
+use super::turn;
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::Object;
 use crate::options::OnError;
@@ -75,7 +76,7 @@ fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
     let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
     // SAFETY: null or the static that `install` stored.
     let heap = unsafe { HEAP.load(Ordering::Acquire).as_ref() };
-    if fatal::reporting_here() {
+    if turn::is_here() {
         fatal::end_failed_report(number);
         return Next::RETURN;
     }

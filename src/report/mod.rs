@@ -4,7 +4,7 @@
 //! - [`access`]: what the faulting instruction did.
 //! - [`render`], [`json`], [`picture`]: the forms of a report; [`modules`], [`elf`]: what names addresses in them.
 //! - [`handler`]: faults that the hardware finds.
-//! - [`fatal`]: writing a report and what follows.
+//! - [`fatal`]: writing a report and what follows; [`turn`]: one thread's at a time.
 //! - [`tally`], [`suppress`]: which errors are new, and which nobody wants to hear of.
 //! - [`summary`], [`leak`]: the counts, and what is still allocated, at the end.
 //!
@@ -24,5 +24,6 @@ mod render;
 mod summary;
 pub mod suppress;
 mod tally;
+mod turn;
 
 pub use finding::{Access, Finding};

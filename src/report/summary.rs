@@ -4,7 +4,7 @@ use super::json;
 use super::modules::Modules;
 use super::render;
 use super::suppress::Rules;
-use super::tally::Tally;
+use super::tally::{self, Tally};
 use crate::sys::thread;
 use core::fmt::{self, Write};
 
@@ -14,11 +14,11 @@ const LISTED: usize = 100;
 /// A line with the sums, then one for each distinct error and for each suppression that was used.
 pub fn text(out: &mut dyn Write, tally: &Tally, rules: &Rules, modules: &Modules<'_>) -> fmt::Result {
     let pid = thread::pid();
-    let (errors, distinct) = (tally.errors, tally.distinct());
+    let (errors, distinct) = (tally::errors(), tally.distinct());
     writeln!(
         out,
         "=={pid}==SUMMARY: fencepost: {errors} errors, {distinct} distinct, {} suppressed",
-        tally.suppressed,
+        tally::suppressed(),
     )?;
     for place in tally.places().take(LISTED) {
         write!(out, "    {} {}", place.count, place.kind.name())?;
@@ -43,8 +43,8 @@ pub fn json(out: &mut dyn Write, tally: &Tally, modules: &Modules<'_>) -> fmt::R
         out,
         "{{\"tool\":\"fencepost\",\"version\":1,\"pid\":{},\"summary\":{{\"errors\":{},\"suppressed\":{},\"distinct\":[",
         thread::pid(),
-        tally.errors,
-        tally.suppressed,
+        tally::errors(),
+        tally::suppressed(),
     )?;
     for (index, place) in tally.places().take(LISTED).enumerate() {
         let comma = if index == 0 { "" } else { "," };

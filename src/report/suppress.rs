@@ -9,7 +9,7 @@
 use super::modules::Modules;
 use crate::addr::Addr;
 use crate::fault::Kind;
-use crate::sync::Lock;
+use crate::sync::{Lock, Rank};
 use crate::sys::file;
 use crate::trace::Frames;
 
@@ -29,7 +29,7 @@ pub struct Rules {
 }
 
 /// Used by the thread that reports, and by the one that starts the heap.
-pub static RULES: Lock<Rules> = Lock::new(Rules::NONE);
+pub static RULES: Lock<Rules> = Lock::new(Rank::Rules, Rules::NONE);
 
 /// What is wrong with a file of suppressions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,8 @@
 
 use super::finding::Finding;
 use crate::fault::Kind;
-use crate::sync::Lock;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Lock, Rank};
 use crate::trace::{Depot, Frames};
 
 /// Frames in which two equal errors agree.
@@ -36,24 +37,38 @@ pub struct Tally {
     objects: [u64; OBJECTS],
     /// Whether anything was remembered or counted.
     used: bool,
-    /// Errors that were not suppressed.
-    pub errors: u64,
-    /// Errors that were.
-    pub suppressed: u64,
+}
+
+/// Errors that were not suppressed, and those that were: also for those who may not have the tally.
+static ERRORS: AtomicU64 = AtomicU64::new(0);
+static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
+
+/// Errors so far that were not suppressed.
+pub fn errors() -> u64 {
+    ERRORS.load(Ordering::Relaxed)
+}
+
+/// Errors so far that a suppression covers.
+pub fn suppressed() -> u64 {
+    SUPPRESSED.load(Ordering::Relaxed)
+}
+
+/// Counts an error that a suppression covers.
+pub fn count_suppressed() {
+    SUPPRESSED.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The process's; used by the thread that reports.
-pub static TALLY: Lock<Tally> = Lock::new(Tally::NEW);
+pub static TALLY: Lock<Tally> = Lock::new(Rank::Tally, Tally::NEW);
 
 impl Tally {
     /// Nothing found.
-    pub const NEW: Self =
-        Self { places: [None; PLACES], len: 0, objects: [0; OBJECTS], used: false, errors: 0, suppressed: 0 };
+    pub const NEW: Self = Self { places: [None; PLACES], len: 0, objects: [0; OBJECTS], used: false };
 
     /// Counts an error; whether its like was found before.
     pub fn count(&mut self, finding: &Finding, depot: &Depot) -> bool {
         self.used = true;
-        self.errors = self.errors.saturating_add(1);
+        ERRORS.fetch_add(1, Ordering::Relaxed);
         let key = place_key(finding, depot);
         if let Some(place) = self.places.iter_mut().take(self.len).flatten().find(|place| place.key == key) {
             place.count = place.count.saturating_add(1);
@@ -65,12 +80,6 @@ impl Tally {
             self.len += 1;
         }
         false
-    }
-
-    /// Counts an error that a suppression covers.
-    pub fn count_suppressed(&mut self) {
-        self.used = true;
-        self.suppressed = self.suppressed.saturating_add(1);
     }
 
     /// Whether the error concerns an object that the same was said of; remembers it.
@@ -103,13 +112,15 @@ impl Tally {
 
     /// Forgets everything: a forked child has made none of these errors.
     pub fn forget(&mut self) {
+        ERRORS.store(0, Ordering::Relaxed);
+        SUPPRESSED.store(0, Ordering::Relaxed);
         // Its pages need not be copied for nothing.
         if !self.used {
             return;
         }
         self.places.fill(None);
         self.objects.fill(0);
-        (self.len, self.errors, self.suppressed, self.used) = (0, 0, 0, false);
+        (self.len, self.used) = (0, false);
     }
 }
 
@@ -195,7 +206,7 @@ mod tests {
         assert!(!tally.count(&finding(Kind::InvalidFree, 64, &[1, 2, 3, 4, 5]), &depot));
         assert!(!tally.count(&finding(Kind::CanaryOverwritten, 64, &[]), &depot));
         assert!(tally.count(&finding(Kind::CanaryOverwritten, 128, &[]), &depot));
-        assert_eq!((tally.errors, tally.distinct()), (6, 4));
+        assert_eq!(tally.distinct(), 4);
         assert_eq!(tally.places().next().map(|place| (place.kind, place.count)), Some((Kind::DoubleFree, 2)));
     }
 

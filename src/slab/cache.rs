@@ -285,7 +285,10 @@ impl Cache {
     pub fn free(&mut self, place: Place, claim: &Claim) -> bool {
         // SAFETY: `locate` makes places of existing classes only.
         let info = unsafe { layout().classes.get_unchecked(place.class) };
-        let state = info.load(place.slot);
+        let mut state = info.load(place.slot);
+        if state == SlotState::LOOKED {
+            state = info.state_of(place.slot);
+        }
         if place.into != 0 || !state.is_live() {
             return self.refuse_slow(place, claim);
         }
@@ -347,7 +350,7 @@ impl Cache {
         let Some(info) = layout().classes.get(place.class) else {
             return false;
         };
-        let state = info.load(place.slot);
+        let state = info.state_of(place.slot);
         let needed = new_size.saturating_add(class::TAIL);
         if !state.is_live() || needed > info.size || info.size - new_size > class::MAX_SLACK {
             return false;

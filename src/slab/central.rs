@@ -9,20 +9,24 @@
 //! keeps it as one of a few spare ones (about a MiB, or a quarter of the slabs in use).
 //!
 //! A class's lock may be out of reach, in a signal handler: then there is no slot to be had from it, and what
-//! is given is parked ([`parked`]). Whoever may not wait keeps the lock while it opens slabs and releases none,
+//! is given is parked ([`parked`]). Who never waits for locks keeps this one while it opens slabs and releases none,
 //! since it might not get the lock again.
+//!
+//! A child of a fork, and a thread that ends inside, make the list and the counts anew from the bits. These
+//! change a word at a time, and with the lock: a slot whose bit is set is in nobody's hands.
 
 use super::cache::BATCH as CACHE_BATCH;
 use super::class;
 use super::depot::Depot;
 use super::layout::{ClassInfo, SlotState, layout};
+use super::misuse::twice_freed;
 use super::parked;
 use super::store::{BATCH, Batch, Store};
 use super::sweep;
 use crate::addr::{Addr, PageCount, Span};
 use crate::fault::Fault;
 use crate::rng::Rng;
-use crate::sync::{Guard, Lock, Patience, is_impatient};
+use crate::sync::{Guard, Lock, Rank, only_tries};
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
 use core::ops::Range;
@@ -31,7 +35,10 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 #[repr(align(128))]
 struct Padded(Lock<Store>);
 
-static STORES: [Padded; class::COUNT] = [const { Padded(Lock::new(Store::NEW)) }; class::COUNT];
+static STORES: [Padded; class::COUNT] = [const { Padded(Lock::new(Rank::Store, Store::NEW)) }; class::COUNT];
+
+/// By class, how many slabs are open, for those who cannot take the lock.
+static OPENED: [AtomicU32; class::COUNT] = [const { AtomicU32::new(0) }; class::COUNT];
 
 /// Batches of a class that wait for a thread at most.
 const WAITING: usize = 4;
@@ -71,7 +78,7 @@ pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
     while let Some(rest) = out.get_mut(taken..).filter(|rest| !rest.is_empty()) {
         let Some(mut store) = padded.0.enter() else { break };
         if !exhausted && store.wants_slab(info) && !store.use_pending(info, rng) {
-            exhausted = !open_more(padded, info, store);
+            exhausted = !open_more(class, padded, info, store);
             continue;
         }
         match store.take(info, rest) {
@@ -83,14 +90,17 @@ pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
 }
 
 /// Opens slabs outside the lock, unless it might not be had again; `false` if there are none to be had.
-fn open_more(padded: &'static Padded, info: &ClassInfo, mut store: Guard<'_, Store>) -> bool {
+fn open_more(class: usize, padded: &'static Padded, info: &ClassInfo, mut store: Guard<'_, Store>) -> bool {
     let Some(batch) = store.plan(info) else { return false };
-    let kept = is_impatient().then_some(store);
+    let kept = only_tries().then_some(store);
     let opened = open(info, &batch);
     let Some(mut store) = kept.or_else(|| padded.0.enter()) else { return false };
     match opened {
         true => store.add_pending(info, &batch),
         false => store.take_back(&batch),
+    }
+    if let Some(opened) = OPENED.get(class) {
+        opened.store(store.opened, Ordering::Relaxed);
     }
     opened
 }
@@ -113,7 +123,7 @@ pub fn give(class: usize, slots: &[u32]) -> Result<(), Fault> {
     };
     let mut found = Ok(());
     let mut rest = slots;
-    let keep = is_impatient();
+    let keep = only_tries();
     while !rest.is_empty() {
         let mut emptied = None;
         let Some(mut store) = padded.0.enter() else {
@@ -159,12 +169,20 @@ fn link(padded: &Padded, info: &ClassInfo, slab: u32) {
     }
 }
 
-/// Checks an empty slab, which is in no list, and gives its memory back.
+/// Checks an empty slab, which is in no list, and gives its memory back. A slot of it may be in use all the same: if two
+/// threads freed one object at the same moment it was given twice. Then the memory stays.
 fn release(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
-    let checked = sweep::check_freed(info, slab);
     let first = slab << info.slab_shift;
-    for slot in first + 1..first + info.usable_end {
-        if info.load(slot).is_freed() {
+    let slots = first + 1..first + info.usable_end;
+    for slot in slots.clone() {
+        let state = info.state_of(slot);
+        if state.is_live() || state == SlotState::BUSY {
+            return Err(twice_freed(info, slot));
+        }
+    }
+    let checked = sweep::check_freed(info, slab);
+    for slot in slots {
+        if info.state_of(slot).is_freed() {
             info.store(slot, SlotState::RELEASED);
         }
     }
@@ -194,19 +212,24 @@ fn open(info: &ClassInfo, batch: &Batch) -> bool {
     true
 }
 
-/// Calls `visit` with the slots of every slab of a class that may have been handed out, until it returns `false`.
-/// Slabs come and go meanwhile; their states stay readable.
-pub fn each_slab(class: usize, mut visit: impl FnMut(&'static ClassInfo, Range<u32>) -> bool) {
-    let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
-        return;
-    };
-    let Some(opened) = padded.0.enter().map(|store| store.opened) else { return };
-    for slab in 0..opened {
-        let Some(slots) = padded.0.enter().map(|mut store| store.handed_out(info, slab)) else { return };
-        if !slots.is_empty() && !visit(info, slots) {
-            return;
-        }
-    }
+/// The slots of a slab that may have been handed out; `None` past the last slab that is open. Slabs come and go
+/// meanwhile; their states stay readable.
+pub fn handed_out(class: usize, slab: u32) -> Option<Range<u32>> {
+    let (padded, info) = (STORES.get(class)?, layout().classes.get(class)?);
+    let mut store = padded.0.enter()?;
+    (slab < store.opened).then(|| store.handed_out(info, slab))
+}
+
+/// The slots of every slab of a class that is open. No lock is taken: for when all other threads stand still.
+pub fn opened_slots(class: usize) -> impl Iterator<Item = u32> {
+    let info = layout().classes.get(class);
+    let slabs = OPENED.get(class).map_or(0, |opened| opened.load(Ordering::Relaxed));
+    info.into_iter().flat_map(move |info| {
+        (0..slabs).flat_map(|slab| {
+            let first = slab << info.slab_shift;
+            first + 1..first + info.usable_end
+        })
+    })
 }
 
 /// How many slabs of a class hold memory.
@@ -250,27 +273,13 @@ pub fn trim(class: usize) -> (usize, Result<(), Fault>) {
     }
 }
 
-pub use parked::{hold as hold_quiet, release as release_quiet};
-
-/// Takes every lock that is to be had, for `fork`, but for that of [`hold_quiet`].
-pub fn hold_all(patience: &mut Patience) {
-    for store in &STORES {
-        store.0.hold(patience);
-    }
-}
-
-/// Takes [`hold_all`] back.
-pub fn release_all() {
-    for store in &STORES {
-        store.0.release();
-    }
-}
-
-/// [`release_all`] in a forked child, which puts in order what another thread was in the middle of.
+/// In a forked child: releases what other threads had, and puts in order what they were in the middle of.
 ///
 /// # Safety
 /// As [`Lock::inherit`].
 pub unsafe fn inherit_all() {
+    // SAFETY: as the caller says.
+    unsafe { parked::inherit() };
     for (store, info) in STORES.iter().zip(&layout().classes) {
         // SAFETY: as the caller says.
         unsafe { store.0.inherit(|store| store.rebuild(info)) };

@@ -96,7 +96,7 @@ impl Cache {
         let pointer = Addr::new(start).as_ptr::<u8>();
         let secret = layout().secret;
         let word = canary::word(secret, start + info.size);
-        let state = info.load(slot);
+        let state = info.state_of(slot);
         if state.is_live() || state == SlotState::BUSY {
             return self.report_slow(Kind::DoubleFree, info, slot);
         }
@@ -253,7 +253,7 @@ unsafe fn fence_fresh(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
         let next = slot.wrapping_add(1);
         let word = canary::word(secret, start + info.size);
         let last = pointer.add(info.size - class::TAIL).cast::<u64>();
-        let state = info.load(next);
+        let state = info.state_of(next);
         if state.is_live() && last.read() != word {
             return overwritten(info, next, state);
         }

@@ -17,6 +17,7 @@
 //! The layout is written once, before the first allocation, and then made read-only.
 
 use super::class;
+use super::look::{self, LOOKS, Name};
 use super::store::Slab;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Object;
@@ -26,7 +27,7 @@ use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
 /// A slot's state.
 ///
@@ -35,6 +36,7 @@ use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, compiler_fence};
 /// | 0 | fresh: never handed out; the memory may never have been touched |
 /// | `0x8000` | released: freed, and its slab's memory was given back since |
 /// | `0x2000` | busy: a thread is handing it out or freeing it |
+/// | `0x4000` | live or freed, and claimed by a sweep: see [`look`](super::look) |
 /// | `origin << 13 \| slack - 7` | live; the low part is never 0 |
 /// | `0x8000 \| origin << 13 \| slack - 7` | freed: cleared, last word is the canary |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +50,8 @@ impl SlotState {
     pub const RELEASED: Self = Self(Self::FREED_BIT);
     /// In a thread's hands. Threads that a forked child does not have leave slots in this state.
     pub const BUSY: Self = Self(1 << Self::ORIGIN_SHIFT);
+    /// Claimed by a sweep; [`ClassInfo::state_of`] says what it stands for.
+    pub const LOOKED: Self = Self(look::LOOKED);
     /// The state with this bit pattern.
     pub const fn from_bits(bits: u16) -> Self {
         Self(bits)
@@ -147,7 +151,16 @@ impl ClassInfo {
         unsafe { &*self.states.add(slot as usize) }
     }
 
-    /// The state of slot `slot`, loaded.
+    /// The state of slot `slot`, whether or not a sweep looks at it.
+    pub fn state_of(&self, slot: u32) -> SlotState {
+        match self.load(slot) {
+            SlotState::LOOKED => SlotState(LOOKS.state(self.state(slot), Name::of(self.address(slot)))),
+            state => state,
+        }
+    }
+
+    /// The state of slot `slot`, loaded: for the fast paths, to which a slot that a sweep looks at is one for the
+    /// others.
     #[inline(always)]
     pub fn load(&self, slot: u32) -> SlotState {
         SlotState(self.state(slot).load(Ordering::Relaxed))
@@ -160,11 +173,11 @@ impl ClassInfo {
     }
 
     /// Marks slot `slot` busy, after what was written to it before and before what is afterwards: a fork or a sweep at
-    /// any moment finds no slot half changed in another state.
+    /// any moment finds no slot half changed in another state. On x86 the fence is no instruction.
     #[inline(always)]
     pub fn store_busy(&self, slot: u32) {
         self.state(slot).store(SlotState::BUSY.0, Ordering::Release);
-        compiler_fence(Ordering::SeqCst);
+        fence(Ordering::Release);
     }
 
     /// Slab `slab`'s block.
@@ -424,7 +437,7 @@ pub fn object_at(layout: &Layout, place: Place) -> Option<Object> {
     if place.slot >> info.slab_shift >= info.slabs {
         return None;
     }
-    object(Addr::new(info.address(place.slot)), info.size, info.load(place.slot))
+    object(Addr::new(info.address(place.slot)), info.size, info.state_of(place.slot))
 }
 
 /// What a slot's state says of the object in it: `None` if none ever lay there.
@@ -536,7 +549,7 @@ mod tests {
                 assert_eq!((freed.slack(), freed.origin()), (slack, origin));
             }
         }
-        for other in [SlotState::FRESH, SlotState::RELEASED, SlotState::BUSY] {
+        for other in [SlotState::FRESH, SlotState::RELEASED, SlotState::BUSY, SlotState::LOOKED] {
             assert!(!other.is_live() && !other.is_freed());
             for origin in [Origin::Malloc, Origin::New, Origin::NewArray, Origin::Rust] {
                 assert_eq!(other.live_slack_up_to(class::SMALL_SLACK, origin), usize::MAX);

@@ -1,8 +1,8 @@
 //! What is alive in the slab arm, for the search for leaks.
 
 use super::cache;
+use super::central;
 use super::layout::layout;
-use super::{central, class};
 use crate::addr::Addr;
 use core::ops::Range;
 
@@ -13,23 +13,20 @@ pub fn around(address: Addr) -> Option<(Addr, usize)> {
     if place.slot >> info.slab_shift >= info.slabs {
         return None;
     }
-    let state = info.load(place.slot);
+    let state = info.state_of(place.slot);
     let size = state.is_live().then(|| info.size.checked_sub(state.slack())).flatten()?;
     (place.into < size.max(1)).then(|| (Addr::new(info.address(place.slot)), size))
 }
 
 /// Calls `visit` with the start and the size of every live object.
 pub fn each(mut visit: impl FnMut(Addr, usize)) {
-    for class in 0..class::COUNT {
-        central::each_slab(class, |info, slots| {
-            for slot in slots {
-                let state = info.load(slot);
-                if let Some(size) = info.size.checked_sub(state.slack()).filter(|_| state.is_live()) {
-                    visit(Addr::new(info.address(slot)), size);
-                }
+    for (class, info) in layout().classes.iter().enumerate() {
+        for slot in central::opened_slots(class) {
+            let state = info.state_of(slot);
+            if let Some(size) = info.size.checked_sub(state.slack()).filter(|_| state.is_live()) {
+                visit(Addr::new(info.address(slot)), size);
             }
-            true
-        });
+        }
     }
 }
 

@@ -20,6 +20,12 @@ pub fn misuse(place: Place, claim: &Claim) -> Fault {
     Fault { kind, address: claim.address, object, freed_by: Some(claim.origin), stated: claim.size }
 }
 
+/// A slot that is free and in use at once: its object was freed twice, at the same moment.
+pub fn twice_freed(info: &ClassInfo, slot: u32) -> Fault {
+    let object = object_in(info, slot, info.state_of(slot), true);
+    Fault::new(Kind::DoubleFree, Addr::new(info.address(slot)), Some(object))
+}
+
 /// The overwritten canary around a slot whose state is or was `state`: behind the object or before it.
 ///
 /// The last word of the slack is also the canary before the next slot. It is taken for overwritten from
@@ -36,7 +42,7 @@ pub fn overwritten(info: &'static ClassInfo, slot: u32, state: SlotState) -> Opt
         if !canary::intact(pointer, size, info.size, word) {
             let wrong = canary::first_wrong(pointer, size, info.size, word);
             let next = slot.wrapping_add(1);
-            let next_state = info.load(next);
+            let next_state = info.state_of(next);
             if wrong > size && wrong >= info.size - class::TAIL && next_state.is_live() {
                 return fault(wrong_before(info, next), object_in(info, next, next_state, false));
             }
@@ -73,7 +79,7 @@ fn object_in(info: &ClassInfo, slot: u32, state: SlotState, freed: bool) -> Obje
 
 /// A freed slot's object as a report shows it.
 pub fn freed_object(info: &ClassInfo, slot: u32) -> Object {
-    object_in(info, slot, info.load(slot), true)
+    object_in(info, slot, info.state_of(slot), true)
 }
 
 /// What was written to a freed slot that is not as its free left it. If only its last word was, which is
@@ -82,7 +88,7 @@ pub fn touched(info: &'static ClassInfo, slot: u32) -> Fault {
     let start = info.address(slot);
     let word = canary::word(layout().secret, start + info.size);
     let next = slot.wrapping_add(1);
-    let next_state = info.load(next);
+    let next_state = info.state_of(next);
     // SAFETY: a freed slot's slab is open: its memory is mapped, and the next slot is live where it is
     // asked for the word before it.
     unsafe {

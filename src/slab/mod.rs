@@ -8,7 +8,7 @@
 //!   central store; [`misuse`]: what is wrong with a slot.
 //! - [`warm`]: which freed large slots keep their memory.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
-//! - [`sweep`]: the check of everything; [`live`]: what is handed out; [`usage`]: figures.
+//! - [`sweep`]: the check of everything, and [`look`], how it looks at slots that others use; [`live`]: what is handed out; [`usage`]: figures.
 //!
 //! Invariants:
 //! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from
@@ -26,6 +26,7 @@ mod depot;
 mod exchange;
 pub mod layout;
 pub mod live;
+mod look;
 pub mod misuse;
 mod parked;
 mod store;
@@ -52,7 +53,7 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
 #[inline(always)]
 pub fn live_size(place: Place) -> Option<usize> {
     let info = layout::layout().classes.get(place.class)?;
-    let state = info.load(place.slot);
+    let state = info.state_of(place.slot);
     (place.into == 0 && state.is_live()).then(|| info.size - state.slack())
 }
 
@@ -74,7 +75,7 @@ pub fn contains(address: Addr) -> bool {
 /// Names another family as the allocator of the live object at `place`.
 pub fn set_origin(place: Place, origin: crate::request::Origin) {
     if let Some(info) = layout::layout().classes.get(place.class) {
-        let state = info.load(place.slot);
+        let state = info.state_of(place.slot);
         if place.into == 0 && state.is_live() {
             info.store(place.slot, layout::SlotState::live(state.slack(), origin));
         }

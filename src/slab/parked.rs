@@ -2,12 +2,11 @@
 //!
 //! A signal handler that frees may find the lock of a class with the thread it interrupted. What its cache
 //! cannot hold waits here, in a list that grows in a mapping of its own, until some thread's cache next goes
-//! to a store. Its lock is taken with signals held back, so that it can always be had.
+//! to a store. Its lock is taken with signals blocked, so that it can always be had.
 
 use crate::addr::Addr;
-use crate::sync::Lock;
-use crate::sync::Patience;
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Lock, Rank};
 use crate::sys::vm;
 
 /// A slot: class and number.
@@ -25,7 +24,7 @@ struct List {
 // SAFETY: the pointer is to a mapping that lives as long as the process, reached under the lock.
 unsafe impl Send for List {}
 
-static LIST: Lock<List> = Lock::new(List { entries: core::ptr::null_mut(), len: 0 });
+static LIST: Lock<List> = Lock::new(Rank::Parked, List { entries: core::ptr::null_mut(), len: 0 });
 /// Its length, for those who only ask.
 static LEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -61,14 +60,18 @@ pub fn pop() -> Option<Parked> {
     Some(unsafe { list.entries.add(list.len).read() })
 }
 
-/// Takes the lock, for `fork`.
-pub fn hold() {
-    LIST.hold(&mut Patience::endless());
-}
-
-/// Releases it.
-pub fn release() {
-    LIST.release();
+/// In a forked child: a thread that is not there may have left a length without its entry. What waits is lost then.
+///
+/// # Safety
+/// As [`Lock::inherit`].
+pub unsafe fn inherit() {
+    // SAFETY: as the caller says.
+    unsafe {
+        LIST.inherit(|list| {
+            list.len = 0;
+            LEN.store(0, Ordering::Relaxed);
+        });
+    }
 }
 
 #[cfg(test)]

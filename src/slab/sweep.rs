@@ -1,45 +1,52 @@
 //! Checking what lies still: all live slots' canaries, all freed slots' contents.
 //!
-//! Runs at exit and on request, beside threads that go on allocating. A slot that looks wrong is
-//! looked at again a few times with pauses: what another thread was in the middle of is over then.
+//! Runs at exit and on request, beside threads that go on allocating. What another thread was in the middle of looks
+//! wrong as well: so a slot that does is looked at again under a claim ([`look`](super::look)).
 
-use super::layout::{ClassInfo, layout};
+use super::layout::{ClassInfo, SlotState, layout, locate};
+use super::look::{LOOKS, Name};
 use super::misuse::{is_untouched, overwritten, touched};
-use super::{canary, central, class};
+use super::{canary, central};
 use crate::addr::Addr;
 use crate::fault::Fault;
-use crate::sys::thread;
+use crate::sync::atomic::AtomicU16;
 
-/// Looks at a suspicious slot again so many times, this many microseconds apart.
-const LOOKS: u32 = 5;
-const PAUSE_MICROS: u32 = 1000;
+/// Where a sweep is: the slot that it looks at next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    class: usize,
+    slab: u32,
+    slot: u32,
+}
 
-/// Checks every slot of every class; hands what is wrong to `found` until it returns `false`.
-pub fn all(mut found: impl FnMut(Fault) -> bool) {
-    for class in 0..class::COUNT {
-        let mut go_on = true;
-        central::each_slab(class, |info, slots| {
-            for slot in slots {
-                if let Some(fault) = settled(info, slot) {
-                    go_on = found(fault);
-                    if !go_on {
-                        return false;
-                    }
-                }
+impl Cursor {
+    /// Before everything.
+    pub const START: Self = Self { class: 0, slab: 0, slot: 0 };
+}
+
+/// Goes on from `cursor` to the next slot with which something is wrong; `None` at the end.
+pub fn next_wrong(cursor: &mut Cursor) -> Option<Fault> {
+    while let Some(info) = layout().classes.get(cursor.class) {
+        let Some(slots) = central::handed_out(cursor.class, cursor.slab) else {
+            *cursor = Cursor { class: cursor.class + 1, ..Cursor::START };
+            continue;
+        };
+        for slot in slots.start.max(cursor.slot)..slots.end {
+            if let Some(fault) = settled(info, slot) {
+                cursor.slot = slot + 1;
+                return Some(fault);
             }
-            true
-        });
-        if !go_on {
-            return;
         }
+        cursor.slab += 1;
     }
+    None
 }
 
 /// Checks the freed slots of a slab that is in nobody's hands.
 pub fn check_freed(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
     let first = slab << info.slab_shift;
     for slot in first + 1..first + info.usable_end {
-        if info.load(slot).is_freed()
+        if info.state_of(slot).is_freed()
             && let Some(fault) = check(info, slot)
         {
             return Err(fault);
@@ -48,19 +55,50 @@ pub fn check_freed(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What is wrong with a slot, if it stays wrong.
+/// What is wrong with a slot that others may be changing.
 fn settled(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
-    let mut fault = check(info, slot)?;
-    for _ in 0..LOOKS {
-        thread::sleep_micros(PAUSE_MICROS);
-        fault = check(info, slot)?;
+    let worth = |state| SlotState::from_bits(state).is_live() || SlotState::from_bits(state).is_freed();
+    let name = Name::of(info.address(slot));
+    // Each round more means that another thread changed the slot.
+    while check(info, slot).is_some() {
+        let look = |state| check_in(info, slot, SlotState::from_bits(state));
+        if let Some(found) = LOOKS.at(info.state(slot), name, worth, look) {
+            return found;
+        }
     }
-    Some(fault)
+    None
+}
+
+fn word_of(name: Name) -> Option<&'static AtomicU16> {
+    let place = locate(layout(), name.address())?;
+    Some(layout().classes.get(place.class)?.state(place.slot))
+}
+
+/// In a forked child: ends the look of a thread that is not there.
+///
+/// # Safety
+/// As [`Lock::inherit`](crate::sync::Lock::inherit).
+pub unsafe fn inherit() {
+    // SAFETY: as the caller says.
+    unsafe { LOOKS.inherit(word_of) };
+}
+
+/// Ends the calling thread's look.
+///
+/// # Safety
+/// As [`Lock::abandon`](crate::sync::Lock::abandon).
+pub unsafe fn abandon() {
+    // SAFETY: as the caller says.
+    unsafe { LOOKS.abandon(word_of) };
 }
 
 /// What is wrong with a slot now.
 pub fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
-    let state = info.load(slot);
+    check_in(info, slot, info.state_of(slot))
+}
+
+/// What is wrong with a slot in this state.
+fn check_in(info: &'static ClassInfo, slot: u32, state: SlotState) -> Option<Fault> {
     let start = info.address(slot);
     let protection = layout().protection;
     if !protection.canary {

@@ -29,16 +29,14 @@ pub fn count() -> Usage {
         usage.held = usage.held.saturating_add((slabs.active as usize).saturating_mul(slab_bytes));
         usage.spare = usage.spare.saturating_add((slabs.spare as usize).saturating_mul(slab_bytes));
         let mut live = 0_usize;
-        central::each_slab(class, |info, slots| {
-            for slot in slots {
-                let state = info.load(slot);
-                if state.is_live() {
-                    live += 1;
-                    usage.bytes = usage.bytes.saturating_add(info.size.saturating_sub(state.slack()));
-                }
+        let mut slab = 0;
+        while let Some(slots) = central::handed_out(class, slab) {
+            for state in slots.map(|slot| info.state_of(slot)).filter(|state| state.is_live()) {
+                live += 1;
+                usage.bytes = usage.bytes.saturating_add(info.size.saturating_sub(state.slack()));
             }
-            true
-        });
+            slab += 1;
+        }
         usage.objects += live;
         usage.free_slots += (slabs.active as usize).saturating_mul(slots).saturating_sub(live);
     }

@@ -1,35 +1,47 @@
-//! The lock: a word that names its owner, who waits pausing and then yielding.
+//! The lock: a word that names its owner. Who waits for it spins briefly and then sleeps in the kernel.
 //!
-//! A signal handler may allocate while the thread that it interrupted has a lock of the allocator's, and would
-//! wait for itself. The owner's name tells at once: [`Lock::enter`] gives nothing then, and the caller goes
-//! another way. What `fork` holds is marked, so that after it every lock is told apart: held for the fork,
-//! held by what the forking thread's handler interrupted, or held by a thread that the child does not have.
+//! A signal handler may allocate while the thread that it interrupted has a lock of the allocator's, and would wait
+//! for itself. The owner's name tells at once: [`Lock::enter`] gives nothing then, and the caller takes its fallback.
+//! The name also tells a forked child which locks were held by threads that it does not have: a fork takes no
+//! lock, and the child repairs what such a thread was in the middle of ([`Lock::inherit`]).
 //!
 //! | word | who has it | next | by |
 //! |---|---|---|---|
-//! | 0 | nobody | the thread's pointer | [`Lock::lock`], [`Lock::enter`], [`Lock::try_lock`] |
-//! | | | the same with [`HELD`] | [`Lock::hold`] |
-//! | a thread's pointer | that thread | 0 | its guard's end; in a forked child [`Lock::inherit`] |
-//! | the same with [`HELD`] | that thread, around a fork | 0 | [`Lock::release`], [`Lock::inherit`] |
+//! | 0 | nobody | the thread's id | [`Lock::enter`], [`Lock::try_lock`] |
+//! | | | the same with [`WAITERS`] | who slept before |
+//! | a thread's id | that thread | 0 | its guard's end; in a forked child [`Lock::inherit`] |
+//! | | | the same with [`WAITERS`] | who is about to sleep, or the kernel for it |
+//! | the same with [`WAITERS`] | that thread; others may sleep | 0, or who waited with priority; and one sleeper is woken | its guard's end |
+//!
+//! Threads sleep on a second word, which changes whenever a lock is released that others may sleep for. Who slept
+//! takes the lock with [`WAITERS`], since it does not know whether others still sleep. A real-time thread lends the owner
+//! its priority: else it would wait for every thread in between.
 
-use super::atomic::{AtomicUsize, Ordering};
-use super::{Patience, is_impatient, relax};
+use super::atomic::{AtomicU32, Ordering};
+use super::rank::{self, Rank};
+use super::{may_wait, pause};
+use crate::sys::futex::{self, Lending};
 use crate::sys::thread;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
-/// The bit of a lock that is held around a fork. Threads' pointers are aligned.
-const HELD: usize = 1;
-/// So often somebody impatient looks whether another has left.
-const LOOKS: u32 = 64;
+/// The bit of a lock that others may sleep for, `FUTEX_WAITERS`; thread ids are below.
+const WAITERS: u32 = 1 << 31;
+/// The bits of an id.
+const ID: u32 = (1 << 30) - 1;
+/// Looks before a waiting thread sleeps: about a microsecond, as long as most locks are held. None in models.
+const SPINS: u32 = if cfg!(loom) { 0 } else { 32 };
 
 /// A mutex that is safe before the process is set up and allocates nothing.
 pub struct Lock<T> {
-    word: AtomicUsize,
+    word: AtomicU32,
+    /// Counts releases for which somebody was woken.
+    wakes: AtomicU32,
+    rank: Rank,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one thread at a time.
+// SAFETY: the value is reached by one thread at a time, the one that the word names.
 unsafe impl<T: Send> Sync for Lock<T> {}
 
 /// A taken lock.
@@ -39,87 +51,81 @@ pub struct Guard<'a, T> {
 
 impl<T> Lock<T> {
     /// A lock that nobody has.
-    pub const fn new(value: T) -> Self {
-        Self { word: AtomicUsize::new(0), value: UnsafeCell::new(value) }
+    pub const fn new(rank: Rank, value: T) -> Self {
+        Self { word: AtomicU32::new(0), wakes: AtomicU32::new(0), rank, value: UnsafeCell::new(value) }
     }
 
-    /// Waits for the lock as long as it takes. Not for locks that a signal handler may need and the thread
-    /// it interrupted have.
-    #[inline(always)]
-    pub fn lock(&self) -> Guard<'_, T> {
-        let me = thread::pointer();
-        if !self.take(me) {
-            self.lock_slow(me);
-        }
-        Guard { lock: self }
-    }
-
-    /// Waits for the lock; `None` at once if the calling thread has it, and after a while if the thread may
-    /// not wait for others ([`super::Impatience`]).
+    /// The lock, as soon as it is free. `None` at once if the calling thread has it, or would have to wait and never
+    /// does ([`super::going_without`]).
     #[inline(always)]
     pub fn enter(&self) -> Option<Guard<'_, T>> {
-        let me = thread::pointer();
+        #[cfg(debug_assertions)]
+        if !self.is_mine() && !super::only_tries() {
+            rank::check(self.rank);
+        }
+        let me = thread::own_id();
         // Not `then_some`: a guard that is dropped releases the lock.
-        (self.take(me) || self.enter_slow(me)).then(|| Guard { lock: self })
+        (self.take(me) || self.enter_slow(me)).then(|| self.guard())
     }
 
     /// The lock, if it is free.
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        self.take(thread::pointer()).then(|| Guard { lock: self })
+        self.take(thread::own_id()).then(|| self.guard())
+    }
+
+    /// Where it stands in the order.
+    #[cfg(debug_assertions)]
+    pub(crate) const fn rank(&self) -> Rank {
+        self.rank
     }
 
     /// Whether the calling thread has it.
     pub fn is_mine(&self) -> bool {
-        self.word.load(Ordering::Relaxed) & !HELD == thread::pointer()
+        self.owner() == thread::own_id()
     }
 
-    /// Takes the lock for a fork, and keeps it. Not if the calling thread has it already, nor if `patience`
-    /// ends before another leaves.
-    pub fn hold(&self, patience: &mut Patience) {
-        let me = thread::pointer();
-        loop {
-            let word = self.word.load(Ordering::Relaxed);
-            if word & !HELD == me || word == 0 && self.take(me | HELD) || word != 0 && !patience.wait() {
-                return;
-            }
+    /// The id of the thread that has it, 0 if none has.
+    pub fn owner(&self) -> u32 {
+        self.word.load(Ordering::Relaxed) & ID
+    }
+
+    /// Sleeps until the lock may be free, if it is not, and for `millis` milliseconds at most if that is not 0.
+    /// Not for its owner.
+    pub fn sleep(&self, millis: u32) {
+        let wakes = self.wakes.load(Ordering::Acquire);
+        if !self.is_waited_for() {
+            return;
         }
-    }
-
-    /// Whether the lock is held for a fork of the calling thread's.
-    pub fn is_held(&self) -> bool {
-        self.word.load(Ordering::Relaxed) == thread::pointer() | HELD
-    }
-
-    /// The value of a lock that is held for a fork of the calling thread's.
-    pub fn held(&self) -> Option<&T> {
-        // SAFETY: this thread has the lock, and holds it without a guard.
-        self.is_held().then(|| unsafe { &*self.value.get() })
-    }
-
-    /// Takes [`Lock::hold`] back, if it took the lock.
-    pub fn release(&self) {
-        if self.is_held() {
-            self.word.store(0, Ordering::Release);
+        match millis {
+            0 => futex::wait(&self.wakes, wakes),
+            millis => futex::wait_millis(&self.wakes, wakes, millis),
         }
+        // Another may have slept beside this thread, which was woken in its place and may not take the lock.
+        futex::wake_one(&self.wakes);
     }
 
-    /// In a forked child, whose thread is the one that held its locks: releases the lock, whoever had it,
-    /// but for what the thread's own handler interrupted, which goes on in the child as well. What another
-    /// thread was in the middle of is left to `repair`.
+    /// Says that somebody is about to sleep for the lock; `false` if its owner has changed meanwhile or it is free.
+    fn is_waited_for(&self) -> bool {
+        let word = self.word.load(Ordering::Relaxed);
+        word & WAITERS != 0 || word != 0 && self.exchange(word, word | WAITERS)
+    }
+
+    /// In a forked child, whose one thread is the one that forked: releases the lock if another thread had it, and
+    /// leaves what that was in the middle of to `repair`. What the calling thread's own handler interrupted goes on in
+    /// the child as well.
     ///
     /// # Safety
     /// The calling thread is the only one.
     pub unsafe fn inherit(&self, repair: impl FnOnce(&mut T)) {
-        let me = thread::pointer();
-        let word = self.word.load(Ordering::Relaxed);
-        if word == 0 || word == me {
-            return;
+        match self.owner() {
+            0 => {}
+            // Its id is another here; nobody waits for it.
+            owner if owner == thread::id_before_fork() => {
+                self.word.store(thread::own_id(), Ordering::Relaxed);
+            }
+            // SAFETY: who had it does not exist here.
+            _ => unsafe { self.clear(repair) },
         }
-        if word != me | HELD {
-            // SAFETY: whoever had it does not exist here.
-            repair(unsafe { &mut *self.value.get() });
-        }
-        self.word.store(0, Ordering::Release);
     }
 
     /// In a thread that ends and will not come back to what it was in the middle of: releases the lock if
@@ -128,44 +134,100 @@ impl<T> Lock<T> {
     /// # Safety
     /// No guard of the calling thread's is used any more.
     pub unsafe fn abandon(&self, repair: impl FnOnce(&mut T)) {
-        if self.word.load(Ordering::Relaxed) == thread::pointer() {
+        if self.is_mine() {
             // SAFETY: this thread has the lock, and as the caller says nothing else refers to the value.
-            repair(unsafe { &mut *self.value.get() });
-            self.word.store(0, Ordering::Release);
+            unsafe { self.clear(repair) };
+            rank::remove(self.rank);
+        }
+    }
+
+    /// Releases the lock in its owner's place.
+    ///
+    /// # Safety
+    /// The owner is gone, or does not use its guard any more.
+    pub unsafe fn clear(&self, repair: impl FnOnce(&mut T)) {
+        // SAFETY: as the caller says, nobody refers to the value.
+        repair(unsafe { &mut *self.value.get() });
+        self.word.store(0, Ordering::Release);
+        self.wakes.fetch_add(1, Ordering::Release);
+        futex::wake_all(&self.wakes);
+    }
+
+    /// Makes the atomics that loom wants made before there are threads.
+    #[cfg(loom)]
+    pub fn prepare(&self) {
+        self.wakes.store(0, Ordering::Relaxed);
+        self.word.store(0, Ordering::Relaxed);
+    }
+
+    /// A mutation for the models: a release that wakes nobody.
+    #[cfg(loom)]
+    pub fn let_go_unseen(&self) {
+        self.word.store(0, Ordering::Release);
+    }
+
+    fn exchange(&self, from: u32, to: u32) -> bool {
+        self.word.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    #[inline(always)]
+    fn take(&self, me: u32) -> bool {
+        self.exchange(0, me)
+    }
+
+    #[inline(always)]
+    fn guard(&self) -> Guard<'_, T> {
+        rank::add(self.rank);
+        Guard { lock: self }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_slow(&self, me: u32) -> bool {
+        if self.owner() == me || !may_wait() {
+            return self.take(me);
+        }
+        let (mut looks, mut mark) = (0, 0);
+        loop {
+            let wakes = self.wakes.load(Ordering::Acquire);
+            let word = self.word.load(Ordering::Relaxed);
+            if word == 0 {
+                if self.exchange(0, me | mark) {
+                    return true;
+                }
+            } else if looks < SPINS {
+                looks += 1;
+                pause();
+            } else if thread::is_real_time() {
+                match futex::lock_lending(&self.word) {
+                    Lending::Taken => return true,
+                    Lending::Again => {}
+                    Lending::Never => return false,
+                }
+            } else if word & WAITERS != 0 || self.exchange(word, word | WAITERS) {
+                futex::wait(&self.wakes, wakes);
+                mark = WAITERS;
+            }
         }
     }
 
     #[inline(always)]
-    fn take(&self, word: usize) -> bool {
-        self.word.compare_exchange(0, word, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    fn release(&self) {
+        let me = thread::own_id();
+        if self.word.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_err() {
+            self.release_slow();
+        }
+        rank::remove(self.rank);
     }
 
     #[cold]
     #[inline(never)]
-    fn lock_slow(&self, me: usize) {
-        while !self.take(me) {
-            relax();
+    fn release_slow(&self) {
+        if !futex::unlock_lending(&self.word) {
+            self.word.store(0, Ordering::Release);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn enter_slow(&self, me: usize) -> bool {
-        let mut looks = 0;
-        loop {
-            let word = self.word.load(Ordering::Relaxed);
-            if word & !HELD == me {
-                return false;
-            }
-            if word == 0 && self.take(me) {
-                return true;
-            }
-            looks += 1;
-            if looks > LOOKS && is_impatient() {
-                return false;
-            }
-            relax();
-        }
+        self.wakes.fetch_add(1, Ordering::Release);
+        futex::wake_one(&self.wakes);
     }
 }
 
@@ -174,7 +236,7 @@ impl<T> Deref for Guard<'_, T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: whoever has the guard has the lock.
+        // SAFETY: the guard is the owner's, and nobody else reaches the value while the word names it.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -182,7 +244,7 @@ impl<T> Deref for Guard<'_, T> {
 impl<T> DerefMut for Guard<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above.
+        // SAFETY: the guard is the owner's, and it is borrowed for as long as the value is.
         unsafe { &mut *self.lock.value.get() }
     }
 }
@@ -190,23 +252,24 @@ impl<T> DerefMut for Guard<'_, T> {
 impl<T> Drop for Guard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.lock.word.store(0, Ordering::Release);
+        self.lock.release();
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::sync::Impatience;
+    use crate::sync::Trying;
     use std::sync::mpsc;
     use std::thread;
+    use std::time::Duration;
 
     /// Runs `action` while another thread has the lock.
     fn while_taken(lock: &'static Lock<u32>, action: impl FnOnce()) {
         let (taken, is_taken) = mpsc::channel();
         let (done, is_done) = mpsc::channel::<()>();
         let other = thread::spawn(move || {
-            let guard = lock.lock();
+            let guard = lock.enter().expect("this thread may wait");
             taken.send(()).expect("it is waited for");
             let _ = is_done.recv();
             drop(guard);
@@ -218,23 +281,36 @@ mod tests {
     }
 
     #[test]
-    fn somebody_impatient_and_a_fork_give_up() {
-        static LOCK: Lock<u32> = Lock::new(5);
+    fn who_never_waits_gets_nothing_at_once() {
+        static LOCK: Lock<u32> = Lock::new(Rank::Store, 5);
+        crate::sys::thread::own_process();
         while_taken(&LOCK, || {
-            let impatient = Impatience::begin();
+            let trying = Trying::begin(Trying::REPORT);
             assert!(LOCK.enter().is_none());
-            drop(impatient);
-            LOCK.hold(&mut Patience::of(5));
-            assert!(!LOCK.is_held() && !LOCK.is_mine());
-            LOCK.release();
-            assert!(LOCK.try_lock().is_none());
+            drop(trying);
+            assert!(LOCK.try_lock().is_none() && !LOCK.is_mine());
         });
-        assert_eq!(*LOCK.enter().expect("nobody has it"), 5);
+        assert_eq!(LOCK.enter().map(|value| *value), Some(5));
+    }
+
+    #[test]
+    fn who_waits_sleeps_and_is_woken() {
+        static LOCK: Lock<u32> = Lock::new(Rank::Store, 5);
+        crate::sys::thread::own_process();
+        let mut waiting = None;
+        while_taken(&LOCK, || {
+            waiting = Some(thread::spawn(|| LOCK.enter().map(|value| *value)));
+            while LOCK.word.load(Ordering::Relaxed) & WAITERS == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert_eq!(waiting.map(|waiting| waiting.join().expect("no panic")), Some(Some(5)));
     }
 
     #[test]
     fn a_child_repairs_what_others_had_and_nothing_else() {
-        static LOCK: Lock<u32> = Lock::new(0);
+        static LOCK: Lock<u32> = Lock::new(Rank::Store, 0);
+        crate::sys::thread::own_process();
         let inherit = || {
             let mut repaired = false;
             // SAFETY: the other thread, if any, only sleeps.
@@ -245,10 +321,8 @@ mod tests {
             assert!(inherit());
             assert!(LOCK.try_lock().is_some());
         });
-        LOCK.hold(&mut Patience::none());
-        assert!(LOCK.is_held() && !inherit() && LOCK.try_lock().is_some());
-        let guard = LOCK.lock();
-        assert!(!inherit() && LOCK.is_mine());
+        let guard = LOCK.enter();
+        assert!(!inherit() && LOCK.is_mine() && LOCK.enter().is_none());
         core::mem::forget(guard);
         let mut repaired = false;
         // SAFETY: the guard is forgotten.

@@ -1,10 +1,12 @@
-//! Locks whose owner no signal handler interrupts: whoever waits for one does not wait for a handler's end.
+//! Locks whose owner no signal handler interrupts: who waits for one does not wait for a handler's end. So they are
+//! waited for also by those who wait for no other ([`super::going_without`]).
 
-use super::{Guard, Lock, relax};
+use super::{Guard, Lock};
 use crate::sys::quiet::Quiet;
+use crate::sys::thread;
 use core::ops::{Deref, DerefMut};
 
-/// A taken lock; signals are held back while it lives.
+/// A taken lock; signals are blocked while it lives.
 pub struct QuietGuard<'a, T> {
     // Released first.
     guard: Guard<'a, T>,
@@ -12,19 +14,24 @@ pub struct QuietGuard<'a, T> {
 }
 
 impl<T> Lock<T> {
-    /// Takes the lock with signals held back. While it waits for it they are not. `None` if the calling
-    /// thread has it: a handler of a fault ran in the middle.
+    /// Takes the lock with signals blocked. While it waits for it they are not. `None` if the calling thread has it
+    /// (a handler of a fault ran in the middle), or in a process whose lock may bear the name of a thread that is not
+    /// there.
     pub fn lock_quietly(&self) -> Option<QuietGuard<'_, T>> {
+        #[cfg(debug_assertions)]
+        if !self.is_mine() {
+            super::rank::check(self.rank());
+        }
         loop {
             let quiet = Quiet::begin();
             if let Some(guard) = self.try_lock() {
                 return Some(QuietGuard { guard, _quiet: quiet });
             }
-            if self.is_mine() {
+            drop(quiet);
+            if self.is_mine() || !thread::is_own_process() {
                 return None;
             }
-            drop(quiet);
-            relax();
+            self.sleep(0);
         }
     }
 }

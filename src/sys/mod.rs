@@ -16,6 +16,7 @@ pub mod entropy;
 pub mod env;
 pub mod errno;
 pub mod file;
+pub mod futex;
 pub mod guard;
 pub mod limits;
 pub mod loader;

@@ -85,6 +85,26 @@ thread_word! {
     usize
 }
 
+thread_word! {
+    "fencepost_thread_id",
+    /// The calling thread's id, 0 until it is asked for.
+    #[inline(always)]
+    known_id,
+    /// Sets what [`known_id`] says.
+    set_known_id,
+    usize
+}
+
+#[cfg(debug_assertions)]
+thread_word! {
+    "fencepost_thread_ranks",
+    /// The ranks of the locks that the calling thread has, as bits; see `sync::rank`.
+    ranks,
+    /// Sets what [`ranks`] says.
+    set_ranks,
+    u64
+}
+
 /// The calling thread's pointer: the address of its control block, which C libraries put at the high end
 /// of the stack they start a thread on. (The first thread's stack is the kernel's and lies elsewhere.)
 pub fn pointer() -> usize {
@@ -133,6 +153,49 @@ pub fn id() -> u32 {
     u32::try_from(unsafe { libc::gettid() }).unwrap_or(0)
 }
 
+/// [`id`], asked for once a thread. In a child of a bare `clone`, and of `vfork`, it is the parent's: locks are known by
+/// it, and the child of `vfork` uses those of its parent.
+#[inline(always)]
+pub fn own_id() -> u32 {
+    match known_id() {
+        0 => learn_id(),
+        known => known as u32,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn learn_id() -> u32 {
+    let id = id();
+    set_known_id(id as usize);
+    id
+}
+
+/// What [`own_id`] said before the fork that made this process.
+static BEFORE_FORK: AtomicU32 = AtomicU32::new(0);
+
+/// In a forked child: the one thread has another id.
+pub fn forget_id() {
+    BEFORE_FORK.store(known_id() as u32, Ordering::Relaxed);
+    learn_id();
+}
+
+/// In a forked child: what the forking thread's id was.
+pub fn id_before_fork() -> u32 {
+    BEFORE_FORK.load(Ordering::Relaxed)
+}
+
+/// Whether the calling thread has a real-time policy.
+pub fn is_real_time() -> bool {
+    // SAFETY: asks for the calling thread's policy.
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    matches!(policy & !SCHED_RESET_ON_FORK, FIFO | ROUND_ROBIN)
+}
+
+const SCHED_RESET_ON_FORK: libc::c_long = 0x4000_0000;
+const FIFO: libc::c_long = libc::SCHED_FIFO as libc::c_long;
+const ROUND_ROBIN: libc::c_long = libc::SCHED_RR as libc::c_long;
+
 /// The process id.
 pub fn pid() -> u32 {
     // SAFETY: getpid takes nothing and cannot fail.
@@ -153,17 +216,15 @@ pub fn is_own_process() -> bool {
     PROCESS.load(Ordering::Relaxed) == pid()
 }
 
-/// Gives the processor away.
-pub fn yield_now() {
-    // SAFETY: sched_yield takes nothing.
-    unsafe { libc::sched_yield() };
-}
-
-/// Sleeps for about `micros` microseconds.
-pub fn sleep_micros(micros: u32) {
-    let time = libc::timespec { tv_sec: 0, tv_nsec: i64::from(micros.min(999_999)).saturating_mul(1000) };
-    // SAFETY: the request is a live timespec and the remainder is not wanted.
-    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const time, core::ptr::null_mut::<libc::timespec>()) };
+/// Whether a process has ended, or was never this one's child. It is left to be waited for.
+pub fn is_gone(process: u32) -> bool {
+    // SAFETY: an all-zero structure is a valid value.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    let (how, none) = (libc::WEXITED | libc::WNOHANG | libc::WNOWAIT, core::ptr::null_mut::<c_void>());
+    // SAFETY: the kernel fills the live structure.
+    let status = unsafe { libc::syscall(libc::SYS_waitid, libc::P_PID, process, &raw mut info, how, none) };
+    // SAFETY: filled by `waitid`, or zero: a child that has not ended leaves it zero.
+    status != 0 || unsafe { info.si_pid() } != 0
 }
 
 /// Sleeps for so many seconds, whatever signals come.
@@ -210,13 +271,9 @@ pub fn arm_exit(value: NonNull<c_void>) -> bool {
     key != 0 && unsafe { libc::pthread_setspecific(key.wrapping_sub(1), value.as_ptr()) } == 0
 }
 
-/// Makes the three hooks run around every `fork`.
-pub fn on_fork(
-    prepare: unsafe extern "C" fn(),
-    parent: unsafe extern "C" fn(),
-    child: unsafe extern "C" fn(),
-) -> bool {
+/// Makes the hooks run before every `fork` and in its child.
+pub fn on_fork(prepare: unsafe extern "C" fn(), child: unsafe extern "C" fn()) -> bool {
     // SAFETY: the hooks are functions of the right type that live as long as the program.
-    let status: c_int = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+    let status: c_int = unsafe { libc::pthread_atfork(Some(prepare), None, Some(child)) };
     status == 0
 }

@@ -4,7 +4,7 @@
 //! on their stacks then. A thread that blocks the signal goes on; whoever reads memory meanwhile does so
 //! by [`super::vm::peek`], which does not fault.
 
-use super::{file, signal, thread};
+use super::{file, futex, signal, thread};
 use crate::addr::{Addr, PAGE_SIZE};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -12,13 +12,13 @@ use libc::{c_int, c_void, siginfo_t};
 
 /// The most threads that are stopped.
 const THREADS: usize = 4096;
-/// So long threads have to stop, in milliseconds.
+/// So long threads have to stop, in milliseconds: one that blocks the signal never does.
 const PATIENCE: u32 = 300;
 
 const RUN: u32 = 0;
 const STOP: u32 = 1;
 static STATE: AtomicU32 = AtomicU32::new(RUN);
-static STOPPED: AtomicUsize = AtomicUsize::new(0);
+static STOPPED: AtomicU32 = AtomicU32::new(0);
 /// The frames of the signals that stopped them.
 static FRAMES: [AtomicUsize; THREADS] = [const { AtomicUsize::new(0) }; THREADS];
 
@@ -34,21 +34,12 @@ extern "C" fn on_stop(_number: c_int, _info: *mut siginfo_t, context: *mut c_voi
         return;
     }
     let place = STOPPED.fetch_add(1, Ordering::AcqRel);
-    if let Some(frame) = FRAMES.get(place) {
+    if let Some(frame) = FRAMES.get(place as usize) {
         frame.store(context.addr(), Ordering::Release);
     }
+    futex::wake_one(&STOPPED);
     while STATE.load(Ordering::Acquire) == STOP {
-        let none = core::ptr::null::<libc::timespec>();
-        // SAFETY: waits on a live word until it changes.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                STATE.as_ptr(),
-                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-                STOP,
-                none,
-            )
-        };
+        futex::wait(&STATE, STOP);
     }
 }
 
@@ -76,10 +67,14 @@ pub fn stop() -> Option<Stopped> {
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) };
             true
         });
-        let mut waited = 0;
-        while STOPPED.load(Ordering::Acquire) < count && waited < PATIENCE {
-            thread::sleep_micros(1000);
-            waited += 1;
+        let end = thread::clock_ns().saturating_add(u64::from(PATIENCE).saturating_mul(1_000_000));
+        loop {
+            let stopped = STOPPED.load(Ordering::Acquire);
+            let left = end.saturating_sub(thread::clock_ns()) / 1_000_000;
+            if stopped as usize >= count || left == 0 {
+                break;
+            }
+            futex::wait_millis(&STOPPED, stopped, u32::try_from(left).unwrap_or(PATIENCE));
         }
         if count == before {
             break;
@@ -91,13 +86,13 @@ pub fn stop() -> Option<Stopped> {
         left += usize::from(asked.iter().take(count).any(|known| *known == tid));
         true
     });
-    Some(Stopped { all: all && STOPPED.load(Ordering::Acquire) >= left })
+    Some(Stopped { all: all && STOPPED.load(Ordering::Acquire) as usize >= left })
 }
 
 impl Stopped {
     /// The lowest frame of a stopped thread in a range of addresses: below it nothing of the stack is in use.
     pub fn lowest_frame(&self, range: &Range<usize>) -> Option<usize> {
-        let frames = FRAMES.iter().take(STOPPED.load(Ordering::Acquire));
+        let frames = FRAMES.iter().take(STOPPED.load(Ordering::Acquire) as usize);
         frames.map(|frame| frame.load(Ordering::Acquire)).filter(|frame| range.contains(frame)).min()
     }
 }
@@ -105,15 +100,7 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         STATE.store(RUN, Ordering::Release);
-        // SAFETY: wakes who waits on a live word.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                STATE.as_ptr(),
-                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-                i32::MAX,
-            )
-        };
+        futex::wake_all(&STATE);
     }
 }
 
@@ -219,16 +206,16 @@ mod tests {
             }
         });
         while COUNT.load(Ordering::Relaxed) == 0 {
-            thread::yield_now();
+            std::thread::yield_now();
         }
         let stopped = stop().expect("a signal");
         assert!(stopped.lowest_frame(&(0..usize::MAX)).is_some_and(|frame| frame > PAGE_SIZE));
         let count = COUNT.load(Ordering::Relaxed);
-        thread::sleep_micros(2000);
+        std::thread::sleep(std::time::Duration::from_millis(2));
         assert_eq!(COUNT.load(Ordering::Relaxed), count);
         drop(stopped);
         while COUNT.load(Ordering::Relaxed) == count {
-            thread::yield_now();
+            std::thread::yield_now();
         }
         DONE.store(true, Ordering::Relaxed);
         thread.join().expect("ends");

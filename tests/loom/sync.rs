@@ -25,36 +25,38 @@ pub fn enter() -> Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         IN_MODEL.set(false);
+        crate::sys::futex::forget();
         MADE.take().into_iter().for_each(|free| free());
     }
 }
 
-/// Nobody waits without end here, and nobody is impatient: the models have what `lock` says at once.
-pub fn relax() {
+pub fn pause() {
     loom::thread::yield_now();
 }
 
-pub fn is_impatient() -> bool {
-    false
-}
-
-/// Looks that a fork takes until it goes on without a lock.
-pub struct Patience(pub u32);
-
-impl Patience {
-    pub fn wait(&mut self) -> bool {
-        loom::thread::yield_now();
-        self.0 = self.0.saturating_sub(1);
-        self.0 != 0
-    }
+/// Everybody waits.
+pub fn may_wait() -> bool {
+    true
 }
 
 #[path = "../../src/sync/lock.rs"]
 pub mod lock;
+#[path = "../../src/sync/rank.rs"]
+pub mod rank;
+
+pub use lock::{Guard, Lock};
+pub use rank::Rank;
 
 pub mod atomic {
     use super::{IN_MODEL, MADE};
     pub use loom::sync::atomic::Ordering;
+
+    pub fn fence(order: Ordering) {
+        if IN_MODEL.get() {
+            loom::sync::atomic::fence(order);
+        }
+    }
+
     use std::cell::{Cell, UnsafeCell};
     use std::ptr;
 
@@ -177,12 +179,14 @@ pub mod atomic {
     atomics! {
         AtomicBool: bool;
         AtomicU8: u8;
+        AtomicU16: u16;
         AtomicU32: u32;
         AtomicU64: u64;
         AtomicUsize: usize;
     }
 
     adding! {
+        AtomicU16: u16;
         AtomicU32: u32;
         AtomicU64: u64;
         AtomicUsize: usize;

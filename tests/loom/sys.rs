@@ -61,21 +61,108 @@ pub mod thread {
     use std::cell::Cell;
 
     thread_local! {
-        static NEXT: Cell<usize> = const { Cell::new(0) };
+        static NEXT: Cell<u32> = const { Cell::new(0) };
+        /// The thread whose process was forked into the one that runs.
+        static FORKED: Cell<u32> = const { Cell::new(0) };
     }
 
     loom::thread_local! {
-        static MINE: Cell<usize> = Cell::new(0);
+        static MINE: Cell<u32> = Cell::new(0);
     }
 
-    /// As threads' pointers are: aligned, and not 0.
-    pub fn pointer() -> usize {
+    /// As threads' ids are: not 0.
+    pub fn own_id() -> u32 {
         MINE.with(|mine| {
             if mine.get() == 0 {
-                NEXT.set(NEXT.get().wrapping_add(64) % 65_536);
-                mine.set(NEXT.get() + 64);
+                NEXT.set(NEXT.get() % 65_536 + 1);
+                mine.set(NEXT.get());
             }
             mine.get()
         })
+    }
+
+    /// As a fork gives the one thread of the child another id.
+    pub fn fork() {
+        let before = own_id();
+        FORKED.set(before);
+        NEXT.set(NEXT.get() % 65_536 + 1);
+        MINE.with(|mine| mine.set(NEXT.get()));
+    }
+
+    pub fn id_before_fork() -> u32 {
+        FORKED.get()
+    }
+
+    pub fn is_real_time() -> bool {
+        false
+    }
+}
+
+/// Sleeping, such that a thread that nobody wakes is found: the model ends in a deadlock.
+pub mod futex {
+    use crate::sync::atomic::{AtomicU32, Ordering};
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    /// The kernel's queue of a word: who sleeps looks at the word under the queue's lock.
+    type Queue = (loom::sync::Mutex<u32>, loom::sync::Condvar);
+
+    thread_local! {
+        static QUEUES: RefCell<HashMap<usize, Arc<Queue>>> = RefCell::default();
+    }
+
+    fn queue(word: &AtomicU32) -> Arc<Queue> {
+        let new = || Arc::new((loom::sync::Mutex::new(0), loom::sync::Condvar::new()));
+        let address = std::ptr::from_ref(word).addr();
+        QUEUES.with_borrow_mut(|queues| queues.entry(address).or_insert_with(new).clone())
+    }
+
+    /// At the end of an execution.
+    pub fn forget() {
+        QUEUES.take();
+    }
+
+    pub fn wait(word: &AtomicU32, expected: u32) {
+        let queue = queue(word);
+        let mut woken = queue.0.lock().expect("no panic");
+        if word.load(Ordering::SeqCst) != expected {
+            return;
+        }
+        let before = *woken;
+        while *woken == before {
+            woken = queue.1.wait(woken).expect("no panic");
+        }
+    }
+
+    pub fn wait_millis(word: &AtomicU32, expected: u32, _: u32) {
+        wait(word, expected);
+    }
+
+    pub fn wake_one(word: &AtomicU32) {
+        let queue = queue(word);
+        *queue.0.lock().expect("no panic") += 1;
+        queue.1.notify_one();
+    }
+
+    pub fn wake_all(word: &AtomicU32) {
+        let queue = queue(word);
+        *queue.0.lock().expect("no panic") += 1;
+        queue.1.notify_all();
+    }
+
+    #[derive(PartialEq, Eq)]
+    pub enum Lending {
+        Taken,
+        Again,
+        Never,
+    }
+
+    pub fn lock_lending(_: &AtomicU32) -> Lending {
+        unreachable!("no thread of a model is a real-time thread")
+    }
+
+    pub fn unlock_lending(_: &AtomicU32) -> bool {
+        false
     }
 }

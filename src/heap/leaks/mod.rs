@@ -7,17 +7,19 @@
 //! writable mappings but the allocator's own: data segments, thread-local storage, memory of other
 //! allocators, and stacks from where they are in use, registers with them.
 //!
-//! All other threads are stopped meanwhile, by a signal; the allocator's locks are taken before, so that
-//! none is stopped with one, and released after. What threads may change all the same is read in ways that
+//! All other threads are stopped meanwhile, by a signal, wherever they are: the search takes no lock that one of them
+//! may have, and no handler runs in the searching thread, which could ask for one. What threads may change all the same is read in ways that
 //! do not fault. The time is linear in the memory that is in use; the memory is a byte for each object of
 //! the page arm and each sixteen bytes of a slab, and eight bytes for each object.
 
 mod marks;
 mod search;
 
-use super::{fork, heap};
+use super::heap;
 use crate::addr::{PageCount, Span};
 use crate::report::leak::{self, Group, Kind};
+use crate::sync::{Lock, Rank};
+use crate::sys::quiet::Quiet;
 use crate::sys::{vm, world};
 use marks::{Mark, Marks};
 use search::Search;
@@ -109,13 +111,24 @@ pub fn exit_status(lost: u64) -> Option<i32> {
     asked.then(|| i32::try_from(options.exitcode).unwrap_or(1))
 }
 
+/// One thread at a time stops the others.
+static SEARCHING: Lock<()> = Lock::new(Rank::World, ());
+
+/// In a forked child.
+///
+/// # Safety
+/// As [`Lock::inherit`].
+pub unsafe fn inherit() {
+    // SAFETY: as the caller says.
+    unsafe { SEARCHING.inherit(|()| ()) };
+}
+
 /// All live objects in groups, and whether all other threads stood still.
 fn find(sp: usize, registers: &[usize]) -> Option<(Groups, bool)> {
     let mut groups = Groups::map()?;
-    fork::hold_all();
-    let stopped = world::stop();
-    fork::release_all();
-    let stopped = stopped?;
+    let _turn = SEARCHING.enter()?;
+    let _quiet = Quiet::begin();
+    let stopped = world::stop()?;
     let marks = Marks::map(&heap().page)?;
     let mut search = Search::new(marks, &stopped)?;
     search.mark_reached(sp, registers);

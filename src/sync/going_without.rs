@@ -1,0 +1,75 @@
+//! Who never waits for a lock of the allocator's, and does without instead.
+//!
+//! - The thread that uses the state of those who have none ([`Trying::SHARED`]): a lock may be held by the very
+//!   thread that it interrupted, or by one that a handler interrupted and that waits for that state.
+//! - The thread that writes a report ([`Trying::REPORT`]): a handler in the middle of it could wait for a lock
+//!   whose owner waits to report.
+//! - A process that is not the heap's. In a child of a bare `clone`, or of a `fork` whose hooks have not run yet, a
+//!   lock may bear the name of a thread that is not there; a child of `vfork` has its parent's memory.
+//!
+//! There is one thread of each of the first two kinds at a time.
+
+use super::atomic::{AtomicUsize, Ordering};
+use crate::sys::thread;
+
+/// The threads that never wait, by their pointers; 0 for none.
+static TRYING: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Makes the calling thread one that never waits, until it is dropped.
+pub struct Trying(usize);
+
+impl Trying {
+    /// For whoever has the lock of the shared state.
+    pub const SHARED: usize = 0;
+    /// For whoever has the turn to report.
+    pub const REPORT: usize = 1;
+
+    /// Begins it.
+    pub fn begin(kind: usize) -> Self {
+        Self::set(kind);
+        Self(kind)
+    }
+
+    /// Begins it until [`Trying::end`].
+    pub fn set(kind: usize) {
+        set(kind, thread::pointer());
+    }
+
+    /// Ends it.
+    pub fn end(kind: usize) {
+        set(kind, 0);
+    }
+}
+
+impl Drop for Trying {
+    fn drop(&mut self) {
+        Self::end(self.0);
+    }
+}
+
+fn set(kind: usize, thread: usize) {
+    if let Some(place) = TRYING.get(kind) {
+        place.store(thread, Ordering::Relaxed);
+    }
+}
+
+/// In a forked child: nobody else is there.
+pub fn in_child() {
+    let me = thread::pointer();
+    for place in &TRYING {
+        if place.load(Ordering::Relaxed) != me {
+            place.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the calling thread is one of the first two kinds.
+pub fn only_tries() -> bool {
+    let me = thread::pointer();
+    TRYING.iter().any(|place| place.load(Ordering::Relaxed) == me)
+}
+
+/// Whether the calling thread may wait for others.
+pub fn may_wait() -> bool {
+    !only_tries() && thread::is_own_process()
+}

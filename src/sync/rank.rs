@@ -1,0 +1,97 @@
+//! In which order a thread takes locks.
+//!
+//! A thread waits for a lock only while all locks that it has rank lower. So whoever waits is waited for by nobody
+//! that it waits for itself. `src/README.md` says who has which lock when; a debug build checks the order whenever
+//! a lock is asked for, whether or not that has to wait.
+
+/// A lock's place in the order, low to high.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Rank {
+    /// One thread at a time stops the others.
+    World,
+    /// One sweep at a time looks at an object.
+    Look,
+    /// A lane's freed objects that wait to be closed together.
+    Batch,
+    /// A lane.
+    Lane,
+    /// The area of large objects.
+    Large,
+    /// Which chunks are open and which are dead.
+    Order,
+    /// A size class's slabs.
+    Store,
+    /// The state of those who have none. From here to [`Rank::Detached`] signals are blocked.
+    Shared,
+    /// All threads' states.
+    Registry,
+    /// Slots whose store was out of reach.
+    Parked,
+    /// Large objects outside the arena.
+    Detached,
+    /// The turn to report.
+    Turn,
+    /// What was found so far. This and the following are the reporting thread's.
+    Tally,
+    /// What reports are written in.
+    Buffers,
+    /// The suppressions.
+    Rules,
+}
+
+impl Rank {
+    const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+
+    /// Whether its owner blocks signals.
+    const fn is_quiet(self) -> bool {
+        Self::Shared as u8 <= self as u8 && self as u8 <= Self::Detached as u8
+    }
+}
+
+#[cfg(debug_assertions)]
+mod held {
+    use super::Rank;
+    use crate::sys::{die, thread};
+
+    /// The locks of owners that no handler interrupts.
+    const QUIET: u64 = 2 * Rank::Detached.bit() - Rank::Shared.bit();
+
+    /// Ends the process if the calling thread, which is about to ask for a lock of this rank and may wait for it, has
+    /// one of this rank or a higher one. What a handler interrupted does not count for a lock whose owner is never
+    /// interrupted.
+    pub fn check(rank: Rank) {
+        let all = thread::ranks();
+        let held = if rank.is_quiet() { all & QUIET } else { all };
+        if held >= rank.bit() {
+            die::die("a lock is asked for out of order");
+        }
+    }
+
+    /// Notes that the calling thread has a lock.
+    pub fn add(rank: Rank) {
+        thread::set_ranks(thread::ranks() | rank.bit());
+    }
+
+    /// Notes that it has it no more.
+    pub fn remove(rank: Rank) {
+        thread::set_ranks(thread::ranks() & !rank.bit());
+    }
+}
+
+#[cfg(debug_assertions)]
+pub(super) use held::{add, check, remove};
+
+/// Debug builds check the order.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(super) fn add(rank: Rank) {
+    let _ = (rank.bit(), rank.is_quiet());
+}
+
+/// As [`add`].
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(super) fn remove(_: Rank) {}

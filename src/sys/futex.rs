@@ -1,0 +1,71 @@
+//! Sleeping on a word until somebody changes it, and locks that lend their owner the priority of who waits.
+//!
+//! Made by `syscall`, which is no cancellation point.
+
+use super::errno;
+use core::sync::atomic::AtomicU32;
+use libc::c_int;
+
+/// Sleeps until the word is woken, unless it differs from `expected` already. It may return early.
+pub fn wait(word: &AtomicU32, expected: u32) {
+    sleep(word, expected, core::ptr::null());
+}
+
+/// [`wait`] for `millis` milliseconds at most.
+pub fn wait_millis(word: &AtomicU32, expected: u32, millis: u32) {
+    let (seconds, rest) = (millis / 1000, millis % 1000);
+    let time = libc::timespec { tv_sec: seconds.into(), tv_nsec: i64::from(rest).saturating_mul(1_000_000) };
+    sleep(word, expected, &raw const time);
+}
+
+fn sleep(word: &AtomicU32, expected: u32, time: *const libc::timespec) {
+    operate(word, libc::FUTEX_WAIT, expected, time);
+}
+
+/// Wakes one who sleeps on the word.
+pub fn wake_one(word: &AtomicU32) {
+    operate(word, libc::FUTEX_WAKE, 1, core::ptr::null());
+}
+
+/// Wakes all who sleep on the word.
+pub fn wake_all(word: &AtomicU32) {
+    operate(word, libc::FUTEX_WAKE, c_int::MAX.cast_unsigned(), core::ptr::null());
+}
+
+/// What came of [`lock_lending`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lending {
+    /// The word names the calling thread.
+    Taken,
+    /// To be tried again: the word has changed.
+    Again,
+    /// The kernel knows no such locks, or sees that waiting would be in a circle or for a thread that is not there.
+    Never,
+}
+
+/// Waits for a lock whose word holds its owner's thread id, and lends the owner this thread's priority meanwhile
+/// (`FUTEX_LOCK_PI`). The kernel sets [`WAITERS`](libc::FUTEX_WAITERS) in the word.
+pub fn lock_lending(word: &AtomicU32) -> Lending {
+    if operate(word, libc::FUTEX_LOCK_PI, 0, core::ptr::null()) {
+        return Lending::Taken;
+    }
+    match errno::get() {
+        libc::EAGAIN | libc::EINTR => Lending::Again,
+        _ => Lending::Never,
+    }
+}
+
+/// Hands a lock of the calling thread's to who waits in [`lock_lending`], or sets its word to 0; `false` if the kernel
+/// does neither.
+pub fn unlock_lending(word: &AtomicU32) -> bool {
+    operate(word, libc::FUTEX_UNLOCK_PI, 0, core::ptr::null())
+}
+
+fn operate(word: &AtomicU32, operation: c_int, value: u32, time: *const libc::timespec) -> bool {
+    // SAFETY: the word is live for the call and an atomic, and the time null or live.
+    let status = unsafe {
+        let operation = operation | libc::FUTEX_PRIVATE_FLAG;
+        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, time)
+    };
+    status >= 0
+}

@@ -18,6 +18,7 @@ pub mod errno;
 pub mod file;
 pub mod guard;
 pub mod limits;
+pub mod lines;
 pub mod loader;
 pub mod pkey;
 pub mod quiet;

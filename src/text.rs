@@ -4,7 +4,7 @@
 //! program, which may be under attack: [`Printable`] shows them so that they stay within their line and steer no
 //! terminal, and so that the bytes can be had back.
 
-use core::fmt::{self, Write};
+use core::fmt;
 
 /// A buffer of `N` bytes that drops what does not fit and says so with [`Text::truncated`].
 pub struct Text<const N: usize> {
@@ -161,6 +161,7 @@ impl fmt::Display for Excerpt<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::fmt::Write;
     use std::string::ToString;
 
     #[test]

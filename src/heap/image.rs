@@ -28,6 +28,8 @@ pub const ALIGN: usize = 64;
 const NEIGHBOURHOOD: usize = 64;
 /// Records that are read at once when all are searched.
 const BLOCK: usize = 64;
+/// Records that are searched at most, whatever an anchor says.
+const MOST_RECORDS: usize = 1 << 26;
 
 /// Where everything lies. Little-endian words throughout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +284,7 @@ impl<'m, M: Memory> Image<'m, M> {
     /// outside the arena, or the arena's tables are not in the core file.
     fn search(&self, address: Addr) -> Option<Object> {
         const STRIDE: usize = size_of::<Record>();
-        let count = usize::try_from(self.anchor.record_count).unwrap_or(0);
+        let count = usize::try_from(self.anchor.record_count).unwrap_or(0).min(MOST_RECORDS);
         let mut best: Option<Object> = None;
         for first in (0..count).step_by(BLOCK) {
             let Some(block) = self.array::<{ BLOCK * STRIDE }>(self.anchor.records, STRIDE, first) else {

@@ -249,9 +249,10 @@ pub fn totals() -> Totals {
 const CONFIGURATION: &str = "/etc/fencepost.conf";
 /// The same with its final zero.
 const CONFIGURATION_PATH: &[u8] = b"/etc/fencepost.conf\0";
-/// Bytes of it that are read, and of a line of it.
-const CONFIGURATION_BYTES: usize = 1 << 20;
-const LINE_BYTES: usize = 4096;
+/// Bytes of it that are read.
+pub const CONFIGURATION_BYTES: usize = 1 << 20;
+/// Bytes of a line of it, with its end.
+pub const LINE_BYTES: usize = 4096;
 
 /// Defaults, configuration file, program, environment: later ones win.
 fn gather(overrides: &Overrides, secure: bool) -> Options {

@@ -17,6 +17,8 @@ use std::process::ExitCode;
 
 /// Bytes of a module's data that are searched at once, a multiple of an anchor's alignment.
 const BLOCK: usize = 1 << 16;
+/// Heaps that a process may have.
+const MOST_HEAPS: usize = 16;
 /// Exit status when no heap knows the address.
 const UNKNOWN: u8 = 1;
 
@@ -54,6 +56,7 @@ fn heaps(target: &Target) -> Result<Vec<Image<'_, Target>>, Failure> {
     for (start, bytes) in target.data() {
         for anchor in anchors(target, start, bytes) {
             match Image::open(target, anchor) {
+                Ok(_) if heaps.len() == MOST_HEAPS => return Ok(heaps),
                 Ok(heap) => heaps.push(heap),
                 Err(Refusal::Version(version)) => refused = Some(version),
                 Err(Refusal::None | Refusal::Unused) => {}
@@ -71,15 +74,18 @@ fn heaps(target: &Target) -> Result<Vec<Image<'_, Target>>, Failure> {
 }
 
 /// Where in a stretch of memory an anchor may be.
-fn anchors(target: &Target, start: u64, bytes: u64) -> Vec<usize> {
+fn anchors(target: &Target, start: usize, bytes: usize) -> Vec<usize> {
     let mut found = Vec::new();
-    let (Ok(start), Ok(bytes)) = (usize::try_from(start), usize::try_from(bytes)) else { return found };
+    let mut block = vec![0; BLOCK];
     for offset in (0..bytes).step_by(BLOCK) {
-        let mut block = vec![0; BLOCK.min(bytes - offset)];
-        if target.read(start + offset, &mut block) {
-            let places = block.chunks(image::ALIGN).enumerate();
+        let (Some(part), Some(at)) = (block.get_mut(..BLOCK.min(bytes - offset)), start.checked_add(offset))
+        else {
+            break;
+        };
+        if target.read(at, part) {
+            let places = part.chunks(image::ALIGN).enumerate();
             let magic = places.filter(|(_, bytes)| bytes.starts_with(&image::MAGIC));
-            found.extend(magic.map(|(index, _)| start + offset + index * image::ALIGN));
+            found.extend(magic.filter_map(|(index, _)| at.checked_add(index * image::ALIGN)));
         }
     }
     found

@@ -2,9 +2,10 @@
 //! inlined function; each summary names the program's own line. All other text stays as it is.
 
 use crate::model::{self, Frame, Report, Role, Stack, expand, hexadecimal};
-use crate::symbols::{Place, Symbols, demangled};
+use crate::demangle::demangled;
+use crate::printable::{self, printable};
+use crate::symbols::{Place, Symbols};
 use serde_json::Value;
-use std::borrow::Cow;
 use std::fmt::Write;
 
 const SUMMARY: &str = "SUMMARY: fencepost: ";
@@ -41,7 +42,7 @@ impl Rewriter<'_> {
             && object.get("tool").and_then(Value::as_str) == Some("fencepost")
         {
             self.reports.push(model::symbolise_json(&mut object, self.symbols));
-            self.out.push_str(&Value::Object(object).to_string());
+            self.out.push_str(&printable::json(&Value::Object(object)));
             return;
         }
         if let Some(report) = first_line(line) {
@@ -132,7 +133,9 @@ fn summary(rest: &str, report: &Report) -> String {
     let Some((frame, location)) = top.and_then(|frame| Some((frame, frame.location()?))) else {
         return rest.to_owned();
     };
-    let function = frame.source.function.as_ref().map_or_else(String::new, |name| format!(" in {name}"));
+    let function = frame.source.function.as_ref().map_or_else(String::new, |name| {
+        format!(" in {}", printable(name.as_bytes()))
+    });
     format!("{} {location}{function}", report.kind)
 }
 
@@ -180,10 +183,10 @@ impl<'a> RawFrame<'a> {
         // Writing to a string does not fail.
         match (&frame.source.function, self.symbol) {
             (Some(function), _) => {
-                let _ = write!(out, " in {function}");
+                let _ = write!(out, " in {}", printable(function.as_bytes()));
             }
             (None, Some((symbol, into))) => {
-                let _ = write!(out, " in {}+{into}", demangled(Cow::Borrowed(symbol)));
+                let _ = write!(out, " in {}+{into}", demangled(symbol));
             }
             (None, None) => {}
         }

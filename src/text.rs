@@ -173,9 +173,12 @@ mod tests {
     }
     #[test]
     fn a_line_always_ends() {
-        for (what, expected) in
-            [("abc", "abc\n"), ("abcdefg", "abcdefg\n"), ("abcdefgh", "abcd...\n"), ("abc\u{e4}fgh", "abc...\n")]
-        {
+        for (what, expected) in [
+            ("abc", "abc\n"),
+            ("abcdefg", "abcdefg\n"),
+            ("abcdefgh", "abcd...\n"),
+            ("abc\u{e4}fgh", "abc...\n"),
+        ] {
             let mut text = Text::<8>::new();
             text.push_bytes(what.as_bytes());
             text.end_line();

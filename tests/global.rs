@@ -17,8 +17,12 @@ use support::process::{self, End, LIMIT, Run};
 use support::{compiler, skip};
 
 #[global_allocator]
-static HEAP: Fencepost =
-    Fencepost::new().mode(Mode::Patrol).sample_rate(7).guard_side(GuardSide::Left).zero(true).unmap_threshold(0);
+static HEAP: Fencepost = Fencepost::new()
+    .mode(Mode::Patrol)
+    .sample_rate(7)
+    .guard_side(GuardSide::Left)
+    .zero(true)
+    .unmap_threshold(0);
 
 /// Says that this process is to run the named part.
 const PART: &str = "FENCEPOST_GLOBAL";

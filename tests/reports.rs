@@ -82,7 +82,11 @@ fn no_name_forges_a_line() {
         assert_eq!(odd(&run.stderr), None, "{options}: {:?}", run.stderr);
         let own = format!("=={}==", run.pid);
         let lines = run.stderr.lines().filter(|line| line.starts_with("=="));
-        assert!(lines.clone().all(|line| line.starts_with(&own) || line.starts_with("====")), "{}", run.stderr);
+        assert!(
+            lines.clone().all(|line| line.starts_with(&own) || line.starts_with("====")),
+            "{}",
+            run.stderr
+        );
         assert_eq!(lines.filter(|line| line.ends_with("==END")).count(), 1, "{}", run.stderr);
         assert!(run.stderr.contains(" (a)\\x0a==1==END\\x1b[m)\n"), "{}", run.stderr);
         assert!(run.stderr.contains("\\x1b[2K\\x0d\\xc2\\x9b\\x7f\\\\x0a/names+0x"), "{}", run.stderr);
@@ -126,8 +130,12 @@ fn what_is_to_be_run_again_can_be_pasted() {
     {
         let directory = scratch(&format!("again-{index}"));
         let log = directory.join(OsStr::from_bytes(name));
-        let doubled: Vec<u8> =
-            log.as_os_str().as_bytes().iter().flat_map(|byte| vec![*byte; 1 + usize::from(*byte == b'"')]).collect();
+        let doubled: Vec<u8> = log
+            .as_os_str()
+            .as_bytes()
+            .iter()
+            .flat_map(|byte| vec![*byte; 1 + usize::from(*byte == b'"')])
+            .collect();
         let options = [b"mode=hunt:unmap=batch:16:log_path=\"", &doubled[..], b"\":zero=1"].concat();
         let run = process::run(&mut double_free(&program, OsString::from_vec(options)), LIMIT);
         assert_eq!((run.end, run.stderr.as_str()), (End::Signal(libc::SIGABRT), ""), "{name:?}");
@@ -137,7 +145,8 @@ fn what_is_to_be_run_again_can_be_pasted() {
 
         let mut shell = process::command("sh", None, "");
         let script = format!("{again} LD_PRELOAD=\"$LIB\" \"$P\" name 64");
-        let run = process::run(shell.args(["-c", &script]).env("LIB", library::path()).env("P", &program), LIMIT);
+        let run =
+            process::run(shell.args(["-c", &script]).env("LIB", library::path()).env("P", &program), LIMIT);
         // What the shell says of the signal stands in its standard error.
         assert!(!run.stderr.contains("fencepost"), "{again}: {}", run.stderr);
         let both = fs::read_to_string(&log).expect("it is still there");
@@ -170,7 +179,8 @@ fn a_log_that_is_no_file_is_not_waited_for() {
     let options = format!("log_path=\"{}\"", pipe.display());
     // Until the reader is there the report goes to the standard error.
     while !process::run(&mut double_free(&program, &options), LIMIT).stderr.is_empty() {}
-    let report = String::from_utf8(reading.join().expect("no panic").expect("it can be read")).expect("it is text");
+    let report =
+        String::from_utf8(reading.join().expect("no panic").expect("it can be read")).expect("it is text");
     assert_eq!(Report::parse_all(&report).len(), 1, "{report}");
     let _ = fs::remove_dir_all(directory);
 }
@@ -182,7 +192,11 @@ fn a_log_that_may_not_grow() {
     let directory = scratch("limit");
     let mut shell = process::command("bash", None, "");
     let script = "ulimit -f 0; LD_PRELOAD=\"$LIB\" FENCEPOST_OPTIONS=\"log_path=$LOG\" exec \"$P\" name 64";
-    shell.args(["-c", script]).env("LIB", library::path()).env("LOG", directory.join("log")).env("P", program);
+    shell
+        .args(["-c", script])
+        .env("LIB", library::path())
+        .env("LOG", directory.join("log"))
+        .env("P", program);
     is_one_double_free(&process::run(&mut shell, LIMIT));
     let _ = fs::remove_dir_all(directory);
 }
@@ -278,7 +292,9 @@ fn configured(make: impl FnOnce(&Path)) -> Option<String> {
 
 /// The options that a configuration leaves, and what is said of it.
 fn check(text: &[u8], options: &[&str], complaints: &[&str]) {
-    let Some(said) = configured(|path| fs::write(path, text).expect("the directory is writable")) else { return };
+    let Some(said) = configured(|path| fs::write(path, text).expect("the directory is writable")) else {
+        return;
+    };
     for option in options {
         assert!(said.lines().any(|line| line == *option), "{option}: {said}");
     }
@@ -301,9 +317,11 @@ fn a_configuration_file_is_read_to_its_end() {
     check(long.as_bytes(), &["history=2000", "sample_rate=5"], &["a line is too long"]);
     let endless = format!("history=2000\n{}sample_rate=5\n", comment(1 << 20));
     check(endless.as_bytes(), &["history=2000", "sample_rate=1000"], &["longer than 1 MiB"]);
-    check(b"mode=hunt\0\nseed=4\n\0=1\nlog_path=/a\0b\n", &["mode=harden", "seed=4", "log_path="], &[
-        "hunt\\x00", "\\x00", "/a\\x00b",
-    ]);
+    check(
+        b"mode=hunt\0\nseed=4\n\0=1\nlog_path=/a\0b\n",
+        &["mode=harden", "seed=4", "log_path="],
+        &["hunt\\x00", "\\x00", "/a\\x00b"],
+    );
     check(b"mode=hunt\r\nmode=patrol\r\nmode=\x1b[2K\n", &["mode=patrol"], &["\\x1b[2K"]);
 }
 
@@ -315,6 +333,8 @@ fn a_configuration_file_that_is_none_is_named() {
         let lines: Vec<_> = said.lines().filter(|line| line.starts_with("fencepost: ")).collect();
         assert_eq!(lines, ["fencepost: /etc/fencepost.conf: no file to be read, ignored"], "{said}");
     }
-    let Some(said) = configured(|path| symlink("/dev/null", path).expect("the directory is writable")) else { return };
+    let Some(said) = configured(|path| symlink("/dev/null", path).expect("the directory is writable")) else {
+        return;
+    };
     assert!(!said.contains("fencepost: "), "{said}");
 }

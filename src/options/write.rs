@@ -102,7 +102,12 @@ mod tests {
             text.extend(b":seed=7");
             let mut read = Options::DEFAULT;
             apply(&mut read, &text, |warning| panic!("{warning:?}"));
-            assert_eq!((read.log_path.as_bytes(), read.seed), (value, 7), "{}", String::from_utf8_lossy(&text));
+            assert_eq!(
+                (read.log_path.as_bytes(), read.seed),
+                (value, 7),
+                "{}",
+                String::from_utf8_lossy(&text)
+            );
         }
         let mut text: Vec<u8> = Vec::new();
         let mut options = Options::DEFAULT;

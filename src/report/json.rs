@@ -125,7 +125,8 @@ fn escaped(out: &mut dyn Write, bytes: &[u8], most: usize) -> fmt::Result {
         let replaced = if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
         for character in chunk.valid().chars().chain(replaced.chars()) {
             // The longest is the escaped pair of a character beyond 16 bits.
-            left = left.saturating_sub(if is_unprintable(character) { 12 } else { 2.max(character.len_utf8()) });
+            left =
+                left.saturating_sub(if is_unprintable(character) { 12 } else { 2.max(character.len_utf8()) });
             if left == 0 {
                 return out.write_str("...");
             }

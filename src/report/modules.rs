@@ -142,7 +142,9 @@ mod tests {
     fn damaged_text_is_skipped() {
         let modules = Modules::of(b"zz-\n-\n\n1000\n7-8\n");
         assert_eq!(modules.place(Addr::new(7)), None);
-        let cut = Modules::of(b"1000-2000 r-xp 00000000 08:01 7      /bin/a\n2000-3000 r-xp 00000000 08:01 7      /bi");
+        let cut = Modules::of(
+            b"1000-2000 r-xp 00000000 08:01 7      /bin/a\n2000-3000 r-xp 00000000 08:01 7      /bi",
+        );
         assert!(cut.place(Addr::new(0x1000)).is_some());
         assert_eq!(cut.place(Addr::new(0x2000)), None, "the line may be longer");
     }

@@ -264,8 +264,9 @@ mod tests {
             let mut out = Box::new(Text::<{ 4096 * 32 }>::new());
             match form {
                 ReportForm::Text => super::frames(&mut *out, &frames, true, &modules),
-                ReportForm::Json => (0..32)
-                    .try_for_each(|index| crate::report::json::frame(&mut *out, 0x1010 + index, true, &modules)),
+                ReportForm::Json => (0..32).try_for_each(|index| {
+                    crate::report::json::frame(&mut *out, 0x1010 + index, true, &modules)
+                }),
             }
             .expect("it takes all");
             assert!(!out.truncated());
@@ -275,7 +276,9 @@ mod tests {
     #[test]
     fn what_was_set_is_set_again() {
         let mut options = Options::DEFAULT;
-        apply(&mut options, b"mode=harden:log_path=\"/tmp/a b\":help=1:seed=3", |warning| panic!("{warning:?}"));
+        apply(&mut options, b"mode=harden:log_path=\"/tmp/a b\":help=1:seed=3", |warning| {
+            panic!("{warning:?}")
+        });
         let modules = Modules::of(b"");
         let text = rerun(&sources(&options.normalised(PAGE_SIZE), &modules));
         assert_eq!(core::str::from_utf8(text.as_bytes()), Ok("mode=harden:log_path=\"/tmp/a b\":seed=7"));

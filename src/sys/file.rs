@@ -167,9 +167,8 @@ fn has_room(fd: i32) -> bool {
     loop {
         let none = core::ptr::null::<u64>();
         // SAFETY: the descriptor's entry and the time are live and exclusively borrowed; there is no mask.
-        let ready = unsafe {
-            libc::syscall(libc::SYS_ppoll, &raw mut wanted, 1_usize, &raw mut time, none, 8_usize)
-        };
+        let ready =
+            unsafe { libc::syscall(libc::SYS_ppoll, &raw mut wanted, 1_usize, &raw mut time, none, 8_usize) };
         if ready >= 0 || super::errno::get() != libc::EINTR {
             return ready > 0;
         }
@@ -241,7 +240,11 @@ mod tests {
         assert_eq!(append(b"/tmp\0", b"text"), Err(libc::EISDIR));
         assert!(read_named(b"/tmp\0", &mut [0; 8]).is_none());
         assert_eq!(read_named(b"/dev/null\0", &mut [0; 8]), Some(&[][..]));
-        assert_eq!(read_named(b"/dev/zero\0", &mut [1; 8]), Some(&[0; 8][..]), "no more than there is room for");
+        assert_eq!(
+            read_named(b"/dev/zero\0", &mut [1; 8]),
+            Some(&[0; 8][..]),
+            "no more than there is room for"
+        );
     }
 
     #[test]
@@ -256,7 +259,8 @@ mod tests {
     #[test]
     fn a_full_pipe_gets_all_once_there_is_room() {
         let path = fifo("slow");
-        let reader = open(&name(&path), libc::O_RDONLY | libc::O_NONBLOCK).expect("a FIFO can be opened to be read");
+        let reader =
+            open(&name(&path), libc::O_RDONLY | libc::O_NONBLOCK).expect("a FIFO can be opened to be read");
         let written = name(&path);
         let writer = std::thread::spawn(move || append(&written, &[7; 1 << 20]));
         let mut got: Vec<u8> = Vec::new();

@@ -96,7 +96,8 @@ fn facts(path: &Path) -> Option<Facts> {
 
 /// Opens a regular file. The names come from logs and from other files: a FIFO would be waited for without end.
 fn open(path: &Path) -> Option<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()?;
     file.metadata().is_ok_and(|data| data.is_file()).then_some(file)
 }
 

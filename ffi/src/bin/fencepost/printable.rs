@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn paths_come_back() {
-        for path in [&b"/tmp/a b"[..], b"/a\\x0a", b"/a\\\\x0a\\", b"/a\n\x1b\xff", "/\u{e4}\u{2028}".as_bytes()] {
+        for path in
+            [&b"/tmp/a b"[..], b"/a\\x0a", b"/a\\\\x0a\\", b"/a\n\x1b\xff", "/\u{e4}\u{2028}".as_bytes()]
+        {
             let shown = printable(path);
             assert!(!shown.contains(is_unprintable));
             assert_eq!(bytes(&shown), path, "{shown}");

@@ -208,7 +208,13 @@ impl Mapping {
         let (start, end) = (hex(start)?, hex(end)?);
         let file_offset = hex(std::str::from_utf8(file_offset).ok()?)?;
         let path = if path.starts_with(b"/") { printable(path) } else { String::new() };
-        (start < end).then_some(Self { start, end, file_offset, writable: rights.get(1) == Some(&b'w'), path })
+        (start < end).then_some(Self {
+            start,
+            end,
+            file_offset,
+            writable: rights.get(1) == Some(&b'w'),
+            path,
+        })
     }
 }
 
@@ -243,7 +249,9 @@ mod tests {
         let expected = Mapping { start: 0x7f00, end: 0x8000, file_offset: 0x1000, writable: true, path };
         assert_eq!(Mapping::parse(line), Some(expected));
         assert_eq!(Mapping::parse(b"7f00-8000 r--p 0 00:00 0 [heap]").unwrap().path, "");
-        for wrong in [&b"nonsense"[..], b"8000-7f00 rw-p 0 00:00 0 /a", b"8000-8000 rw-p 0 00:00 0 /a", b"8000"] {
+        for wrong in
+            [&b"nonsense"[..], b"8000-7f00 rw-p 0 00:00 0 /a", b"8000-8000 rw-p 0 00:00 0 /a", b"8000"]
+        {
             assert_eq!(Mapping::parse(wrong), None);
         }
         let odd = Mapping::parse(b"7f00-8000 r--p 0 00:00 0 /a\x1b\xff").unwrap();

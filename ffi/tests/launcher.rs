@@ -199,7 +199,7 @@ fn what_is_wrong_is_said_and_nothing_is_run() {
         (&["-o"], "a value is required"),
         (&["--sarif"], "a value is required"),
         (&["--leaks", "echo"], "put -- before the program"),
-        (&["-o", "a\x1b[2K\n=1"], "'a\\x1b[2K\\x0a'"),
+        (&["-o", "a\x1b[2K\n=1"], "'a\\x1b[2K'"),
         (&["--lib", "/nonexistent/lib.so"], "does not exist"),
         (&["--lib", "/"], "not a file"),
         (&["--colour", "red"], "--colour"),

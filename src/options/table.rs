@@ -16,7 +16,7 @@ pub struct Row {
     /// Writes the value that `options` holds, for a person.
     pub show: fn(&Options, &mut dyn fmt::Write) -> fmt::Result,
     /// Hands over the bytes of the value that `options` holds, as [`super::apply`] would read them without quotes.
-    pub spell: fn(&Options, &mut dyn FnMut(&[u8])),
+    pub spell: Spell,
     /// Reads a value into `options`; `false` if the text spells none.
     pub(super) set: fn(&mut Options, &[u8]) -> bool,
     /// Whether a source of options set it, be it to the default.
@@ -32,6 +32,9 @@ impl Row {
         }
     }
 }
+
+/// Hands over the bytes of an option's value, in pieces.
+pub type Spell = fn(&Options, &mut dyn FnMut(&[u8]));
 
 /// Which options were set: a bit for each row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -352,11 +352,11 @@ mod tests {
         let path = core_path("names");
         let mut core = Core::new();
         let at = NOTE + 20 + 64;
-        core.bytes[at..at + 11].copy_from_slice(b"/a\n==1==\x1b[");
-        core.bytes[at + 12..at + 23].copy_from_slice(b"/a\n==1==\x1b[");
+        core.bytes[at..at + 11].copy_from_slice(b"/a\n==1==\x1b[K");
+        core.bytes[at + 12..at + 23].copy_from_slice(b"/a\n==1==\x1b[K");
         fs::write(&path, &core.bytes).unwrap();
         let target = Target::open(&path).unwrap_or_else(|failure| panic!("{}", failure.message));
-        assert_eq!(target.place(DATA + 1).unwrap().module, "/a\\x0a==1==\\x1b[");
+        assert_eq!(target.place(DATA + 1).unwrap().module, "/a\\x0a==1==\\x1b[K");
         let _ = fs::remove_file(path);
     }
 }

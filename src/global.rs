@@ -2,7 +2,7 @@
 
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::heap::{self, Overrides};
-use crate::options::{Align, GuardSide, Guards, Mode, OnError, Options, ReportForm, Seal};
+use crate::options::{Align, GuardSide, Guards, Key, Mode, OnError, Options, ReportForm, Seal};
 use crate::request::{Claim, Origin, Request, Site};
 use crate::sys::thread;
 use core::alloc::{GlobalAlloc, Layout};
@@ -22,7 +22,8 @@ use core::alloc::{GlobalAlloc, Layout};
 /// ```
 ///
 /// What the builder sets takes effect at the program's first allocation and stands between
-/// `/etc/fencepost.conf` and the environment variable `FENCEPOST_OPTIONS`, which wins.
+/// `/etc/fencepost.conf` and the environment variable `FENCEPOST_OPTIONS`, which wins. That holds for defaults, too: an
+/// option that is set to its default is set.
 pub struct Fencepost {
     overrides: Overrides,
 }
@@ -39,6 +40,7 @@ macro_rules! builder {
                     None => Options::DEFAULT,
                 };
                 options.$name = value;
+                options.given = options.given.with(Key::$name);
                 self.overrides.build = Some(options);
                 self
             }

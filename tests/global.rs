@@ -8,13 +8,21 @@ use fencepost::heap;
 use fencepost::options::{GuardSide, Mode};
 use std::collections::{BTreeMap, HashMap};
 use std::env;
+use std::fs;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use support::expectation::{Verdict, judge_silent};
 use support::process::{self, End, LIMIT, Run};
+use support::{compiler, skip};
 
 #[global_allocator]
-static HEAP: Fencepost = Fencepost::new().mode(Mode::Patrol).sample_rate(7).guard_side(GuardSide::Left);
+static HEAP: Fencepost = Fencepost::new()
+    .mode(Mode::Patrol)
+    .sample_rate(7)
+    .guard_side(GuardSide::Left)
+    .zero(true)
+    .unmap_threshold(0);
 
 /// Says that this process is to run the named part.
 const PART: &str = "FENCEPOST_GLOBAL";
@@ -42,6 +50,11 @@ fn part() {
             assert_eq!((options.mode, options.sample_rate), (Mode::Hunt, 7));
             assert_eq!(options.guard_side, GuardSide::Left);
         }
+        Ok("configuration") => {
+            assert_eq!((options.mode, options.sample_rate), (Mode::Patrol, 7));
+            assert_eq!((options.zero, options.unmap_threshold), (true, 4096), "set, to their defaults");
+            assert_eq!((options.canary, options.history), (false, 2000), "the file's");
+        }
         Ok("program") => program(),
         Ok(other) => panic!("there is no part {other:?}"),
     }
@@ -59,6 +72,30 @@ fn the_builder_sets_options() {
 fn the_environment_wins_over_the_builder() {
     let run = execute("environment", "mode=hunt");
     assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{}", run.stderr);
+}
+
+/// The builder wins over the configuration file also where it sets a default. A directory of the test's stands in for
+/// `/etc`.
+#[test]
+fn the_builder_wins_over_the_file() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/confine.c");
+    let Some(confine) = compiler::with_flags(&source, &["-O1"], "hostile-confine") else { return };
+    let etc = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("global-etc-{}", std::process::id()));
+    fs::create_dir_all(&etc).expect("the build's directory for temporary files is writable");
+    let text = "mode=hunt,zero=0,canary=0\nunmap_threshold=131072\nhistory=2000\n";
+    fs::write(etc.join("fencepost.conf"), text).expect("the directory is writable");
+    let _ = fs::copy("/etc/ld.so.cache", etc.join("ld.so.cache"));
+    let mut command = process::command(confine, None, "");
+    command.arg(format!("over={}=/etc", etc.display())).arg("--");
+    command.arg(env::current_exe().expect("the system knows which file this is"));
+    command.args(["part", "--exact", "--nocapture", "--test-threads=1"]).env(PART, "configuration");
+    let run = process::run(&mut command, LIMIT);
+    let _ = fs::remove_dir_all(etc);
+    if run.end == End::Status(77) {
+        skip::skip("a configuration file: no mount namespace is permitted here");
+        return;
+    }
+    assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{}{}", run.stdout, run.stderr);
 }
 
 /// A bad option is a warning, and the program runs.

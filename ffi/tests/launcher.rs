@@ -119,13 +119,19 @@ fn hunt_means_mode_hunt_unless_a_flag_says_otherwise() {
 
 #[test]
 fn values_with_separators_survive() {
-    let path = "/tmp/a b:c,d";
-    let given = options(&mut with_stub("run"), &["--log-path", path, "--stats"]).unwrap();
-    assert_eq!(given, format!("log_path=\"{path}\":stats=1"));
-    let mut result = Options::DEFAULT;
-    apply(&mut result, given.as_bytes(), |warning| panic!("{warning:?}"));
-    assert_eq!(result.log_path.as_bytes(), path.as_bytes());
-    assert!(result.stats);
+    for (path, written) in [
+        ("/tmp/a b:c,d", "\"/tmp/a b:c,d\""),
+        ("a\"b", "\"a\"\"b\""),
+        ("\"\"", "\"\"\"\"\"\""),
+        ("a:16", "a:16"),
+    ] {
+        let given = options(&mut with_stub("run"), &["--log-path", path, "--stats"]).unwrap();
+        assert_eq!(given, format!("log_path={written}:stats=1"));
+        let mut result = Options::DEFAULT;
+        apply(&mut result, given.as_bytes(), |warning| panic!("{warning:?}"));
+        assert_eq!(result.log_path.as_bytes(), path.as_bytes());
+        assert!(result.stats);
+    }
 }
 
 #[test]
@@ -155,6 +161,19 @@ fn a_switch_needs_no_value_and_takes_one() {
     assert_eq!(given.as_deref(), Some("stats=1:canary=0:zero=off"));
 }
 
+/// `--` ends the options; it is nobody's value.
+#[test]
+fn a_flag_that_needs_no_value_takes_none_from_the_program() {
+    for row in ROWS.iter().filter(|row| row.range.starts_with("0, 1") && row.name != "help") {
+        let flag = format!("--{}", row.name.replace('_', "-"));
+        let expected = Some(format!("{}=1", row.name));
+        assert_eq!(options(&mut with_stub("run"), &[&flag]), expected);
+        assert_eq!(options(&mut with_stub("run"), &[&flag, "1"]), expected);
+    }
+    assert_eq!(options(&mut with_stub("hunt"), &["--leaks"]).as_deref(), Some("mode=hunt:leaks=1"));
+    assert_eq!(options(&mut with_stub("hunt"), &["--leaks", "2"]).as_deref(), Some("mode=hunt:leaks=2"));
+}
+
 #[test]
 fn the_library_is_preloaded_before_others() {
     let stub = stub();
@@ -175,7 +194,12 @@ fn what_is_wrong_is_said_and_nothing_is_run() {
         (&["--seed", "many"], "from the kernel"),
         (&["-o", "colour=red"], "'colour'"),
         (&["-o", "align"], "not key=value"),
-        (&["--log-path", "a\"b"], "double quote"),
+        (&["--log-path"], "a value is required"),
+        (&["--seed"], "a value is required"),
+        (&["-o"], "a value is required"),
+        (&["--sarif"], "a value is required"),
+        (&["--leaks", "echo"], "put -- before the program"),
+        (&["-o", "a\x1b[2K\n=1"], "'a\\x1b[2K'"),
         (&["--lib", "/nonexistent/lib.so"], "does not exist"),
         (&["--lib", "/"], "not a file"),
         (&["--colour", "red"], "--colour"),

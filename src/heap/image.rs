@@ -28,6 +28,8 @@ pub const ALIGN: usize = 64;
 const NEIGHBOURHOOD: usize = 64;
 /// Records that are read at once when all are searched.
 const BLOCK: usize = 64;
+/// Records that are searched at most, whatever an anchor says.
+const MOST_RECORDS: usize = 1 << 26;
 
 /// Where everything lies. Little-endian words throughout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +284,7 @@ impl<'m, M: Memory> Image<'m, M> {
     /// outside the arena, or the arena's tables are not in the core file.
     fn search(&self, address: Addr) -> Option<Object> {
         const STRIDE: usize = size_of::<Record>();
-        let count = usize::try_from(self.anchor.record_count).unwrap_or(0);
+        let count = usize::try_from(self.anchor.record_count).unwrap_or(0).min(MOST_RECORDS);
         let mut best: Option<Object> = None;
         for first in (0..count).step_by(BLOCK) {
             let Some(block) = self.array::<{ BLOCK * STRIDE }>(self.anchor.records, STRIDE, first) else {
@@ -359,12 +361,12 @@ mod tests {
         };
         assert_eq!(open(&copy), Some(Refusal::None));
         copy.0[..16].copy_from_slice(&MAGIC);
-        copy.0[16] = 1;
+        copy.0[16..24].copy_from_slice(&VERSION.to_le_bytes());
         assert_eq!(open(&copy), Some(Refusal::Unused));
         copy.0[24..32].copy_from_slice(&(at as u64).to_le_bytes());
         assert_eq!(open(&copy), None);
-        copy.0[16] = 2;
-        assert_eq!(open(&copy), Some(Refusal::Version(2)));
+        copy.0[16..24].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        assert_eq!(open(&copy), Some(Refusal::Version(VERSION + 1)));
         assert_eq!(Image::open(&Own, 8).map(|_| ()).err(), Some(Refusal::None));
     }
 

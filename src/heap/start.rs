@@ -6,7 +6,7 @@
 use super::{HEAP, fork, heap, image, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::options::{
-    Align, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_text,
+    Align, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_line,
 };
 use crate::page;
 use crate::report::suppress::{self, Flaw};
@@ -18,8 +18,8 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sys::guard::Backend;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
-use crate::sys::{aux, cpu, die, entropy, env, file, futex, limits, thread as sys_thread, vm};
-use crate::text::Text;
+use crate::sys::{aux, cpu, die, entropy, env, file, futex, limits, lines, thread as sys_thread, vm};
+use crate::text::{Excerpt, Text};
 use crate::trace::{self, Depot};
 use core::fmt::Write;
 
@@ -247,24 +247,32 @@ pub fn totals() -> Totals {
     thread::totals()
 }
 
+/// The configuration file.
+const CONFIGURATION: &str = "/etc/fencepost.conf";
+/// The same with its final zero.
+const CONFIGURATION_PATH: &[u8] = b"/etc/fencepost.conf\0";
+/// Bytes of it that are read.
+pub const CONFIGURATION_BYTES: usize = 1 << 20;
+/// Bytes of a line of it, with its end.
+pub const LINE_BYTES: usize = 4096;
+
 /// Defaults, configuration file, program, environment: later ones win.
 fn gather(overrides: &Overrides, secure: bool) -> Options {
     let mut options = Options::DEFAULT;
-    let mut buffer = [0; 4096];
-    if let Some(text) = file::read(b"/etc/fencepost.conf\0", &mut buffer) {
-        apply_text(&mut options, text, |warning| warn("/etc/fencepost.conf", warning));
-    }
+    read_configuration(&mut options);
     if let Some(build) = overrides.build {
         for row in ROWS {
-            row.copy_if_changed(&build, &mut options);
+            row.copy_if_given(&build, &mut options);
         }
     }
-    apply(&mut options, overrides.text, |warning| warn("fencepost_options", warning));
+    let mut said = Complaints::about("fencepost_options");
+    apply(&mut options, overrides.text, |warning| said.warn(warning));
     if secure {
         options.log_path = PathBuf::EMPTY;
         options.suppressions = PathBuf::EMPTY;
     } else if let Some(text) = env::variable(b"FENCEPOST_OPTIONS") {
-        apply(&mut options, text, |warning| warn("FENCEPOST_OPTIONS", warning));
+        let mut said = Complaints::about("FENCEPOST_OPTIONS");
+        apply(&mut options, text, |warning| said.warn(warning));
     }
     if options.help {
         print_help(&options);
@@ -272,27 +280,74 @@ fn gather(overrides: &Overrides, secure: bool) -> Options {
     options
 }
 
-fn warn(source: &str, warning: Warning<'_>) {
-    let mut line = Text::<256>::new();
-    let _ = write!(line, "fencepost: {source}: ");
-    match warning {
-        Warning::UnknownKey(key) => {
-            let _ = write!(line, "unknown option ");
-            line.push_bytes(key);
-        }
-        Warning::BadValue(key, value) => {
-            let _ = write!(line, "bad value for ");
-            line.push_bytes(key);
-            let _ = write!(line, ", default kept: ");
-            line.push_bytes(value);
-        }
-        Warning::NoValue(item) => {
-            let _ = write!(line, "no value: ");
-            line.push_bytes(item);
+/// Applies the configuration file, if there is one that can be opened.
+#[inline(never)]
+fn read_configuration(options: &mut Options) {
+    let mut buffer = [0; LINE_BYTES];
+    let mut said = Complaints::about(CONFIGURATION);
+    let result = lines::read(CONFIGURATION_PATH, &mut buffer, CONFIGURATION_BYTES, |piece| match piece {
+        lines::Piece::Line(line) => apply_line(options, line, |warning| said.warn(warning)),
+        lines::Piece::LongLine(start) => said.say("a line is too long, ignored: ", start),
+        lines::Piece::Rest => said.say("longer than 1 MiB, the rest is ignored", b""),
+    });
+    match result {
+        Ok(()) | Err(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM) => {}
+        Err(libc::EINVAL) => said.say("no file to be read, ignored", b""),
+        // What was understood before stays.
+        Err(_) => said.say("cannot be read, or not to its end", b""),
+    }
+}
+
+/// What is wrong with one source of options, a line each, and of very many the first.
+struct Complaints {
+    source: &'static str,
+    lines: u32,
+}
+
+impl Complaints {
+    const MOST: u32 = 32;
+
+    fn about(source: &'static str) -> Self {
+        Self { source, lines: 0 }
+    }
+
+    fn warn(&mut self, warning: Warning<'_>) {
+        match warning {
+            Warning::UnknownKey(key) => self.say("unknown option ", key),
+            Warning::BadValue(key, value) => self.write(|line| {
+                let (key, value) = (excerpt(key), excerpt(value));
+                let _ = write!(line, "bad value for {key}, default kept: {value}");
+            }),
+            Warning::NoValue(item) => self.say("no value: ", item),
         }
     }
-    line.push_bytes(b"\n");
-    file::write_stderr(line.as_bytes());
+
+    fn say(&mut self, what: &str, about: &[u8]) {
+        self.write(|line| {
+            let _ = write!(line, "{what}{}", excerpt(about));
+        });
+    }
+
+    #[cold]
+    fn write(&mut self, what: impl FnOnce(&mut Text<384>)) {
+        if self.lines > Self::MOST {
+            return;
+        }
+        let mut line = Text::new();
+        let _ = write!(line, "fencepost: {}: ", self.source);
+        match self.lines {
+            Self::MOST => line.push_bytes(b"and more of the kind"),
+            _ => what(&mut line),
+        }
+        line.end_line();
+        self.lines = self.lines.saturating_add(1);
+        file::write_stderr(line.as_bytes());
+    }
+}
+
+/// What somebody wrote, as part of a line.
+fn excerpt(bytes: &[u8]) -> Excerpt<'_> {
+    Excerpt { bytes, most: 100 }
 }
 
 fn read_suppressions(options: &Options) {
@@ -303,35 +358,26 @@ fn read_suppressions(options: &Options) {
     let mut name = Text::<256>::new();
     name.push_bytes(path);
     name.push_bytes(&[0]);
+    let mut said = Complaints::about("suppressions");
     let Some(mut rules) = suppress::RULES.enter() else { return };
-    rules.load(name.as_bytes(), |flaw| {
-        let mut line = Text::<512>::new();
-        let _ = write!(line, "fencepost: suppressions: ");
-        match flaw {
-            Flaw::Unreadable => {
-                let _ = write!(line, "cannot read ");
-                line.push_bytes(path);
-            }
-            Flaw::TooLong => {
-                let _ = write!(line, "the end is ignored, too long: ");
-                line.push_bytes(path);
-            }
-            Flaw::NoRule(rule) => {
-                let _ = write!(line, "not kind:pattern with a known kind, ignored: ");
-                line.push_bytes(rule);
-            }
-        }
-        line.push_bytes(b"\n");
-        file::write_stderr(line.as_bytes());
+    rules.load(name.as_bytes(), |flaw| match flaw {
+        Flaw::Unreadable => said.say("cannot read ", path),
+        Flaw::TooLong => said.say("the end is ignored, too long: ", path),
+        Flaw::NoRule(rule) => said.say("not kind:pattern with a known kind, ignored: ", rule),
     });
 }
 
+#[cold]
+#[inline(never)]
 fn print_help(options: &Options) {
     for row in ROWS {
-        let mut line = Text::<512>::new();
+        let mut line = Text::<1536>::new();
         let _ = write!(line, "{}=", row.name);
-        let _ = (row.show)(options, &mut line);
-        let _ = writeln!(line, "\n    {} ({})", row.help, row.range);
+        (row.spell)(options, &mut |bytes| {
+            let _ = write!(line, "{}", Excerpt { bytes, most: 1024 });
+        });
+        let _ = write!(line, "\n    {} ({})", row.help, row.range);
+        line.end_line();
         file::write_stderr(line.as_bytes());
     }
 }

@@ -1,7 +1,8 @@
 //! What can be set, by whom, and in which order.
 //!
 //! [`table`] is the one list: a row gives a field of [`Options`], its type, default, range and help
-//! text. [`parse`] turns bytes into options and warnings and touches nothing else.
+//! text. [`parse`] turns bytes into options and warnings and touches nothing else; [`item`] writes what it reads, and
+//! [`shell`] makes a shell's word of that.
 //!
 //! Later sources win: defaults, `/etc/fencepost.conf`, the builder or the program's symbol
 //! `fencepost_options`, the environment variable `FENCEPOST_OPTIONS` (ignored when the kernel set
@@ -10,9 +11,11 @@
 pub mod parse;
 pub mod table;
 mod value;
+mod write;
 
-pub use parse::{Warning, apply, apply_text};
-pub use table::{Options, ROWS, Row};
+pub use parse::{Warning, apply, apply_line, apply_text};
+pub use table::{Given, Key, Options, ROWS, Row};
 pub use value::{
     Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal, Unmap,
 };
+pub use write::{item, shell, value as quoted};

@@ -1,7 +1,8 @@
 //! Bytes to options and warnings, pure.
 //!
 //! `key=value`, separated by `:`, `,` or white space. A value that itself holds a separator (a path,
-//! say) can stand in double quotes; a number behind a colon (`unmap=batch:16`) belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
+//! say) can stand in double quotes, and a double quote in it is written twice then; a number behind a colon
+//! (`unmap=batch:16`) belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
 
 use super::table::{Options, ROWS};
 use super::value::OptionValue;
@@ -31,10 +32,11 @@ pub fn apply<'a>(options: &mut Options, text: &'a [u8], mut warn: impl FnMut(War
         };
         let key = item.get(..equals).unwrap_or(&[]);
         let value = unquote(item.get(equals.saturating_add(1)..).unwrap_or(&[]));
+        let mut room = [0; LONGEST];
         match ROWS.iter().find(|row| row.name.as_bytes() == key) {
             None => warn(Warning::UnknownKey(key)),
-            Some(row) if (row.set)(options, value) => {}
-            Some(_) => warn(Warning::BadValue(key, value)),
+            Some(row) if value.plain(&mut room).is_some_and(|plain| (row.set)(options, plain)) => {}
+            Some(_) => warn(Warning::BadValue(key, value.raw)),
         }
     }
 }
@@ -42,9 +44,14 @@ pub fn apply<'a>(options: &mut Options, text: &'a [u8], mut warn: impl FnMut(War
 /// Applies a configuration file: like [`apply`], with `#` comments to the end of the line.
 pub fn apply_text<'a>(options: &mut Options, text: &'a [u8], mut warn: impl FnMut(Warning<'a>)) {
     for line in text.split(|byte| *byte == b'\n') {
-        let code = line.split(|byte| *byte == b'#').next().unwrap_or(&[]);
-        apply(options, code, &mut warn);
+        apply_line(options, line, &mut warn);
     }
+}
+
+/// Applies a line of a configuration file.
+pub fn apply_line<'a>(options: &mut Options, line: &'a [u8], warn: impl FnMut(Warning<'a>)) {
+    let code = line.split(|byte| *byte == b'#').next().unwrap_or(&[]);
+    apply(options, code, warn);
 }
 
 fn is_separator(byte: u8) -> bool {
@@ -52,7 +59,7 @@ fn is_separator(byte: u8) -> bool {
 }
 
 /// The end of the item that starts `text`: the first separator outside quotes.
-fn item_end(text: &[u8]) -> usize {
+pub(super) fn item_end(text: &[u8]) -> usize {
     let mut quoted = false;
     for (index, byte) in text.iter().enumerate() {
         match byte {
@@ -71,10 +78,40 @@ fn starts_with_number(text: &[u8]) -> bool {
     !item.is_empty() && item.iter().all(u8::is_ascii_digit)
 }
 
-fn unquote(value: &[u8]) -> &[u8] {
+/// Bytes of the longest value in quotes; no option takes a longer one.
+pub(super) const LONGEST: usize = 256;
+
+/// A value as it was written.
+#[derive(Clone, Copy)]
+struct Value<'a> {
+    /// Without the quotes around it.
+    raw: &'a [u8],
+    quoted: bool,
+}
+
+fn unquote(value: &[u8]) -> Value<'_> {
     match value {
-        [b'"', inner @ .., b'"'] => inner,
-        _ => value,
+        [b'"', inner @ .., b'"'] => Value { raw: inner, quoted: true },
+        _ => Value { raw: value, quoted: false },
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The value that is meant: of two double quotes within quotes it has one. `None` if that is longer than any value.
+    fn plain<'b>(self, room: &'b mut [u8; LONGEST]) -> Option<&'b [u8]>
+    where
+        'a: 'b,
+    {
+        if !self.quoted || !self.raw.contains(&b'"') {
+            return Some(self.raw);
+        }
+        let (mut rest, mut len) = (self.raw, 0_usize);
+        while let Some((first, tail)) = rest.split_first() {
+            *room.get_mut(len)? = *first;
+            len = len.saturating_add(1);
+            rest = if *first == b'"' { tail.strip_prefix(b"\"").unwrap_or(tail) } else { tail };
+        }
+        room.get(..len)
     }
 }
 

@@ -13,17 +13,48 @@ pub struct Row {
     pub range: &'static str,
     /// What it does, one sentence.
     pub help: &'static str,
-    /// Writes the value that `options` holds.
+    /// Writes the value that `options` holds, for a person.
     pub show: fn(&Options, &mut dyn fmt::Write) -> fmt::Result,
+    /// Hands over the bytes of the value that `options` holds, as [`super::apply`] would read them without quotes.
+    pub spell: Spell,
     /// Reads a value into `options`; `false` if the text spells none.
     pub(super) set: fn(&mut Options, &[u8]) -> bool,
+    /// Whether a source of options set it, be it to the default.
+    pub is_given: fn(&Options) -> bool,
     copy: fn(&Options, &mut Options),
 }
 
 impl Row {
-    /// Takes the option's value from `from` into `to` unless `from` has the default.
-    pub fn copy_if_changed(&self, from: &Options, to: &mut Options) {
-        (self.copy)(from, to);
+    /// Takes the option's value from `from` into `to` if it was set there, be it to the default.
+    pub fn copy_if_given(&self, from: &Options, to: &mut Options) {
+        if (self.is_given)(from) {
+            (self.copy)(from, to);
+        }
+    }
+}
+
+/// Hands over the bytes of an option's value, in pieces.
+pub type Spell = fn(&Options, &mut dyn FnMut(&[u8]));
+
+/// Which options were set: a bit for each row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given(u64);
+
+impl Given {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// All.
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// These and `key`.
+    #[must_use]
+    pub const fn with(self, key: Key) -> Self {
+        Self(self.0 | 1 << key as u32)
+    }
+
+    /// Whether `key` is among them.
+    pub const fn has(self, key: Key) -> bool {
+        self.0 & 1 << key as u32 != 0
     }
 }
 
@@ -33,12 +64,20 @@ macro_rules! table {
         #[derive(Clone, Copy)]
         pub struct Options {
             $(#[doc = $help] pub $name: $type,)+
+            /// Which of them were set.
+            pub given: Given,
         }
 
         impl Options {
-            /// The defaults.
-            pub const DEFAULT: Self = Self { $($name: $default,)+ };
+            /// The defaults, none of them set.
+            pub const DEFAULT: Self = Self { $($name: $default,)+ given: Given::NONE };
         }
+
+        /// The rows by name.
+        #[allow(non_camel_case_types)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Key { $(#[doc = $help] $name,)+ }
 
         /// Every option, in the order of the documents.
         pub const ROWS: &[Row] = &[$(Row {
@@ -46,14 +85,19 @@ macro_rules! table {
             range: $range,
             help: $help,
             show: |options, out| options.$name.write(out),
+            spell: |options, out| options.$name.spell(out),
             set: |options, text| match <$type as OptionValue>::parse(text) {
-                Some(value) => { options.$name = value; true }
+                Some(value) => {
+                    options.$name = value;
+                    options.given = options.given.with(Key::$name);
+                    true
+                }
                 None => false,
             },
+            is_given: |options| options.given.has(Key::$name),
             copy: |from, to| {
-                if from.$name != Options::DEFAULT.$name {
-                    to.$name = from.$name;
-                }
+                to.$name = from.$name;
+                to.given = to.given.with(Key::$name);
             },
         },)+];
     };
@@ -117,3 +161,5 @@ table! {
     help: bool = false, "0, 1",
         "Print every option with its value to stderr at start.";
 }
+
+const _: () = assert!(ROWS.len() <= u64::BITS as usize, "each row has its bit");

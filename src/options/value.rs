@@ -6,8 +6,23 @@ use core::fmt;
 pub trait OptionValue: Sized {
     /// The value that `text` spells, or `None` if it spells none.
     fn parse(text: &[u8]) -> Option<Self>;
-    /// Writes the value the way [`OptionValue::parse`] reads it.
+    /// Writes the value the way [`OptionValue::parse`] reads it, as far as it is text.
     fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+    /// Hands over the bytes that [`OptionValue::parse`] reads.
+    fn spell(&self, out: &mut dyn FnMut(&[u8])) {
+        // Nothing that is handed over fails.
+        let _ = self.write(&mut Bytes(out));
+    }
+}
+
+/// Text as bytes.
+struct Bytes<'a>(&'a mut dyn FnMut(&[u8]));
+
+impl fmt::Write for Bytes<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        (self.0)(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// An enumeration whose variants have the given spellings.
@@ -182,7 +197,7 @@ impl OptionValue for u64 {
     }
 }
 
-/// A path of at most 255 bytes, empty when unset.
+/// A path of at most 255 bytes, none of them zero; empty when unset.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PathBuf {
     bytes: [u8; Self::CAPACITY],
@@ -203,11 +218,23 @@ impl PathBuf {
 impl OptionValue for PathBuf {
     fn parse(text: &[u8]) -> Option<Self> {
         let mut path = Self::EMPTY;
+        if text.contains(&0) {
+            return None;
+        }
         path.bytes.get_mut(..text.len())?.copy_from_slice(text);
         path.len = text.len();
         Some(path)
     }
     fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        out.write_str(core::str::from_utf8(self.as_bytes()).unwrap_or("?"))
+        for chunk in self.as_bytes().utf8_chunks() {
+            out.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                out.write_char('\u{fffd}')?;
+            }
+        }
+        Ok(())
+    }
+    fn spell(&self, out: &mut dyn FnMut(&[u8])) {
+        out(self.as_bytes());
     }
 }

@@ -14,7 +14,7 @@ use crate::stats::Totals;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Lock, Rank};
 use crate::sys::{collector, die, file, signal, thread};
-use crate::text::Text;
+use crate::text::{Excerpt, Text};
 use crate::trace::{Depot, Frames};
 use core::fmt::Write;
 
@@ -51,8 +51,8 @@ pub enum Outcome {
 /// Reports written.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes of a report, and of the text of the process's mappings.
-const REPORT_BYTES: usize = 128 << 10;
+/// Bytes of a report, of which three stacks of 32 frames take 384 KiB at most, and of the text of the process's mappings.
+const REPORT_BYTES: usize = 512 << 10;
 const MAPS_BYTES: usize = 512 << 10;
 
 /// Too large for a signal stack; used by the reporting thread alone.
@@ -246,25 +246,13 @@ fn emit(context: &Context, bytes: &[u8]) {
     signal::without_sigpipe(|| {
         let path = context.options.log_path.as_bytes();
         if !path.is_empty() && !context.secure {
-            let mut name = Text::<300>::new();
-            let mut rest = path;
-            while let Some((byte, tail)) = rest.split_first() {
-                if let Some(tail) = rest.strip_prefix(b"%p") {
-                    let _ = write!(name, "{}", thread::pid());
-                    rest = tail;
-                } else {
-                    name.push_bytes(&[*byte]);
-                    rest = tail;
-                }
-            }
-            name.push_bytes(&[0]);
-            match file::append(name.as_bytes(), bytes) {
+            match append(path, bytes) {
                 Ok(()) => return,
                 Err(errno) => {
-                    let mut line = Text::<400>::new();
-                    let _ = write!(line, "fencepost: cannot write to ");
-                    line.push_bytes(name.as_bytes().strip_suffix(b"\0").unwrap_or(&[]));
-                    let _ = writeln!(line, " (errno {errno}); the report:");
+                    let mut line = Text::<512>::new();
+                    let path = Excerpt { bytes: path, most: 400 };
+                    let _ = write!(line, "fencepost: cannot write to {path} (errno {errno}); the report:");
+                    line.end_line();
                     file::write_stderr(line.as_bytes());
                 }
             }
@@ -274,6 +262,29 @@ fn emit(context: &Context, bytes: &[u8]) {
             file::write_stderr(bytes);
         }
     });
+}
+
+/// Appends to the file that `pattern` names, `%p` standing for the process; the errno if that fails.
+fn append(pattern: &[u8], bytes: &[u8]) -> Result<(), i32> {
+    let mut name = Text::<300>::new();
+    let mut rest = pattern;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = match rest.strip_prefix(b"%p") {
+            Some(tail) => {
+                let _ = write!(name, "{}", thread::pid());
+                tail
+            }
+            None => {
+                name.push_bytes(&[*byte]);
+                tail
+            }
+        };
+    }
+    name.push_bytes(&[0]);
+    if name.truncated() {
+        return Err(libc::ENAMETOOLONG);
+    }
+    file::append(name.as_bytes(), bytes)
 }
 
 /// Reports a misuse that a call found, then ends the process unless it is to go on.

@@ -6,7 +6,7 @@ use super::render::{self, Sources};
 use crate::addr::Addr;
 use crate::fault::{Event, Object};
 use crate::sys::thread;
-use crate::text::Text;
+use crate::text::is_unprintable;
 use crate::trace::Frames;
 use core::fmt::{self, Write};
 
@@ -49,9 +49,7 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         sources.totals.refused(),
         sources.seed,
     )?;
-    let mut options = Text::<2048>::new();
-    render::rerun(&mut options, sources)?;
-    escaped(out, options.as_bytes())?;
+    escaped(out, render::rerun(sources).as_bytes(), usize::MAX)?;
     writeln!(out, "\"}}")
 }
 
@@ -103,7 +101,7 @@ pub fn frame(out: &mut dyn Write, pc: usize, called: bool, modules: &Modules<'_>
     write!(out, "{{\"pc\":\"0x{pc:x}\"")?;
     if let Some(place) = modules.place(Addr::new(pc)) {
         write!(out, ",\"module\":\"")?;
-        escaped(out, place.path)?;
+        escaped(out, place.path, render::PATH_BYTES)?;
         write!(out, "\",\"offset\":\"0x{:x}\"", place.offset)?;
         if let Some(id) = place.build_id() {
             write!(out, ",\"build_id\":\"")?;
@@ -112,26 +110,54 @@ pub fn frame(out: &mut dyn Write, pc: usize, called: bool, modules: &Modules<'_>
         }
         if let Some(symbol) = place.symbol(called) {
             write!(out, ",\"symbol\":\"")?;
-            escaped(out, symbol.name())?;
+            escaped(out, symbol.name(), render::SYMBOL_BYTES)?;
             write!(out, "\",\"symbol_offset\":\"0x{:x}\"", symbol.into)?;
         }
     }
     write!(out, "}}")
 }
 
-/// Writes bytes as the inside of a JSON string; what is not UTF-8 becomes the replacement character.
-fn escaped(out: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
+/// Writes bytes as the inside of a JSON string, in no more than `most` bytes and `...` if there are more; what is not UTF-8
+/// becomes the replacement character.
+fn escaped(out: &mut dyn Write, bytes: &[u8], most: usize) -> fmt::Result {
+    let mut left = most;
     for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
+        let replaced = if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
+        for character in chunk.valid().chars().chain(replaced.chars()) {
+            // The longest is the escaped pair of a character beyond 16 bits.
+            left =
+                left.saturating_sub(if is_unprintable(character) { 12 } else { 2.max(character.len_utf8()) });
+            if left == 0 {
+                return out.write_str("...");
+            }
             match character {
                 '"' | '\\' => write!(out, "\\{character}")?,
-                control if control < ' ' => write!(out, "\\u{:04x}", u32::from(control))?,
+                odd if is_unprintable(odd) => {
+                    odd.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
+                }
                 plain => out.write_char(plain)?,
             }
         }
-        if !chunk.invalid().is_empty() {
-            out.write_char('\u{fffd}')?;
-        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn strings_stay_strings() {
+        for (bytes, most, expected) in [
+            (&b"/tmp/a\"b\\c"[..], 99, "/tmp/a\\\"b\\\\c"),
+            (b"a\n\x1b\x7f\xc2\x9b\xff", 99, "a\\u000a\\u001b\\u007f\\u009b\u{fffd}"),
+            ("\u{2028}\u{e0001}\u{e4}".as_bytes(), 99, "\\u2028\\udb40\\udc01\u{e4}"),
+            (b"abcd", 5, "ab..."),
+        ] {
+            let mut out = String::new();
+            escaped(&mut out, bytes, most).expect("a string takes all");
+            assert_eq!(out, expected);
+        }
+    }
 }

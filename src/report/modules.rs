@@ -47,7 +47,13 @@ pub struct Modules<'a> {
 impl<'a> Modules<'a> {
     /// Reads the mappings into `buffer`; what does not fit is not known.
     pub fn read(buffer: &'a mut [u8]) -> Self {
-        Self { text: file::read(b"/proc/self/maps\0", buffer).unwrap_or(&[]) }
+        Self::of(file::read(b"/proc/self/maps\0", buffer).unwrap_or(&[]))
+    }
+
+    /// The mappings that `text` lists. A last line without an end may be cut, and is none.
+    pub fn of(text: &'a [u8]) -> Self {
+        let whole = text.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+        Self { text: text.get(..whole).unwrap_or(&[]) }
     }
 
     /// The place of `address` in its file; `None` for memory that is not a file's. A module's mappings
@@ -109,7 +115,7 @@ mod tests {
     #[test]
     fn offsets_count_from_the_files_first_mapping() {
         let text = b"1000-2000 r--p 00000000 08:01 7      /bin/a b\n2000-3000 r-xp 00001000 08:01 7      /bin/a b\n3000-4000 rw-p 00000000 00:00 0 \n4000-5000 rw-p 00003000 08:01 7      /bin/a b\n5000-6000 rw-p 00000000 00:00 0 \n6000-7000 r--p 00000000 08:01 7      /bin/a b\n";
-        let modules = Modules { text };
+        let modules = Modules::of(text);
         let place = modules.place(Addr::new(0x2010)).expect("mapped");
         assert_eq!(place, Place { path: b"/bin/a b", offset: 0x1010, base: 0x1000, end: 0x5000 });
         let behind = modules.place(Addr::new(0x4020)).expect("mapped");
@@ -134,7 +140,12 @@ mod tests {
 
     #[test]
     fn damaged_text_is_skipped() {
-        let modules = Modules { text: b"zz-\n-\n\n1000\n7-8" };
+        let modules = Modules::of(b"zz-\n-\n\n1000\n7-8\n");
         assert_eq!(modules.place(Addr::new(7)), None);
+        let cut = Modules::of(
+            b"1000-2000 r-xp 00000000 08:01 7      /bin/a\n2000-3000 r-xp 00000000 08:01 7      /bi",
+        );
+        assert!(cut.place(Addr::new(0x1000)).is_some());
+        assert_eq!(cut.place(Addr::new(0x2000)), None, "the line may be longer");
     }
 }

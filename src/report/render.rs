@@ -1,14 +1,17 @@
 //! The text of a report, in the skeleton that AddressSanitizer made familiar.
+//!
+//! Names and paths are the program's to choose and go through [`crate::text`], so that a line of a report is the
+//! report's own.
 
 use super::finding::{Access, Finding, Relation};
 use super::modules::{Modules, Place};
 use super::picture;
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::{Event, Kind, Object};
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::stats::Totals;
 use crate::sys::{file, thread};
-use crate::text::Text;
+use crate::text::{Excerpt, Printable, Text};
 use crate::trace::{Depot, Frames};
 use core::fmt::{self, Write};
 
@@ -56,7 +59,7 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         place(out, pc, sources.modules)?;
     }
     write!(out, "\nrerun with: FENCEPOST_OPTIONS=")?;
-    rerun(out, sources)?;
+    options::shell(rerun(sources).as_bytes(), out)?;
     writeln!(out, "\n=={pid}==END")
 }
 
@@ -98,9 +101,8 @@ fn thread_name(out: &mut dyn Write, tid: u32) -> fmt::Result {
     let mut path = Text::<64>::new();
     write!(path, "/proc/self/task/{tid}/comm\0")?;
     let mut buffer = [0; 32];
-    let name = file::read(path.as_bytes(), &mut buffer).map(<[u8]>::trim_ascii_end);
-    match name.and_then(|name| core::str::from_utf8(name).ok()) {
-        Some(name) => write!(out, " ({name})"),
+    match file::read(path.as_bytes(), &mut buffer) {
+        Some(name) => write!(out, " ({})", Printable(name.strip_suffix(b"\n").unwrap_or(name))),
         None => Ok(()),
     }
 }
@@ -154,7 +156,7 @@ pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modu
         let place = modules.place(Addr::new(*pc));
         if let Some(symbol) = place.and_then(|place| place.symbol(called || index != 0)) {
             write!(out, "in ")?;
-            lossy(out, symbol.name())?;
+            write_symbol(out, symbol.name())?;
             write!(out, "+0x{:x} ", symbol.into)?;
         }
         write_place(out, place)?;
@@ -168,13 +170,17 @@ pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modu
     Ok(())
 }
 
-/// Writes text; what is not UTF-8 becomes the replacement character.
-fn lossy(out: &mut dyn Write, bytes: &[u8]) -> fmt::Result {
-    for chunk in bytes.utf8_chunks() {
-        out.write_str(chunk.valid())?;
-        if !chunk.invalid().is_empty() {
-            out.write_char('\u{fffd}')?;
-        }
+/// Bytes of a path and of a symbol's name that are written; with the rest of a frame less than 4 KiB, whatever is in them.
+pub const PATH_BYTES: usize = 2400;
+/// See [`PATH_BYTES`].
+pub const SYMBOL_BYTES: usize = 1200;
+
+/// Writes a symbol's name. A blank in it would look like its end.
+fn write_symbol(out: &mut dyn Write, name: &[u8]) -> fmt::Result {
+    let mut left = SYMBOL_BYTES;
+    for (index, bytes) in name.split(|byte| *byte == b' ').enumerate() {
+        write!(out, "{}{}", if index == 0 { "" } else { "\\x20" }, Excerpt { bytes, most: left })?;
+        left = left.saturating_sub(bytes.len().saturating_add(4));
     }
     Ok(())
 }
@@ -187,28 +193,110 @@ pub fn place(out: &mut dyn Write, pc: usize, modules: &Modules<'_>) -> fmt::Resu
 fn write_place(out: &mut dyn Write, place: Option<Place<'_>>) -> fmt::Result {
     match place {
         Some(place) => {
-            write!(out, "(")?;
-            lossy(out, place.path)?;
-            write!(out, "+0x{:x})", place.offset)
+            write!(out, "({}+0x{:x})", Excerpt { bytes: place.path, most: PATH_BYTES }, place.offset)
         }
         None => write!(out, "(unknown)"),
     }
 }
 
-/// Writes the options that differ from the defaults, and the seed.
-pub fn rerun(out: &mut dyn Write, sources: &Sources<'_>) -> fmt::Result {
-    let default_options = Options::DEFAULT.normalised(PAGE_SIZE);
-    let mut first = true;
-    for row in crate::options::ROWS {
-        let (mut mine, mut default) = (Text::<300>::new(), Text::<300>::new());
-        (row.show)(sources.options, &mut mine)?;
-        (row.show)(&default_options, &mut default)?;
-        if row.name == "seed" || mine.as_bytes() == default.as_bytes() {
-            continue;
+/// The options that differ from the defaults or were set, and the seed, as `FENCEPOST_OPTIONS` holds them.
+pub fn rerun(sources: &Sources<'_>) -> Text<RERUN_BYTES> {
+    let default = Options::DEFAULT.normalised(PAGE_SIZE);
+    let mut text = Text::new();
+    for row in options::ROWS {
+        let matters = (row.is_given)(sources.options) || differs(row, sources.options, &default);
+        if matters && !matches!(row.name, "seed" | "help") {
+            options::item(row, sources.options, &mut |bytes| text.push_bytes(bytes));
+            text.push_bytes(b":");
         }
-        let value = core::str::from_utf8(mine.as_bytes()).unwrap_or("");
-        write!(out, "{}{}={value}", if first { "" } else { ":" }, row.name)?;
-        first = false;
     }
-    write!(out, "{}seed={}", if first { "" } else { ":" }, sources.seed)
+    let _ = write!(text, "seed={}", sources.seed);
+    text
+}
+
+/// What all options together take: two paths, in quotes, and some 30 words and numbers.
+const RERUN_BYTES: usize = 2560;
+
+fn differs(row: &options::Row, mine: &Options, default: &Options) -> bool {
+    let value = |options| {
+        let mut value = Text::<256>::new();
+        (row.spell)(options, &mut |bytes| value.push_bytes(bytes));
+        value
+    };
+    value(mine).as_bytes() != value(default).as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Given, ReportForm, apply};
+    use std::boxed::Box;
+    use std::string::String;
+
+    static NO_STACKS: Depot = Depot::EMPTY;
+
+    fn sources<'a>(options: &'a Options, modules: &'a Modules<'a>) -> Sources<'a> {
+        Sources { options, seed: 7, depot: &NO_STACKS, totals: Totals::default(), modules }
+    }
+
+    #[test]
+    fn a_frame_is_a_line_whatever_its_module_is_called() {
+        let maps = b"1000-2000 r-xp 00000000 08:01 7      /tmp/a\r\x1b[2K\xff\xc2\x9b\n";
+        let modules = Modules::of(maps);
+        let mut frames = Frames::EMPTY;
+        frames.push(0x1010);
+        let mut out = String::new();
+        super::frames(&mut out, &frames, true, &modules).expect("a string takes all");
+        assert_eq!(out, "    #0 0x000000001010 (/tmp/a\\x0d\\x1b[2K\\xff\\xc2\\x9b+0x10)\n");
+        let mut out = String::new();
+        write_symbol(&mut out, b"f (x)\n").expect("a string takes all");
+        assert_eq!(out, "f\\x20(x)\\x0a");
+    }
+
+    #[test]
+    fn a_report_has_room_for_the_longest_names() {
+        let mut maps = b"1000-2000 r-xp 00000000 08:01 7      /".to_vec();
+        maps.resize(4000, 1);
+        let modules = Modules::of(&maps);
+        let mut frames = Frames::EMPTY;
+        (0..32).for_each(|index| frames.push(0x1010 + index));
+        for form in [ReportForm::Text, ReportForm::Json] {
+            let mut out = Box::new(Text::<{ 4096 * 32 }>::new());
+            match form {
+                ReportForm::Text => super::frames(&mut *out, &frames, true, &modules),
+                ReportForm::Json => (0..32).try_for_each(|index| {
+                    crate::report::json::frame(&mut *out, 0x1010 + index, true, &modules)
+                }),
+            }
+            .expect("it takes all");
+            assert!(!out.truncated());
+        }
+    }
+
+    #[test]
+    fn what_was_set_is_set_again() {
+        let mut options = Options::DEFAULT;
+        apply(&mut options, b"mode=harden:log_path=\"/tmp/a b\":help=1:seed=3", |warning| {
+            panic!("{warning:?}")
+        });
+        let modules = Modules::of(b"");
+        let text = rerun(&sources(&options.normalised(PAGE_SIZE), &modules));
+        assert_eq!(core::str::from_utf8(text.as_bytes()), Ok("mode=harden:log_path=\"/tmp/a b\":seed=7"));
+        let path = [b'"'; 255];
+        options.log_path = crate::options::OptionValue::parse(&path).expect("a path");
+        options.suppressions = options.log_path;
+        for row in options::ROWS {
+            row.copy_if_given(&Options { given: Given::ALL, ..options }, &mut options);
+        }
+        assert!(!rerun(&sources(&options, &modules)).truncated());
+    }
+
+    #[test]
+    fn a_thread_may_be_called_anything() {
+        let mut out = String::new();
+        // SAFETY: names the calling thread.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"a)\n==7==END\x1b[".as_ptr()) };
+        thread_name(&mut out, thread::id()).expect("a string takes all");
+        assert_eq!(out, " (a)\\x0a==7==END\\x1b[)");
+    }
 }

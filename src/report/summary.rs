@@ -6,10 +6,13 @@ use super::render;
 use super::suppress::Rules;
 use super::tally::{self, Tally};
 use crate::sys::thread;
+use crate::text::Excerpt;
 use core::fmt::{self, Write};
 
-/// Distinct errors that are listed.
+/// Distinct errors, and suppressions, that are listed.
 const LISTED: usize = 100;
+/// Bytes of a suppression that are written.
+const RULE_BYTES: usize = 300;
 
 /// A line with the sums, then one for each distinct error and for each suppression that was used.
 pub fn text(out: &mut dyn Write, tally: &Tally, rules: &Rules, modules: &Modules<'_>) -> fmt::Result {
@@ -31,8 +34,12 @@ pub fn text(out: &mut dyn Write, tally: &Tally, rules: &Rules, modules: &Modules
     if distinct > LISTED {
         writeln!(out, "    and {} more", distinct.saturating_sub(LISTED))?;
     }
-    for (rule, count) in rules.used() {
-        writeln!(out, "    {count} suppressed by {}", core::str::from_utf8(rule).unwrap_or("?"))?;
+    for (bytes, count) in rules.used().take(LISTED) {
+        writeln!(out, "    {count} suppressed by {}", Excerpt { bytes, most: RULE_BYTES })?;
+    }
+    let more = rules.used().count().saturating_sub(LISTED);
+    if more != 0 {
+        writeln!(out, "    and by {more} more")?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub static RULES: Lock<Rules> = Lock::new(Rank::Rules, Rules::NONE);
 /// What is wrong with a file of suppressions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flaw<'a> {
-    /// It cannot be read.
+    /// It cannot be read, or is no file.
     Unreadable,
     /// It is longer than what is read of it.
     TooLong,
@@ -54,7 +54,7 @@ impl Rules {
 
     /// Reads the file at `path`, a NUL-terminated name; hands the first flaw of each sort to `warn`.
     pub fn load(&mut self, path: &[u8], mut warn: impl FnMut(Flaw<'_>)) {
-        self.len = match file::read(path, &mut self.text) {
+        self.len = match file::read_named(path, &mut self.text) {
             Some(text) => text.len(),
             None => {
                 warn(Flaw::Unreadable);

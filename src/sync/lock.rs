@@ -119,6 +119,7 @@ impl<T> Lock<T> {
     pub unsafe fn inherit(&self, repair: impl FnOnce(&mut T)) {
         match self.owner() {
             0 => {}
+            owner if owner == thread::own_id() => {}
             // Its id is another here; nobody waits for it.
             owner if owner == thread::id_before_fork() => {
                 self.word.store(thread::own_id(), Ordering::Relaxed);

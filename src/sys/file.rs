@@ -1,4 +1,15 @@
 //! Whole-file reads and unbuffered writes, for options, limits and reports.
+//!
+//! What the user names is opened without waiting and without becoming the process's terminal, and looked at first:
+//!
+//! | is | to be read | to be appended to |
+//! |---|---|---|
+//! | a regular file, a character device (`/dev/null`) | yes | yes |
+//! | a FIFO | no | if somebody reads it |
+//! | anything else | no | no |
+//!
+//! Writing waits for room as long as the descriptor waits by itself. One that does not wait (`O_NONBLOCK`, which whoever
+//! shares the standard error may have set) is waited for here, up to [`STALL`] seconds for each part that it takes.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use libc::c_int;
@@ -25,14 +36,65 @@ pub fn read<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     buffer.get(..filled)
 }
 
+/// Like [`read`], of a file that the user names; `None` if it cannot be read, or is none to be read.
+pub fn read_named<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let fd = open_named(path).ok()?;
+    let mut filled = 0;
+    let read = loop {
+        match read_some(fd, buffer.get_mut(filled..).unwrap_or(&mut [])) {
+            Ok(0) => break true,
+            Ok(count) => filled = filled.saturating_add(count),
+            Err(_) => break false,
+        }
+    };
+    close(fd);
+    buffer.get(..filled).filter(|_| read)
+}
+
+/// Opens a file that the user names to be read; the errno if it cannot be, `EINVAL` if it is none to be read.
+pub(super) fn open_named(path: &[u8]) -> Result<i32, i32> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let fd = open(path, flags).ok_or_else(super::errno::get)?;
+    if matches!(kind(fd), Some(libc::S_IFREG | libc::S_IFCHR)) {
+        return Ok(fd);
+    }
+    close(fd);
+    Err(libc::EINVAL)
+}
+
+/// Reads once, as far as there is room and something to read; the errno if that fails.
+pub(super) fn read_some(fd: i32, room: &mut [u8]) -> Result<usize, i32> {
+    loop {
+        // SAFETY: `room` is a live, exclusively borrowed buffer of that length.
+        let count = unsafe { libc::syscall(libc::SYS_read, fd, room.as_mut_ptr(), room.len()) };
+        match usize::try_from(count) {
+            Ok(count) => return Ok(count),
+            Err(_) if super::errno::get() == libc::EINTR => {}
+            Err(_) => return Err(super::errno::get()),
+        }
+    }
+}
+
 /// Appends `bytes` to the file at `path`, a NUL-terminated name, making it if need be; the errno if not
 /// all of them could be written.
 pub fn append(path: &[u8], bytes: &[u8]) -> Result<(), i32> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    let fd = open(path, flags).ok_or_else(super::errno::get)?;
-    let result = write_all(fd, bytes);
+    let fd = open(path, flags | libc::O_NONBLOCK | libc::O_NOCTTY).ok_or_else(super::errno::get)?;
+    let result = match kind(fd) {
+        Some(libc::S_IFREG | libc::S_IFCHR | libc::S_IFIFO) => write_all(fd, bytes),
+        _ => Err(libc::EINVAL),
+    };
     close(fd);
     result
+}
+
+/// What an open file is: the `S_IFMT` part of its mode.
+fn kind(fd: i32) -> Option<libc::mode_t> {
+    // SAFETY: an all-zero structure is valid, and the kernel fills it.
+    let mut status: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: the structure is live and exclusively borrowed.
+    let known = unsafe { libc::syscall(libc::SYS_fstat, fd, &raw mut status) } == 0;
+    known.then_some(status.st_mode & libc::S_IFMT)
 }
 
 fn open(path: &[u8], flags: c_int) -> Option<i32> {
@@ -70,21 +132,47 @@ pub fn close(fd: i32) {
     unsafe { libc::syscall(libc::SYS_close, fd) };
 }
 
-/// Writes all of `bytes` to `fd` as far as it takes them; gives up on any error but an interruption, and
-/// returns its errno.
+/// Seconds for which a descriptor that does not wait by itself may take nothing.
+const STALL: i64 = 5;
+/// So often in a row it may say that it has room, and take nothing.
+const EMPTY_PROMISES: u32 = 16;
+
+/// Writes all of `bytes` to `fd` as far as it takes them; gives up on any error but an interruption and a lack of room that
+/// ends in time, and returns its errno.
 fn write_all(fd: i32, bytes: &[u8]) -> Result<(), i32> {
     let mut rest = bytes;
+    let mut promises = 0;
     while !rest.is_empty() {
         // SAFETY: `rest` is a live buffer of that length.
         let count = unsafe { libc::syscall(libc::SYS_write, fd, rest.as_ptr(), rest.len()) };
-        match usize::try_from(count) {
-            Ok(0) => return Err(libc::EIO),
-            Ok(count) => rest = rest.get(count..).unwrap_or(&[]),
-            Err(_) if super::errno::get() == libc::EINTR => {}
-            Err(_) => return Err(super::errno::get()),
+        match (usize::try_from(count), super::errno::get()) {
+            (Ok(0), _) => return Err(libc::EIO),
+            (Ok(count), _) => {
+                rest = rest.get(count..).unwrap_or(&[]);
+                promises = 0;
+            }
+            (Err(_), libc::EINTR) => {}
+            (Err(_), libc::EAGAIN) if promises < EMPTY_PROMISES && has_room(fd) => promises += 1,
+            (Err(_), errno) => return Err(errno),
         }
     }
     Ok(())
+}
+
+/// Waits until `fd` can be written, or an attempt says why it never can; `false` after [`STALL`] seconds.
+fn has_room(fd: i32) -> bool {
+    let mut wanted = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // The kernel leaves in it what is left of the time.
+    let mut time = libc::timespec { tv_sec: STALL, tv_nsec: 0 };
+    loop {
+        let none = core::ptr::null::<u64>();
+        // SAFETY: the descriptor's entry and the time are live and exclusively borrowed; there is no mask.
+        let ready =
+            unsafe { libc::syscall(libc::SYS_ppoll, &raw mut wanted, 1_usize, &raw mut time, none, 8_usize) };
+        if ready >= 0 || super::errno::get() != libc::EINTR {
+            return ready > 0;
+        }
+    }
 }
 
 /// Whether the process was started without a standard error.
@@ -104,16 +192,102 @@ fn has_stderr() -> bool {
     if !NO_STDERR.load(Ordering::Relaxed) {
         return true;
     }
-    // SAFETY: an all-zero structure is valid, and the kernel fills it.
-    let mut status: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: as above.
-    let known = unsafe { libc::syscall(libc::SYS_fstat, STDERR, &raw mut status) } == 0;
-    known && status.st_mode & libc::S_IFMT == libc::S_IFCHR
+    kind(STDERR) == Some(libc::S_IFCHR)
 }
 
 /// Writes to standard error, if there is one, as far as it takes it.
 pub fn write_stderr(bytes: &[u8]) {
     if has_stderr() {
         let _ = write_all(STDERR, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::{Path, PathBuf};
+    use std::time::{Duration, Instant};
+    use std::vec::Vec;
+
+    fn name(path: &Path) -> Vec<u8> {
+        [path.as_os_str().as_bytes(), b"\0"].concat()
+    }
+
+    fn scratch(what: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(std::format!("fencepost-file-{what}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        path
+    }
+
+    fn fifo(what: &str) -> PathBuf {
+        let path = scratch(what);
+        // SAFETY: the name is a C string.
+        assert_eq!(unsafe { libc::mkfifo(name(&path).as_ptr().cast(), 0o600) }, 0);
+        path
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let path = fifo("unread");
+        assert_eq!(append(&name(&path), b"text"), Err(libc::ENXIO), "nobody reads it");
+        assert!(read_named(&name(&path), &mut [0; 8]).is_none());
+        std::fs::remove_file(&path).expect("there");
+        assert_eq!(append(b"/dev/null\0", b"text"), Ok(()));
+        assert_eq!(append(b"/dev/full\0", b"text"), Err(libc::ENOSPC));
+        assert_eq!(append(b"/tmp\0", b"text"), Err(libc::EISDIR));
+        assert!(read_named(b"/tmp\0", &mut [0; 8]).is_none());
+        assert_eq!(read_named(b"/dev/null\0", &mut [0; 8]), Some(&[][..]));
+        assert_eq!(
+            read_named(b"/dev/zero\0", &mut [1; 8]),
+            Some(&[0; 8][..]),
+            "no more than there is room for"
+        );
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let (link, file) = (scratch("link"), scratch("linked"));
+        std::os::unix::fs::symlink(&file, &link).expect("the directory is writable");
+        assert_eq!(append(&name(&link), b"text"), Err(libc::ELOOP));
+        assert!(!file.exists());
+        std::fs::remove_file(&link).expect("there");
+    }
+
+    #[test]
+    fn a_full_pipe_gets_all_once_there_is_room() {
+        let path = fifo("slow");
+        let reader =
+            open(&name(&path), libc::O_RDONLY | libc::O_NONBLOCK).expect("a FIFO can be opened to be read");
+        let written = name(&path);
+        let writer = std::thread::spawn(move || append(&written, &[7; 1 << 20]));
+        let mut got: Vec<u8> = Vec::new();
+        let mut buffer = [0; 4096];
+        while !writer.is_finished() || got.len() < 1 << 20 {
+            match read_some(reader, &mut buffer) {
+                Ok(count) => got.extend(&buffer[..count]),
+                Err(errno) => assert_eq!(errno, libc::EAGAIN),
+            }
+        }
+        assert_eq!(writer.join().expect("no panic"), Ok(()));
+        assert!(got.len() == 1 << 20 && got.iter().all(|byte| *byte == 7));
+        close(reader);
+        std::fs::remove_file(&path).expect("there");
+    }
+
+    #[test]
+    fn a_pipe_that_stays_full_is_given_up() {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
+        // SAFETY: sets a flag of an open descriptor.
+        assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+        let begin = Instant::now();
+        assert_eq!(write_all(writer.as_raw_fd(), &[7; 1 << 20]), Err(libc::EAGAIN));
+        assert!((Duration::from_secs(4)..Duration::from_secs(60)).contains(&begin.elapsed()));
+        drop(writer);
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).expect("a pipe can be read");
+        assert!(!got.is_empty() && got.len() < 1 << 20);
     }
 }

@@ -19,6 +19,7 @@ pub mod file;
 pub mod futex;
 pub mod guard;
 pub mod limits;
+pub mod lines;
 pub mod loader;
 pub mod pkey;
 pub mod quiet;

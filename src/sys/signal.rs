@@ -243,22 +243,27 @@ pub fn abort_process() -> ! {
     unsafe { libc::abort() }
 }
 
-/// Runs `action` with SIGPIPE held back, and lets none through that came of it: a reader that is gone is
-/// no reason to end by another signal than the error's.
+/// Runs `action` with SIGPIPE and SIGXFSZ held back, and lets none through that came of it: a reader that is gone, or a file
+/// as long as it may be (`RLIMIT_FSIZE`), is no reason to end by another signal than the error's.
 pub fn without_sigpipe<R>(action: impl FnOnce() -> R) -> R {
-    let pipe = action::bit(libc::SIGPIPE);
+    let ours = action::bit(libc::SIGPIPE) | action::bit(libc::SIGXFSZ);
     let mut pending = 0_u64;
     // SAFETY: a live word, of the size that is stated.
     unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending, 8_usize) };
-    let old = action::block(pipe);
+    let old = action::block(ours);
     let result = action();
-    if pending & pipe == 0 && old & pipe == 0 {
+    let mut raised = ours & !pending & !old;
+    while raised != 0 {
         let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let none = core::ptr::null_mut::<siginfo_t>();
         // SAFETY: the set and the time are live, the set of the size that is stated.
-        unsafe {
-            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const pipe, none, &raw const at_once, 8_usize)
+        let taken = unsafe {
+            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const raised, none, &raw const at_once, 8_usize)
         };
+        match c_int::try_from(taken) {
+            Ok(number) if number > 0 => raised &= !action::bit(number),
+            _ => break,
+        }
     }
     action::set_mask(old);
     result

@@ -8,6 +8,7 @@
 
 use crate::colour;
 use crate::complain;
+use crate::patient;
 use crate::sarif;
 use crate::worker::Worker;
 use serde_json::Value;
@@ -154,7 +155,7 @@ impl Desk {
         let text = symbolised.map_or_else(|| raw.to_owned(), |it| it.text);
         let mut stderr = io::stderr().lock();
         let text = if self.output.colour.applies(&stderr) { colour::paint(&text) } else { text };
-        stderr.write_all(text.as_bytes())
+        patient::write_all(&mut stderr, text.as_bytes())
     }
 
     /// Adds the results of `log` to the SARIF file.

@@ -8,8 +8,9 @@ use object::read::ReadCache;
 use object::{Object, ObjectSection, ObjectSegment};
 use std::env;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Where distributions put what they strip from programs.
@@ -81,7 +82,7 @@ pub fn find(path: &Path, build_id: Option<&str>) -> Option<Found> {
 }
 
 fn facts(path: &Path) -> Option<Facts> {
-    let cache = ReadCache::new(File::open(path).ok()?);
+    let cache = ReadCache::new(open(path)?);
     let file = object::File::parse(&cache).ok()?;
     let lines = [".debug_line", ".zdebug_line", ".debug_info"];
     Some(Facts {
@@ -91,6 +92,13 @@ fn facts(path: &Path) -> Option<Facts> {
         link: file.gnu_debuglink().ok().flatten().map(|(name, checksum)| (name.to_vec(), checksum)),
         shared: file.gnu_debugaltlink().ok().flatten().map(|(name, id)| (name.to_vec(), id.to_vec())),
     })
+}
+
+/// Opens a regular file. The names come from logs and from other files: a FIFO would be waited for without end.
+fn open(path: &Path) -> Option<File> {
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()?;
+    file.metadata().is_ok_and(|data| data.is_file()).then_some(file)
 }
 
 /// The file that `facts` of the debug file at `path` refer to.

@@ -8,9 +8,12 @@ use crate::failure::Failure;
 use crate::launch::PRELOAD;
 use crate::library::{self, Library};
 use crate::machine::{self, Limit};
+use crate::printable;
 use crate::settings::{self, explain};
 use crate::{print, trial};
-use fencepost_core::options::{Mode, Options, apply, apply_text};
+use fencepost_core::heap::start::{CONFIGURATION_BYTES, LINE_BYTES};
+use fencepost_core::options::{Mode, Options, apply, apply_line};
+use fencepost_core::sys::lines::{self, Piece};
 use std::env;
 use std::fs;
 use std::io;
@@ -21,6 +24,8 @@ use std::process::ExitCode;
 
 /// The configuration of the machine.
 const CONFIGURATION: &str = "/etc/fencepost.conf";
+/// Problems of it that are listed.
+const MOST_PROBLEMS: usize = 32;
 /// Reservations come from limits below this in pieces smaller than they should be.
 const ROOMY: u64 = 1 << 40;
 
@@ -48,7 +53,8 @@ impl Findings {
             Grade::Fail => "FAIL",
         };
         self.failed |= grade == Fail;
-        self.text.push_str(&format!("{word:4}  {subject:17} {finding}\n"));
+        let line = printable::line(&format!("{word:4}  {subject:17} {finding}"));
+        self.text.push_str(&format!("{line}\n"));
     }
 }
 
@@ -203,26 +209,37 @@ fn core_dumps(findings: &mut Findings) {
 }
 
 fn configuration(findings: &mut Findings) {
-    let text = match fs::read(CONFIGURATION) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return findings.add(Fine, "configuration", &format!("no {CONFIGURATION}"));
-        }
-        Err(error) => {
-            return findings.add(Note, "configuration", &format!("{CONFIGURATION}: {error}"));
-        }
-    };
+    if fs::symlink_metadata(CONFIGURATION).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return findings.add(Fine, "configuration", &format!("no {CONFIGURATION}"));
+    }
     if fs::metadata(CONFIGURATION).is_ok_and(|file| file.mode() & 0o022 != 0 || file.uid() != 0) {
         let problem = "others than root can write it, and it weakens every program that they choose";
         findings.add(Note, "configuration", &format!("{CONFIGURATION}: {problem}"));
     }
-    let mut clean = true;
-    apply_text(&mut { Options::DEFAULT }, &text, |warning| {
-        clean = false;
-        findings.add(Note, "configuration", &format!("{CONFIGURATION}: {}", explain(&warning)));
+    // As the library reads it.
+    let path = format!("{CONFIGURATION}\0");
+    let mut problems = Vec::new();
+    let mut buffer = [0; LINE_BYTES];
+    let read = lines::read(path.as_bytes(), &mut buffer, CONFIGURATION_BYTES, |piece| match piece {
+        Piece::Line(line) => {
+            apply_line(&mut { Options::DEFAULT }, line, |warning| problems.push(explain(&warning)));
+        }
+        Piece::LongLine(_) => problems.push(format!("a line is longer than {LINE_BYTES} bytes, and ignored")),
+        Piece::Rest => problems.push(format!("longer than {CONFIGURATION_BYTES} bytes, the rest is ignored")),
     });
-    if clean {
+    match read {
+        Ok(()) => {}
+        Err(libc::EINVAL) => problems.push("no file to be read, and ignored".to_owned()),
+        Err(errno) => problems.push(io::Error::from_raw_os_error(errno).to_string()),
+    }
+    for problem in problems.iter().take(MOST_PROBLEMS) {
+        findings.add(Note, "configuration", &format!("{CONFIGURATION}: {problem}"));
+    }
+    if problems.is_empty() {
         findings.add(Fine, "configuration", &format!("{CONFIGURATION} is understood"));
+    } else if problems.len() > MOST_PROBLEMS {
+        let more = problems.len() - MOST_PROBLEMS;
+        findings.add(Note, "configuration", &format!("{CONFIGURATION}: {more} more"));
     }
 }
 

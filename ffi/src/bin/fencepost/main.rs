@@ -13,11 +13,14 @@
 //!                                             ── sigpipe    one signal that exec must not change
 //!                                             ── supervise  signals, job control, how it ended
 //!                                             ── collect    the socket that reports come to
+//!                                             ── patient    a stderr that does not wait
 //!                                             ── worker     symbolising, in a process apart
 //!      ── symbolize  a saved log              ── rewrite    text and JSON with source lines
 //!                                             ── model      a report in parts
 //!                                             ── symbols    module and offset to source line
 //!                                             ── debugfiles where debug information is
+//!                                             ── demangle   names, within bounds
+//!                                             ── printable  what others chose, printed
 //!                                             ── sarif      reports for code-scanning tools
 //!                                             ── colour     reports on a terminal
 //!      ── explain    what an address is       ── target     memory and modules of a process or core
@@ -35,6 +38,7 @@ mod checkout;
 mod collect;
 mod colour;
 mod debugfiles;
+mod demangle;
 mod demo;
 mod doctor;
 mod explain;
@@ -44,6 +48,8 @@ mod library;
 mod listing;
 mod machine;
 mod model;
+mod patient;
+mod printable;
 mod program;
 mod rewrite;
 mod sarif;
@@ -203,5 +209,6 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes one line to stderr. A closed stderr is no reason to stop.
 fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "fencepost: {line}");
+    let line = format!("fencepost: {}\n", printable::line(line));
+    let _ = patient::write_all(&mut io::stderr(), line.as_bytes());
 }

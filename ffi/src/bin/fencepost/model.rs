@@ -1,5 +1,6 @@
 //! A report in parts, as far as the launcher has to know them.
 
+use crate::printable::printable;
 use crate::symbols::{Place, Source, Symbols};
 use serde_json::{Map, Value};
 
@@ -99,9 +100,9 @@ impl Frame {
             && !SYSTEM_MODULES.iter().any(|start| name.starts_with(start))
     }
 
-    /// `file:line`, or the file alone where the line is not known.
+    /// `file:line`, or the file alone where the line is not known, to be printed.
     pub fn location(&self) -> Option<String> {
-        let file = self.source.file.as_ref()?;
+        let file = printable(self.source.file.as_ref()?.as_bytes());
         Some(self.source.line.map_or_else(|| file.clone(), |line| format!("{file}:{line}")))
     }
 }
@@ -172,7 +173,8 @@ fn symbolise_frames(frames: &mut Vec<Value>, exact: bool, symbols: &mut Symbols)
         let text = |key: &str| raw.get(key).and_then(Value::as_str);
         let place = text("module").and_then(|module| {
             let offset = hexadecimal(text("offset")?)?;
-            Some(Place { module: module.to_owned(), offset, build_id: text("build_id").map(str::to_owned) })
+            let build_id = text("build_id").map(str::to_owned);
+            Some(Place { module: printable(module.as_bytes()), offset, build_id })
         });
         let pc = text("pc").and_then(hexadecimal).unwrap_or(0);
         for frame in expand(pc, place, index != 0 || !exact, symbols) {

@@ -1,10 +1,11 @@
 //! Text with reports in it, rewritten: each frame gets its function, file and line, and a frame for each
 //! inlined function; each summary names the program's own line. All other text stays as it is.
 
+use crate::demangle::demangled;
 use crate::model::{self, Frame, Report, Role, Stack, expand, hexadecimal};
-use crate::symbols::{Place, Symbols, demangled};
+use crate::printable::{self, printable};
+use crate::symbols::{Place, Symbols};
 use serde_json::Value;
-use std::borrow::Cow;
 use std::fmt::Write;
 
 const SUMMARY: &str = "SUMMARY: fencepost: ";
@@ -41,7 +42,7 @@ impl Rewriter<'_> {
             && object.get("tool").and_then(Value::as_str) == Some("fencepost")
         {
             self.reports.push(model::symbolise_json(&mut object, self.symbols));
-            self.out.push_str(&Value::Object(object).to_string());
+            self.out.push_str(&printable::json(&Value::Object(object)));
             return;
         }
         if let Some(report) = first_line(line) {
@@ -132,7 +133,11 @@ fn summary(rest: &str, report: &Report) -> String {
     let Some((frame, location)) = top.and_then(|frame| Some((frame, frame.location()?))) else {
         return rest.to_owned();
     };
-    let function = frame.source.function.as_ref().map_or_else(String::new, |name| format!(" in {name}"));
+    let function = frame
+        .source
+        .function
+        .as_ref()
+        .map_or_else(String::new, |name| format!(" in {}", printable(name.as_bytes())));
     format!("{} {location}{function}", report.kind)
 }
 
@@ -180,10 +185,10 @@ impl<'a> RawFrame<'a> {
         // Writing to a string does not fail.
         match (&frame.source.function, self.symbol) {
             (Some(function), _) => {
-                let _ = write!(out, " in {function}");
+                let _ = write!(out, " in {}", printable(function.as_bytes()));
             }
             (None, Some((symbol, into))) => {
-                let _ = write!(out, " in {}+{into}", demangled(Cow::Borrowed(symbol)));
+                let _ = write!(out, " in {}+{into}", demangled(symbol));
             }
             (None, None) => {}
         }
@@ -299,5 +304,44 @@ after";
         assert!(value["frames"][0]["file"].as_str().unwrap().ends_with("rewrite.rs"), "{json}");
         assert!(value["frames"][0]["line"].as_u64().is_some() && json.ends_with("}\n"));
         assert_eq!(more[0].stacks[0].frames, reports[0].stacks[0].frames);
+    }
+
+    /// What a log holds is taken for no more than it says, and what is added to it stays in its line.
+    #[test]
+    fn a_damaged_log_is_survived() {
+        let json = "{\"tool\":\"fencepost\",\"pid\":7,\"kind\":\"x\",\"frames\":[{\"pc\":\"0x1\",\"module\":\"/a\\u001b\\u009b\",\"offset\":\"0x1\"}]}\n";
+        let whole = format!("{RAW}\n{json}").into_bytes();
+        let (text, _) = rewrite(json, &mut Symbols::default());
+        assert_eq!(text, json, "escaped as it was");
+        let mut state = 7_u64;
+        for _ in 0..5000 {
+            let mut log = whole.clone();
+            for _ in 0..8 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = usize::try_from(state >> 33).unwrap() % log.len();
+                match state >> 20 & 3 {
+                    0 => log[at] = u8::try_from(state >> 24 & 0xff).unwrap(),
+                    1 => log[at] = b"0x9f{}[]\",:#+() \n="[usize::try_from(state >> 24 & 15).unwrap()],
+                    2 => log.truncate(at + 1),
+                    _ => drop(log.remove(at)),
+                }
+                if log.is_empty() {
+                    log.push(b'#');
+                }
+            }
+            let log = String::from_utf8_lossy(&log);
+            let (text, reports) = rewrite(&log, &mut Symbols::default());
+            assert_eq!(text.lines().count(), log.lines().count(), "{log}");
+            let _ = crate::sarif::log(&reports).to_string();
+        }
+        for line in [
+            "    #99999999999999999999 0x1 (/a+0x1)",
+            "    #18446744073709551615 0x1 (/a+0x1)",
+            "    #0 0xffffffffffffffffff (/a+0x1)",
+            "    #0 0xffffffffffffffff in f+0xffffffffffffffff (/a+0xffffffffffffffff) (BuildId: zz)",
+        ] {
+            let (text, _) = rewrite(&format!("{line}\n{line}"), &mut Symbols::default());
+            assert_eq!(text.lines().count(), 2);
+        }
     }
 }

@@ -5,8 +5,11 @@
 //! along whole.
 
 use crate::model::{Frame, Report, Role, Stack};
+use crate::printable;
 use serde_json::{Map, Value, json};
 use std::env;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const SCHEMA: &str =
@@ -61,7 +64,7 @@ pub fn log(reports: &[Report]) -> Value {
         "columnKind": "unicodeCodePoints",
         "results": results,
     });
-    if let Some(root) = env::current_dir().ok().and_then(|path| Some(format!("{}/", uri(path.to_str()?)))) {
+    if let Some(root) = env::current_dir().ok().map(|path| format!("{}/", uri(path.as_os_str().as_bytes()))) {
         run["originalUriBaseIds"] = json!({ ROOT: { "uri": root } });
     }
     json!({ "$schema": SCHEMA, "version": VERSION, "runs": [run] })
@@ -124,7 +127,7 @@ fn location(frame: &Frame) -> Map<String, Value> {
     let mut physical = Map::new();
     let source = &frame.source;
     if let Some(file) = &source.file {
-        physical.insert("artifactLocation".to_owned(), artifact(file));
+        physical.insert("artifactLocation".to_owned(), artifact(file.as_bytes()));
         if let Some(line) = source.line {
             let mut region = json!({ "startLine": line });
             if let Some(column) = source.column {
@@ -133,7 +136,7 @@ fn location(frame: &Frame) -> Map<String, Value> {
             physical.insert("region".to_owned(), region);
         }
     } else if let Some(place) = &frame.place {
-        physical.insert("artifactLocation".to_owned(), artifact(&place.module));
+        physical.insert("artifactLocation".to_owned(), artifact(&printable::bytes(&place.module)));
     }
     physical.insert("address".to_owned(), json!({ "absoluteAddress": frame.pc }));
     let mut place = Map::new();
@@ -146,25 +149,25 @@ fn location(frame: &Frame) -> Map<String, Value> {
 }
 
 /// A file below the working directory relative to it, any other by its absolute path.
-fn artifact(path: &str) -> Value {
+fn artifact(path: &[u8]) -> Value {
     let root = env::current_dir().ok();
-    let relative = root.and_then(|root| Some(Path::new(path).strip_prefix(root).ok()?.to_owned()));
-    match relative.as_deref().and_then(Path::to_str) {
-        Some(relative) => json!({ "uri": escaped(relative), "uriBaseId": ROOT }),
-        None if path.starts_with('/') => json!({ "uri": uri(path) }),
+    let whole = Path::new(OsStr::from_bytes(path));
+    match root.and_then(|root| whole.strip_prefix(root).ok()) {
+        Some(relative) => json!({ "uri": escaped(relative.as_os_str().as_bytes()), "uriBaseId": ROOT }),
+        None if path.starts_with(b"/") => json!({ "uri": uri(path) }),
         None => json!({ "uri": escaped(path) }),
     }
 }
 
-fn uri(path: &str) -> String {
+fn uri(path: &[u8]) -> String {
     format!("file://{}", escaped(path))
 }
 
 /// A path as part of a URI.
-fn escaped(path: &str) -> String {
+fn escaped(path: &[u8]) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~+@".contains(&byte);
-    path.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+    path.iter()
+        .map(|&byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
 }
 
@@ -193,8 +196,9 @@ mod tests {
 
     #[test]
     fn paths_become_uris() {
-        assert_eq!(uri("/a b/c#d"), "file:///a%20b/c%23d");
-        assert_eq!(escaped("x/\u{e4}.c"), "x/%C3%A4.c");
+        assert_eq!(uri(b"/a b/c#d"), "file:///a%20b/c%23d");
+        assert_eq!(escaped("x/\u{e4}.c".as_bytes()), "x/%C3%A4.c");
+        assert_eq!(artifact(b"/a\n\xff")["uri"], "file:///a%0A%FF");
     }
 
     #[test]

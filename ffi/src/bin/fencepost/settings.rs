@@ -9,7 +9,8 @@
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use fencepost_core::options::{Options, ROWS, Row, Warning, apply};
+use fencepost_core::options::{Options, ROWS, Row, Warning, apply, quoted};
+use fencepost_core::text::Excerpt;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -18,8 +19,6 @@ pub const VARIABLE: &str = "FENCEPOST_OPTIONS";
 
 /// The id and name of the flag that takes `key=value`.
 const GENERIC: &str = "option";
-/// The range of options that are on or off; their flags need no value.
-const SWITCH: &str = "0, 1";
 /// Under which the flags stand in `--help`.
 const HEADING: &str = "Options of the allocator";
 
@@ -65,13 +64,8 @@ impl Settings {
 impl Item {
     /// Renders and checks; the problem, if the allocator would not take it.
     fn new(key: &[u8], value: &[u8]) -> Result<Self, String> {
-        if value.contains(&b'"') {
-            let (key, value) = (String::from_utf8_lossy(key), String::from_utf8_lossy(value));
-            return Err(format!("{key}: no value can hold a double quote: '{value}'"));
-        }
-        let separator = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b':' | b',');
-        let quote: &[u8] = if value.iter().any(separator) { b"\"" } else { b"" };
-        let item = [key, b"=", quote, value, quote].concat();
+        let mut item = [key, b"="].concat();
+        quoted(value, &mut |bytes| item.extend_from_slice(bytes));
         let mut problem = None;
         apply(&mut { Options::DEFAULT }, &item, |warning| {
             problem.get_or_insert_with(|| explain(&warning));
@@ -82,7 +76,7 @@ impl Item {
 
 /// A warning of the option parser in words.
 pub fn explain(warning: &Warning<'_>) -> String {
-    let text = String::from_utf8_lossy;
+    let text = |bytes| Excerpt { bytes, most: 200 };
     match *warning {
         Warning::UnknownKey(key) => {
             format!("no option is called '{}' (`fencepost options` lists them)", text(key))
@@ -112,7 +106,7 @@ impl TypedValueParser for Parser {
         let value = value.as_bytes();
         let (item, hint) = match *self {
             Self::Of(row) => {
-                let hint = if row.range == SWITCH { "; put -- before the program" } else { "" };
+                let hint = if is_switch(row) { "; put -- before the program" } else { "" };
                 (Item::new(row.name.as_bytes(), value), hint)
             }
             Self::Generic => {
@@ -136,6 +130,11 @@ fn flags() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().filter(|row| row.name != "help")
 }
 
+/// Whether the option is on or off, more or less on perhaps: its flag alone means 1.
+fn is_switch(row: &Row) -> bool {
+    row.range.strip_prefix("0, 1").is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
+}
+
 fn flag_name(row: &Row) -> String {
     row.name.replace('_', "-")
 }
@@ -149,7 +148,7 @@ fn flag(row: &'static Row) -> Arg {
         .action(ArgAction::Append)
         .help_heading(HEADING)
         .help(format!("{} [{}] [default: {default}]", row.help.trim_end_matches('.'), row.range));
-    if row.range == SWITCH { arg.num_args(0..=1).default_missing_value("1") } else { arg }
+    if is_switch(row) { arg.num_args(0..=1).default_missing_value("1") } else { arg }
 }
 
 /// The default of a row in the spelling the option takes.

@@ -1,15 +1,15 @@
 //! From a module and an offset to functions, files and lines.
 
 use crate::debugfiles;
-use addr2line::{Loader, demangle_auto};
-use std::borrow::Cow;
+use crate::demangle::demangled;
+use crate::printable;
+use addr2line::Loader;
 use std::collections::HashMap;
-use std::path::Path;
 
 /// A place in a module, as a report gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// The module's path.
+    /// The module's path, as [`printable`] shows it.
     pub module: String,
     /// Bytes from where its first mapping starts.
     pub offset: u64,
@@ -59,7 +59,7 @@ impl Symbols {
 }
 
 fn load(place: &Place) -> Option<Loaded> {
-    let found = debugfiles::find(Path::new(&place.module), place.build_id.as_deref())?;
+    let found = debugfiles::find(&printable::path(&place.module), place.build_id.as_deref())?;
     let loader = Loader::new_with_sup(&found.file, found.shared.as_ref()).ok()?;
     Some(Loaded { loader, base: found.base })
 }
@@ -72,7 +72,7 @@ impl Loaded {
                 let name = frame.function.as_ref().and_then(|name| name.raw_name().ok());
                 let location = frame.location.as_ref();
                 sources.push(Source {
-                    function: name.map(demangled),
+                    function: name.map(|name| demangled(&name)),
                     file: location.and_then(|it| it.file).map(str::to_owned),
                     line: location.and_then(|it| it.line).filter(|line| *line != 0),
                     column: location.and_then(|it| it.column).filter(|column| *column != 0),
@@ -82,7 +82,7 @@ impl Loaded {
         }
         // Code without debug information may still be in the symbol table, and functions of one file have
         // their namespaces and parameters only there.
-        let symbol = || self.loader.find_symbol(address).map(|name| demangled(Cow::Borrowed(name)));
+        let symbol = || self.loader.find_symbol(address).map(|name| demangled(name));
         match sources.last_mut() {
             Some(outermost) => {
                 outermost.inlined = false;
@@ -103,26 +103,9 @@ impl Loaded {
     }
 }
 
-/// The name as its language has it: Rust's, C++'s or as it is.
-pub fn demangled(name: Cow<'_, str>) -> String {
-    demangle_auto(name, None).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_demangled() {
-        for (mangled, name) in [
-            ("_ZN3app4user17h0123456789abcdefE", "app::user"),
-            ("_RNvC1a4main", "a::main"),
-            ("_ZN3foo3barEi", "foo::bar(int)"),
-            ("main", "main"),
-        ] {
-            assert_eq!(demangled(Cow::Borrowed(mangled)), name);
-        }
-    }
 
     #[test]
     fn what_is_not_there_has_no_symbols() {

@@ -44,6 +44,8 @@ extern "C" fn on_load() {
     fallback::look_up();
     fallback::look_for_earlier_objects();
     replaced::look_up();
+    #[cfg(target_env = "gnu")]
+    crate::deepbind::look_at_environment();
 }
 
 extern "C" fn on_unload() {

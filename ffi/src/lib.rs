@@ -6,6 +6,7 @@
 //! - [`c`]: their semantics; [`tuning`]: those that ask for figures or set limits.
 //! - [`cxx`]: the C++ operators; [`replaced`]: programs that bring operators of their own.
 //! - [`fallback`]: the C library's own allocator.
+//! - [`deepbind`]: which libraries may be opened with `RTLD_DEEPBIND`.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
 //! - [`modules`]: the loaded modules and what they define; [`runtimes`]: processes with several C++ runtimes.
 //! - [`signals`]: handlers of the program beside ours, and the exit status.
@@ -23,6 +24,8 @@ mod symbols;
 
 mod c;
 mod cxx;
+#[cfg(target_env = "gnu")]
+mod deepbind;
 mod entry;
 mod fallback;
 mod init;

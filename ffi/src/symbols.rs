@@ -88,13 +88,14 @@ macro_rules! delete_symbols {
 }
 
 /// What has a definition of its own: family, symbol.
-#[cfg(test)]
+#[cfg(any(test, target_env = "gnu"))]
 macro_rules! other_symbols {
     ($each:ident) => {
         $each! {
             "allocate" malloc;
             "free" free;
             "interposed" dlopen;
+            "interposed" dlmopen;
             "interposed" mlockall;
             "interposed" sigaction;
             "interposed" signal;

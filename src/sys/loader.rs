@@ -7,7 +7,7 @@
 
 use core::arch::asm;
 use core::mem::MaybeUninit;
-use libc::{c_char, c_int, c_void, dl_phdr_info};
+use libc::{c_int, c_void};
 
 /// What the loader fills in, as its header declares it for x86-64.
 #[repr(C)]
@@ -75,7 +75,7 @@ struct Own {
     address: usize,
     /// The name it was loaded by; null for the program, which nobody closes, and for an object that says of itself
     /// that it stays.
-    name: *const c_char,
+    name: *const libc::c_char,
 }
 
 /// Keeps the object that this code is in loaded for good.
@@ -102,9 +102,9 @@ extern "C" fn stay_loaded() {
 #[unsafe(link_section = ".init_array")]
 static STAY_LOADED: extern "C" fn() = stay_loaded;
 
-#[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
 /// Ends the iteration at the object that holds `own.address`, and notes its name if it needs keeping.
-unsafe extern "C" fn find_own(info: *mut dl_phdr_info, _size: usize, own: *mut c_void) -> c_int {
+#[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
+unsafe extern "C" fn find_own(info: *mut libc::dl_phdr_info, _size: usize, own: *mut c_void) -> c_int {
     const DT_FLAGS_1: u64 = 0x6fff_fffb;
     const DF_1_NODELETE: u64 = 8;
     // SAFETY: `stay_loaded` passes its own, which nobody else uses meanwhile; the loader a live description.

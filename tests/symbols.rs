@@ -19,13 +19,13 @@ macro_rules! c_rows {
 }
 
 macro_rules! new_rows {
-    ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $aligned:literal;)+) => {
+    ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $aligned:literal, $calls:ident;)+) => {
         [$(($symbol, "new")),+]
     };
 }
 
 macro_rules! delete_rows {
-    ($($symbol:literal, $name:ident, $origin:ident, $sized:literal;)+) => {
+    ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $sized:literal, $calls:ident;)+) => {
         [$(($symbol, "delete")),+]
     };
 }

@@ -1,36 +1,74 @@
 //! The C++ operators `new` and `delete`: the C functions with an origin of their own.
 //!
+//! An exported operator serves the common case itself, without a stack, and else jumps to its `rest`, a short
+//! assembly that finds the stack as the program left it and knows where it was called from.
+//!
+//! Where the program replaces operators, all of ours hand over by a jump to the definition that would be called
+//! without this library; see [`crate::replaced`]. Where there is none, an operator does as the standard says of the
+//! default: it goes on as the operator it calls, and the basic ones allocate and free like C's functions.
+//!
 //! When there is no memory, `new` has to call the program's new-handler, again and again, and then to
 //! throw `std::bad_alloc`. That is the C++ library's business: the entries call the library's own
 //! operator, which does all of it (it allocates with `malloc`, which fails again until a handler frees
 //! something). An exception may pass through the entry: it is assembly with unwind information and
 //! without anything to clean up. An object that comes from there is then renamed to its origin.
 
-use crate::c::{ReturnSlot, check_alignment, free_claim, site};
-use crate::init;
-use core::ffi::{CStr, c_void};
+use crate::c::{ReturnSlot, check_alignment, claim, free_claim, site};
+use crate::{init, replaced};
+use core::ffi::c_void;
 use fencepost_core::addr::{ABI_ALIGN, Addr};
 use fencepost_core::heap;
 use fencepost_core::request::{Claim, Origin, Request};
 
+/// The `rest` of the operator that a default form calls, as an address; null for the basic ones.
+macro_rules! rest_of {
+    (none) => {
+        core::ptr::null_mut()
+    };
+    ($name:ident) => {
+        ($name::rest as *const c_void).cast_mut()
+    };
+}
+
 /// An operator for each row of `new_symbols`.
 macro_rules! operators_new {
-    ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $aligned:literal;)+) => {
+    ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $aligned:literal, $calls:ident;)+) => {
         /// By row number.
-        static NEWS: &[(&CStr, Origin, bool)] = &[$((
-            // SAFETY: the literal ends in the one NUL that is appended to it.
-            unsafe { CStr::from_bytes_with_nul_unchecked(concat!($symbol, "\0").as_bytes()) },
-            Origin::$origin,
-            $aligned,
-        )),+];
-        $(
+        static NEWS: &[(Origin, bool)] = &[$((Origin::$origin, $aligned)),+];
+
+        /// Whose work the default of a row's operator is.
+        fn called_by_new(row: u32) -> *mut c_void {
+            match row {
+                $($row => rest_of!($calls),)+
+                _ => core::ptr::null_mut(),
+            }
+        }
+
+        $(mod $name {
+            use super::*;
+
             /// The C++ operator of this mangled name.
             ///
             /// # Safety
             /// As the C++ standard says.
             #[unsafe(export_name = $symbol)]
+            pub unsafe extern "C" fn entry(size: usize, second: usize, third: usize) -> *mut c_void {
+                if !$aligned && replaced::nothing() {
+                    let pointer = heap::try_allocate_small(size, Origin::$origin);
+                    if !pointer.is_null() {
+                        return pointer.cast();
+                    }
+                }
+                // SAFETY: the caller vouches for the same.
+                unsafe { rest(size, second, third) }
+            }
+
+            /// All but the common case.
+            ///
+            /// # Safety
+            /// As the C++ standard says.
             #[unsafe(naked)]
-            pub unsafe extern "C" fn $name(size: usize, second: usize, third: usize) -> *mut c_void {
+            pub unsafe extern "C" fn rest(size: usize, second: usize, third: usize) -> *mut c_void {
                 core::arch::naked_asm!(
                     ".cfi_startproc",
                     "push rdi",
@@ -39,6 +77,9 @@ macro_rules! operators_new {
                     ".cfi_adjust_cfa_offset 8",
                     "push rdx",
                     ".cfi_adjust_cfa_offset 8",
+                    "cmp byte ptr [rip + {state}], {nothing}",
+                    "jne 4f",
+                    "5:",
                     "lea rdx, [rsp + 24]",
                     "mov rcx, rbp",
                     "mov r8d, {row}",
@@ -50,8 +91,10 @@ macro_rules! operators_new {
                     ".cfi_adjust_cfa_offset -24",
                     "ret",
                     ".cfi_adjust_cfa_offset 24",
+                    // There is no memory.
                     "2:",
                     "mov edi, {row}",
+                    "mov rsi, [rsp + 24]",
                     "call {fallback}",
                     "mov rdi, [rsp + 16]",
                     "mov rsi, [rsp + 8]",
@@ -61,38 +104,52 @@ macro_rules! operators_new {
                     "mov esi, {row}",
                     "call {rename}",
                     "jmp 3b",
+                    // Something is replaced, or nobody has looked yet.
+                    "4:",
+                    "mov edi, {row}",
+                    "call {definition}",
+                    "mov rdi, [rsp + 16]",
+                    "mov rsi, [rsp + 8]",
+                    "mov rdx, [rsp]",
+                    "test rax, rax",
+                    "jz 5b",
+                    "add rsp, 24",
+                    ".cfi_adjust_cfa_offset -24",
+                    "jmp rax",
                     ".cfi_endproc",
                     row = const $row,
+                    state = sym replaced::STATE,
+                    nothing = const replaced::NOTHING,
+                    definition = sym definition_of_new,
                     work = sym new,
                     fallback = sym fallback,
                     rename = sym rename,
                 )
             }
-        )+
+        })+
     };
 }
 
 new_symbols!(operators_new);
 
-unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {
-    let (_, origin, aligned) = NEWS.get(row as usize).copied().unwrap_or((c"", Origin::New, false));
-    if !aligned {
-        let pointer = heap::try_allocate_small(size, origin);
-        if !pointer.is_null() {
-            return pointer.cast();
-        }
-    }
-    new_general(size, second, at, fp, row)
+/// What `new` of a row hands over to; null where its work is to be done here.
+extern "C" fn definition_of_new(row: u32) -> *mut c_void {
+    let definition = replaced::definition(row);
+    if definition.is_null() && replaced::something() { called_by_new(row) } else { definition }
 }
 
-#[inline(never)]
-fn new_general(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {
-    let (_, origin, aligned) = NEWS.get(row as usize).copied().unwrap_or((c"", Origin::New, false));
+unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) -> *mut c_void {
+    let (own_origin, aligned) = NEWS.get(row as usize).copied().unwrap_or((Origin::New, false));
+    // Where some operators are replaced, the others deal in objects of `malloc`.
+    let origin = if replaced::nothing() { own_origin } else { Origin::Malloc };
     if !aligned {
         let pointer = heap::try_allocate_fast(size, origin);
         if !pointer.is_null() {
             return pointer.cast();
         }
+    } else if !second.is_power_of_two() {
+        // The C++ library says what comes of that.
+        return core::ptr::null_mut();
     }
     init::ensure();
     let align = if aligned { second.max(ABI_ALIGN) } else { ABI_ALIGN };
@@ -100,18 +157,27 @@ fn new_general(size: usize, second: usize, at: ReturnSlot, fp: usize, row: u32) 
     heap::allocate(&request, site(at, fp)).map_or(core::ptr::null_mut(), Addr::as_ptr)
 }
 
-/// The C++ library's own operator of a row. A program that calls one has a library that defines it.
-extern "C" fn fallback(row: u32) -> *mut c_void {
-    let name = NEWS.get(row as usize).map_or(c"_Znwm", |row| row.0);
-    let address = init::next(name);
-    if address.is_null() {
-        fencepost_core::sys::die::die("operator new failed and no C++ library defines it");
+/// The C++ library's own operator of a row, for a call from `caller`. A program that calls one has a library that
+/// defines it, unless it is linked statically.
+extern "C" fn fallback(row: u32, caller: usize) -> *mut c_void {
+    /// The rows of the operators that throw nothing.
+    const NOTHROW: [u32; 4] = [2, 3, 6, 7];
+    extern "C" fn null() -> *mut c_void {
+        core::ptr::null_mut()
     }
-    address
+    let address = replaced::library_definition(row, caller);
+    if !address.is_null() {
+        return address;
+    }
+    if NOTHROW.contains(&row) {
+        return (null as *const c_void).cast_mut();
+    }
+    fencepost_core::sys::die::die("operator new failed and no C++ library defines it");
 }
 
 extern "C" fn rename(pointer: *mut c_void, row: u32) -> *mut c_void {
-    if let (false, Some((_, origin, _))) = (pointer.is_null(), NEWS.get(row as usize)) {
+    if let (false, true, Some((origin, _))) = (pointer.is_null(), replaced::nothing(), NEWS.get(row as usize))
+    {
         heap::set_origin(Addr::new(pointer.expose_provenance()), *origin);
     }
     pointer
@@ -132,30 +198,115 @@ const fn states_alignment(symbol: &str) -> bool {
 
 /// An operator for each row of `delete_symbols`.
 macro_rules! operators_delete {
-    ($($symbol:literal, $name:ident, $origin:ident, $sized:literal;)+) => {
-        $(
+    ($($row:literal, $symbol:literal, $name:ident, $origin:ident, $sized:literal, $calls:ident;)+) => {
+        /// Whose work the default of a row's operator is.
+        fn called_by_delete(row: u32) -> *mut c_void {
+            match row {
+                $($row => rest_of!($calls),)+
+                _ => core::ptr::null_mut(),
+            }
+        }
+
+        $(mod $name {
+            use super::*;
+
+            const ALIGNED: bool = !$sized && states_alignment($symbol);
+
+            fn claimed(pointer: *mut c_void, second: usize) -> Claim {
+                claim(pointer, if $sized { Some(second) } else { None }, Origin::$origin)
+            }
+
             /// The C++ operator of this mangled name.
             ///
             /// # Safety
             /// As the C++ standard says.
             #[unsafe(export_name = $symbol)]
+            pub unsafe extern "C" fn entry(pointer: *mut c_void, second: usize, third: usize) {
+                if ALIGNED || !replaced::nothing() || !heap::try_free_small(&claimed(pointer, second)) {
+                    // SAFETY: the caller vouches for the same.
+                    unsafe { rest(pointer, second, third) };
+                }
+            }
+
+            /// All but the common case.
+            ///
+            /// # Safety
+            /// As the C++ standard says.
             #[unsafe(naked)]
-            pub unsafe extern "C" fn $name(pointer: *mut c_void, second: usize) {
+            pub unsafe extern "C" fn rest(pointer: *mut c_void, second: usize, third: usize) {
                 unsafe extern "C" fn work(pointer: *mut c_void, second: usize, at: ReturnSlot, fp: usize) {
-                    let size = if $sized { Some(second) } else { None };
-                    let address = Addr::new(pointer.expose_provenance());
-                    let claim = Claim { address, size, origin: Origin::$origin };
-                    if !$sized && const { states_alignment($symbol) } {
+                    let mut claim = claimed(pointer, second);
+                    if !replaced::nothing() {
+                        // The objects are those of `malloc` then.
+                        claim = Claim { size: None, origin: Origin::Malloc, ..claim };
+                    }
+                    if ALIGNED {
                         check_alignment(&claim, second, at, fp);
                     }
-                    if !heap::try_free_small(&claim) {
-                        free_claim(&claim, at, fp);
-                    }
+                    free_claim(&claim, at, fp);
                 }
-                core::arch::naked_asm!("mov rdx, rsp", "mov rcx, rbp", "jmp {work}", work = sym work)
+                core::arch::naked_asm!(
+                    ".cfi_startproc",
+                    "cmp byte ptr [rip + {state}], {nothing}",
+                    "jne 4f",
+                    "5:",
+                    "mov rdx, rsp",
+                    "mov rcx, rbp",
+                    "jmp {work}",
+                    // Something is replaced, or nobody has looked yet.
+                    "4:",
+                    "push rdi",
+                    ".cfi_adjust_cfa_offset 8",
+                    "push rsi",
+                    ".cfi_adjust_cfa_offset 8",
+                    "push rdx",
+                    ".cfi_adjust_cfa_offset 8",
+                    "mov edi, {row}",
+                    "call {definition}",
+                    "pop rdx",
+                    ".cfi_adjust_cfa_offset -8",
+                    "pop rsi",
+                    ".cfi_adjust_cfa_offset -8",
+                    "pop rdi",
+                    ".cfi_adjust_cfa_offset -8",
+                    "test rax, rax",
+                    "jz 5b",
+                    "jmp rax",
+                    ".cfi_endproc",
+                    row = const $row,
+                    state = sym replaced::STATE,
+                    nothing = const replaced::NOTHING,
+                    definition = sym definition_of_delete,
+                    work = sym work,
+                )
             }
-        )+
+        })+
     };
 }
 
 delete_symbols!(operators_delete);
+
+/// What `delete` of a row hands over to; null where its work is to be done here.
+extern "C" fn definition_of_delete(row: u32) -> *mut c_void {
+    let definition = replaced::definition(row);
+    if definition.is_null() && replaced::something() { called_by_delete(row) } else { definition }
+}
+
+/// The sized forms of aligned operators without their size, for those without it.
+macro_rules! without_size {
+    ($($name:ident, $unsized:ident;)+) => {
+        $(mod $name {
+            /// # Safety
+            /// As the C++ standard says of the operator.
+            #[unsafe(naked)]
+            pub unsafe extern "C" fn rest() {
+                core::arch::naked_asm!("mov rsi, rdx", "jmp {rest}", rest = sym super::$unsized::rest)
+            }
+        })+
+    };
+}
+
+without_size! {
+    without_size_aligned, delete_aligned;
+    without_size_array_aligned, delete_array_aligned;
+}

@@ -1,6 +1,6 @@
 //! What runs when the library is loaded and when the process ends.
 
-use crate::fallback;
+use crate::{fallback, replaced};
 use core::arch::{asm, global_asm};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use fencepost_core::heap::{self, Overrides};
@@ -43,6 +43,9 @@ extern "C" fn on_load() {
     ensure();
     fallback::look_up();
     fallback::look_for_earlier_objects();
+    replaced::look_up();
+    #[cfg(target_env = "gnu")]
+    crate::deepbind::look_at_environment();
 }
 
 extern "C" fn on_unload() {

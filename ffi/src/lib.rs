@@ -4,10 +4,11 @@
 //! - [`symbols`]: the one list of what is exported.
 //! - [`entry`]: the exported C functions; short assembly that hands the caller's frame on.
 //! - [`c`]: their semantics; [`tuning`]: those that ask for figures or set limits.
-//! - [`cxx`]: the C++ operators.
+//! - [`cxx`]: the C++ operators; [`replaced`]: programs that bring operators of their own.
 //! - [`fallback`]: the C library's own allocator.
+//! - [`deepbind`]: which libraries may be opened with `RTLD_DEEPBIND`.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
-//! - [`runtimes`]: processes with several C++ runtimes.
+//! - [`modules`]: the loaded modules and what they define; [`runtimes`]: processes with several C++ runtimes.
 //! - [`signals`]: handlers of the program beside ours, and the exit status.
 //! - [`init`]: what runs at load and at exit.
 
@@ -23,10 +24,14 @@ mod symbols;
 
 mod c;
 mod cxx;
+#[cfg(target_env = "gnu")]
+mod deepbind;
 mod entry;
 mod fallback;
 mod init;
 mod interpose;
+mod modules;
+mod replaced;
 mod runtimes;
 #[cfg(target_env = "gnu")]
 mod signals;

@@ -50,51 +50,52 @@ macro_rules! glibc_symbols {
 }
 
 /// The C++ operators `new`: row number, symbol, a name in Rust, origin, whether the second argument is an
-/// alignment.
+/// alignment, the operator whose default form this one's calls.
 macro_rules! new_symbols {
     ($each:ident) => {
         $each! {
-            0, "_Znwm", new_plain, New, false;
-            1, "_Znam", new_array, NewArray, false;
-            2, "_ZnwmRKSt9nothrow_t", new_nothrow, New, false;
-            3, "_ZnamRKSt9nothrow_t", new_array_nothrow, NewArray, false;
-            4, "_ZnwmSt11align_val_t", new_aligned, New, true;
-            5, "_ZnamSt11align_val_t", new_array_aligned, NewArray, true;
-            6, "_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned_nothrow, New, true;
-            7, "_ZnamSt11align_val_tRKSt9nothrow_t", new_array_aligned_nothrow, NewArray, true;
+            0, "_Znwm", new_plain, New, false, none;
+            1, "_Znam", new_array, NewArray, false, new_plain;
+            2, "_ZnwmRKSt9nothrow_t", new_nothrow, New, false, new_plain;
+            3, "_ZnamRKSt9nothrow_t", new_array_nothrow, NewArray, false, new_array;
+            4, "_ZnwmSt11align_val_t", new_aligned, New, true, none;
+            5, "_ZnamSt11align_val_t", new_array_aligned, NewArray, true, new_aligned;
+            6, "_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned_nothrow, New, true, new_aligned;
+            7, "_ZnamSt11align_val_tRKSt9nothrow_t", new_array_aligned_nothrow, NewArray, true, new_array_aligned;
         }
     };
 }
 
-/// The C++ operators `delete`: symbol, a name in Rust, origin, whether the second argument is the object's
-/// size.
+/// The C++ operators `delete`: row number, symbol, a name in Rust, origin, whether the second argument is the object's
+/// size, the operator whose default form this one's calls.
 macro_rules! delete_symbols {
     ($each:ident) => {
         $each! {
-            "_ZdlPv", delete, New, false;
-            "_ZdaPv", delete_array, NewArray, false;
-            "_ZdlPvm", delete_sized, New, true;
-            "_ZdaPvm", delete_array_sized, NewArray, true;
-            "_ZdlPvRKSt9nothrow_t", delete_nothrow, New, false;
-            "_ZdaPvRKSt9nothrow_t", delete_array_nothrow, NewArray, false;
-            "_ZdlPvSt11align_val_t", delete_aligned, New, false;
-            "_ZdaPvSt11align_val_t", delete_array_aligned, NewArray, false;
-            "_ZdlPvmSt11align_val_t", delete_sized_aligned, New, true;
-            "_ZdaPvmSt11align_val_t", delete_array_sized_aligned, NewArray, true;
-            "_ZdlPvSt11align_val_tRKSt9nothrow_t", delete_aligned_nothrow, New, false;
-            "_ZdaPvSt11align_val_tRKSt9nothrow_t", delete_array_aligned_nothrow, NewArray, false;
+            8, "_ZdlPv", delete, New, false, none;
+            9, "_ZdaPv", delete_array, NewArray, false, delete;
+            10, "_ZdlPvm", delete_sized, New, true, delete;
+            11, "_ZdaPvm", delete_array_sized, NewArray, true, delete_array;
+            12, "_ZdlPvRKSt9nothrow_t", delete_nothrow, New, false, delete;
+            13, "_ZdaPvRKSt9nothrow_t", delete_array_nothrow, NewArray, false, delete_array;
+            14, "_ZdlPvSt11align_val_t", delete_aligned, New, false, none;
+            15, "_ZdaPvSt11align_val_t", delete_array_aligned, NewArray, false, delete_aligned;
+            16, "_ZdlPvmSt11align_val_t", delete_sized_aligned, New, true, without_size_aligned;
+            17, "_ZdaPvmSt11align_val_t", delete_array_sized_aligned, NewArray, true, without_size_array_aligned;
+            18, "_ZdlPvSt11align_val_tRKSt9nothrow_t", delete_aligned_nothrow, New, false, delete_aligned;
+            19, "_ZdaPvSt11align_val_tRKSt9nothrow_t", delete_array_aligned_nothrow, NewArray, false, delete_array_aligned;
         }
     };
 }
 
 /// What has a definition of its own: family, symbol.
-#[cfg(test)]
+#[cfg(any(test, target_env = "gnu"))]
 macro_rules! other_symbols {
     ($each:ident) => {
         $each! {
             "allocate" malloc;
             "free" free;
             "interposed" dlopen;
+            "interposed" dlmopen;
             "interposed" mlockall;
             "interposed" sigaction;
             "interposed" signal;

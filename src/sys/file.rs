@@ -111,6 +111,36 @@ pub fn open_directory(path: &[u8]) -> Option<i32> {
     open(path, libc::O_RDONLY | libc::O_CLOEXEC)
 }
 
+/// Opens a file to read from places, whatever it is, without waiting for anybody; `path` is NUL-terminated.
+pub fn open_to_look(path: &[u8]) -> Option<i32> {
+    open(path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+/// Whether there is a file of this name, which is NUL-terminated.
+pub fn exists(path: &[u8]) -> bool {
+    // SAFETY: the path is NUL-terminated as checked first.
+    path.last() == Some(&0)
+        && unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::F_OK) } == 0
+}
+
+/// Reads from byte `offset` of an open file until `buffer` is full or the file ends; the number of bytes, `None` if it
+/// cannot be read there.
+pub fn read_at(fd: i32, offset: usize, buffer: &mut [u8]) -> Option<usize> {
+    let mut filled: usize = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let at = offset.checked_add(filled)?;
+        // SAFETY: `rest` is a live, exclusively borrowed buffer of that length.
+        let count = unsafe { libc::syscall(libc::SYS_pread64, fd, rest.as_mut_ptr(), rest.len(), at) };
+        match usize::try_from(count) {
+            Ok(0) => break,
+            Ok(count) => filled = filled.checked_add(count)?,
+            Err(_) if super::errno::get() == libc::EINTR => {}
+            Err(_) => return None,
+        }
+    }
+    Some(filled)
+}
+
 /// The next entries of an open directory, as the kernel lays them out; empty at its end.
 pub fn read_directory(fd: i32, buffer: &mut [u8]) -> Option<&[u8]> {
     // SAFETY: `buffer` is live and of that length.

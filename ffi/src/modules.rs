@@ -1,0 +1,211 @@
+//! The loaded modules and what they define, read from their own tables: no lock but that of the loader's list, which is
+//! never held while a constructor runs, no allocation, and no trace in what `dlerror` says.
+//!
+//! The tables read are those the loader itself works by: the GNU hash table with its filter, the dynamic symbols and
+//! their names. A module without a GNU hash table is taken to define nothing.
+
+use core::ffi::{CStr, c_int, c_void};
+use core::ops::ControlFlow;
+use libc::{Elf64_Phdr, Elf64_Sym, dl_phdr_info};
+
+const DT_STRTAB: i64 = 5;
+const DT_SYMTAB: i64 = 6;
+const DT_SONAME: i64 = 14;
+const DT_GNU_HASH: i64 = 0x6fff_fef5;
+
+/// The name of `std::bad_alloc` as a C++ runtime has it. Names of symbols end the same way and begin otherwise.
+const BAD_ALLOC: &[u8] = b"\0St9bad_alloc\0";
+
+/// A loaded module, as the loader describes it during [`each`].
+pub struct Module<'a> {
+    base: usize,
+    /// The path it was loaded from; empty for the program.
+    name: &'a [u8],
+    headers: &'a [Elf64_Phdr],
+}
+
+/// Calls `visit` for each module of the caller's namespace in the order they were loaded in, until it breaks. The
+/// loader's list is locked meanwhile: `visit` may not ask the loader for anything.
+pub fn each(mut visit: impl FnMut(&Module<'_>) -> ControlFlow<()>) {
+    let mut visit: &mut dyn FnMut(&Module<'_>) -> ControlFlow<()> = &mut visit;
+    // SAFETY: the callback has the right type and is done with its argument when this returns.
+    unsafe { libc::dl_iterate_phdr(Some(on_module), (&raw mut visit).cast::<c_void>()) };
+}
+
+unsafe extern "C" fn on_module(info: *mut dl_phdr_info, _size: usize, visit: *mut c_void) -> c_int {
+    // SAFETY: the loader passes a live description of a module.
+    let info = unsafe { &*info };
+    let name = match info.dlpi_name.is_null() {
+        true => &[],
+        // SAFETY: not null, a C string of the loader.
+        false => unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes(),
+    };
+    let headers = match info.dlpi_phdr.is_null() {
+        true => &[],
+        // SAFETY: the loader passes the module's program headers and their number.
+        false => unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) },
+    };
+    let module = Module { base: info.dlpi_addr as usize, name, headers };
+    // SAFETY: `each` passes the address of its reference, which nobody else uses meanwhile.
+    let visit = unsafe { &mut *visit.cast::<&mut dyn FnMut(&Module<'_>) -> ControlFlow<()>>() };
+    c_int::from(visit(&module).is_break())
+}
+
+impl Module<'_> {
+    /// Whether `address` lies in it.
+    pub fn contains(&self, address: usize) -> bool {
+        let offset = address.wrapping_sub(self.base);
+        self.headers.iter().any(|header| {
+            header.p_type == libc::PT_LOAD
+                && offset.wrapping_sub(header.p_vaddr as usize) < header.p_memsz as usize
+        })
+    }
+
+    /// Whether it is this library.
+    pub fn is_ours(&self) -> bool {
+        self.contains(on_module as *const () as usize)
+    }
+
+    /// Whether it is the C++ runtime that programs share, by its file's name.
+    pub fn is_shared_runtime(&self) -> bool {
+        let named = |part: &[u8]| self.name.windows(part.len()).any(|window| window == part);
+        [&b"libstdc++.so"[..], b"libc++.so", b"libc++abi.so"].into_iter().any(named)
+    }
+
+    /// Whether it holds a C++ runtime: the constants have the name of `std::bad_alloc`.
+    pub fn holds_runtime(&self) -> bool {
+        let rights = |header: &&Elf64_Phdr| header.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R;
+        self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD).filter(rights).any(|header| {
+            let start =
+                core::ptr::with_exposed_provenance::<c_void>(self.base.wrapping_add(header.p_vaddr as usize));
+            // SAFETY: the loader mapped the segment, readable, and nobody writes it.
+            let found = unsafe {
+                libc::memmem(start, header.p_filesz as usize, BAD_ALLOC.as_ptr().cast(), BAD_ALLOC.len())
+            };
+            !found.is_null()
+        })
+    }
+
+    /// Whether the loader takes it for the needed library of this name: it was loaded by it, or calls itself so.
+    pub fn is_called(&self, name: &[u8]) -> bool {
+        let own_name = || {
+            let [strings, own] = self.dynamic([DT_STRTAB, DT_SONAME])?;
+            let text = core::ptr::with_exposed_provenance(self.relocated(strings).wrapping_add(own));
+            // SAFETY: the module is mapped; its own name is a string of its string table.
+            Some(unsafe { CStr::from_ptr(text) }.to_bytes() == name)
+        };
+        self.name == name || own_name() == Some(true)
+    }
+
+    /// What it defines; `None` without a GNU hash table.
+    pub fn symbols(&self) -> Option<Symbols> {
+        let tables = self.dynamic([DT_STRTAB, DT_SYMTAB, DT_GNU_HASH])?;
+        let [strings, symbols, hash] = tables.map(|table| self.relocated(table));
+        Some(Symbols { base: self.base, strings, symbols, hash })
+    }
+
+    /// The values that its dynamic section has for these tags; `None` if one is missing.
+    fn dynamic<const N: usize>(&self, tags: [i64; N]) -> Option<[usize; N]> {
+        let dynamic = self.headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC)?;
+        let mut values = [0; N];
+        let mut entry =
+            core::ptr::with_exposed_provenance::<[i64; 2]>(self.base.wrapping_add(dynamic.p_vaddr as usize));
+        loop {
+            // SAFETY: the module is mapped; its dynamic section is an array of pairs that ends with a zero tag.
+            let [tag, value] = unsafe { entry.read() };
+            if tag == 0 {
+                return (!values.contains(&0)).then_some(values);
+            }
+            if let Some((_, found)) = tags.iter().zip(&mut values).find(|(wanted, _)| **wanted == tag) {
+                *found = value as usize;
+            }
+            // SAFETY: the section goes on until its zero tag.
+            entry = unsafe { entry.add(1) };
+        }
+    }
+
+    /// The address of a table. The loader has relocated what the dynamic section says in most modules, and has left it
+    /// alone in some (the vDSO).
+    fn relocated(&self, table: usize) -> usize {
+        if table < self.base { self.base.wrapping_add(table) } else { table }
+    }
+}
+
+/// A name with its hash.
+#[derive(Clone, Copy)]
+pub struct Name {
+    text: &'static CStr,
+    hash: u32,
+}
+
+impl Name {
+    /// The name `text`, hashed when the library is compiled.
+    pub const fn new(text: &'static CStr) -> Self {
+        let (bytes, mut hash, mut at) = (text.to_bytes(), 5381_u32, 0);
+        while at < bytes.len() {
+            hash = hash.wrapping_mul(33).wrapping_add(bytes[at] as u32);
+            at += 1;
+        }
+        Self { text, hash }
+    }
+
+    /// The name.
+    pub const fn text(&self) -> &'static CStr {
+        self.text
+    }
+}
+
+/// The dynamic symbols of a module that stays mapped while this is used.
+pub struct Symbols {
+    base: usize,
+    strings: usize,
+    symbols: usize,
+    hash: usize,
+}
+
+impl Symbols {
+    /// The address of the module's definition of `name`.
+    pub fn find(&self, name: &Name) -> Option<usize> {
+        let words = core::ptr::with_exposed_provenance::<u32>(self.hash);
+        // SAFETY: `Module::symbols` found the tables of a mapped module. The GNU hash section is four words, the
+        // filter in words of eight bytes, the buckets, the chains; an index in a chain is one of a symbol, a
+        // symbol's name is a string of the string table.
+        unsafe {
+            let (buckets, first) = (words.read(), words.add(1).read());
+            let (filter_words, shift) = (words.add(2).read(), words.add(3).read());
+            let filter = words.add(4).cast::<u64>();
+            if buckets == 0 || filter_words == 0 {
+                return None;
+            }
+            let bits = filter.add((name.hash / u64::BITS) as usize % filter_words as usize).read_unaligned();
+            let second = name.hash.wrapping_shr(shift);
+            if bits >> (name.hash % u64::BITS) & (bits >> (second % u64::BITS)) & 1 == 0 {
+                return None;
+            }
+            let bucket_table = filter.add(filter_words as usize).cast::<u32>();
+            let chains = bucket_table.add(buckets as usize);
+            let mut index = bucket_table.add((name.hash % buckets) as usize).read();
+            if index < first {
+                return None;
+            }
+            loop {
+                let chain = chains.add((index - first) as usize).read();
+                if chain | 1 == name.hash | 1 {
+                    let symbol = core::ptr::with_exposed_provenance::<Elf64_Sym>(self.symbols)
+                        .add(index as usize)
+                        .read();
+                    let text = core::ptr::with_exposed_provenance(
+                        self.strings.wrapping_add(symbol.st_name as usize),
+                    );
+                    if symbol.st_shndx != 0 && CStr::from_ptr(text) == name.text {
+                        return Some(self.base.wrapping_add(symbol.st_value as usize));
+                    }
+                }
+                if chain & 1 != 0 {
+                    return None;
+                }
+                index = index.wrapping_add(1);
+            }
+        }
+    }
+}

@@ -4,9 +4,8 @@
 //! looked at again a few times with pauses: what another thread was in the middle of is over then.
 
 use super::layout::{ClassInfo, layout};
-use super::misuse::{is_untouched, overwritten, touched};
-use super::{canary, central, class};
-use crate::addr::Addr;
+use super::misuse::{is_as_freed, overwritten, touched};
+use super::{central, class};
 use crate::fault::Fault;
 use crate::sys::thread;
 
@@ -61,20 +60,10 @@ fn settled(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
 /// What is wrong with a slot now.
 pub fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
     let state = info.load(slot);
-    let start = info.address(slot);
-    let protection = layout().protection;
-    if !protection.canary {
-        return None;
-    }
     match state {
-        freed if freed.is_freed() && protection.zero => {
-            let word = canary::word(layout().secret, start + info.size);
-            let pointer = Addr::new(start).as_ptr::<u8>();
-            // SAFETY: a freed slot's slab is open: its memory is mapped.
-            let untouched = unsafe { is_untouched(pointer, info.size, word) };
-            (!untouched).then(|| touched(info, slot))
-        }
-        live if live.is_live() => overwritten(info, slot, live),
+        // SAFETY: a freed slot's slab is open: its memory is mapped.
+        freed if freed.is_freed() => (!unsafe { is_as_freed(info, slot) }).then(|| touched(info, slot)),
+        live if live.is_live() && layout().protection.canary => overwritten(info, slot, live),
         _ => None,
     }
 }

@@ -8,6 +8,9 @@ use super::render::{self, Sources};
 use super::summary;
 use super::suppress::RULES;
 use super::tally::TALLY;
+use crate::addr::Addr;
+use crate::canary::Content;
+use crate::fault::Object;
 use crate::options::{OnError, Options, PathBuf, ReportForm};
 use crate::stats::Totals;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -27,6 +30,8 @@ pub struct Context {
     pub depot: &'static Depot,
     /// Adds up what was allocated.
     pub totals: fn() -> Totals,
+    /// Says what the allocator put at an address, near the object that the report is about.
+    pub content: fn(Addr, Option<&Object>) -> Content,
     /// The socket of the process that collects reports, empty if there is none; see
     /// [`crate::sys::collector`].
     pub collector: PathBuf,
@@ -127,6 +132,7 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
         seed: context.seed,
         depot: context.depot,
         totals: (context.totals)(),
+        content: context.content,
         modules: &modules,
     };
     let _ = match context.options.report {
@@ -388,8 +394,7 @@ pub unsafe fn in_child() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::Addr;
-    use crate::fault::{Event, History, Kind, Object};
+    use crate::fault::{Event, History, Kind};
     use crate::report::handler::{self, Whose};
     use crate::request::Origin;
     use crate::trace::Stack;
@@ -437,6 +442,7 @@ mod tests {
             seed: 1,
             depot: &DEPOT,
             totals,
+            content: |_, _| Content::Program,
             secure: false,
             collector: PathBuf::EMPTY,
         }))

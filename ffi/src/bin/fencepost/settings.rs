@@ -112,7 +112,7 @@ impl TypedValueParser for Parser {
         let value = value.as_bytes();
         let (item, hint) = match *self {
             Self::Of(row) => {
-                let hint = if row.range == SWITCH { "; put -- before the program" } else { "" };
+                let hint = if is_switch(row) { "; put -- before the program" } else { "" };
                 (Item::new(row.name.as_bytes(), value), hint)
             }
             Self::Generic => {
@@ -136,6 +136,11 @@ fn flags() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().filter(|row| row.name != "help")
 }
 
+/// Whether a row's flag may stand without a value.
+fn is_switch(row: &Row) -> bool {
+    row.range.split(';').next() == Some(SWITCH)
+}
+
 fn flag_name(row: &Row) -> String {
     row.name.replace('_', "-")
 }
@@ -149,7 +154,7 @@ fn flag(row: &'static Row) -> Arg {
         .action(ArgAction::Append)
         .help_heading(HEADING)
         .help(format!("{} [{}] [default: {default}]", row.help.trim_end_matches('.'), row.range));
-    if row.range == SWITCH { arg.num_args(0..=1).default_missing_value("1") } else { arg }
+    if is_switch(row) { arg.num_args(0..=1).default_missing_value("1") } else { arg }
 }
 
 /// The default of a row in the spelling the option takes.

@@ -2,7 +2,7 @@
 
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::heap::{self, Overrides};
-use crate::options::{Align, GuardSide, Guards, Key, Mode, OnError, Options, ReportForm, Seal};
+use crate::options::{Align, GuardSide, Guards, Key, Mode, OnError, Options, ReportForm, Seal, Switch};
 use crate::request::{Claim, Origin, Request, Site};
 use crate::sys::thread;
 use core::alloc::{GlobalAlloc, Layout};
@@ -68,6 +68,7 @@ impl Fencepost {
         seal: Seal, "What keeps others than the allocator from writing its tables.";
         backtrace: u64, "Frames kept for each guarded object.";
         report: ReportForm, "Form of the report.";
+        dump: Switch, "Whether reports show the bytes of memory.";
         on_error: OnError, "What follows a report.";
         exitcode: u64, "Exit status with `OnError::Exit`, and with `OnError::Continue` if errors were found.";
         sleep_before_dying: u64, "Seconds to wait for a debugger before a report ends the program.";

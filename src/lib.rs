@@ -16,6 +16,7 @@
 extern crate std;
 
 pub mod addr;
+mod canary;
 pub mod fault;
 #[allow(unsafe_code)]
 pub mod global;

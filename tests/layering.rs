@@ -12,6 +12,7 @@ use std::path::Path;
 /// The modules, low to high. Those of one layer know nothing of each other.
 const LAYERS: &[&[&str]] = &[
     &["addr"],
+    &["canary"],
     &["request"],
     &["fault", "options", "text"],
     &["sys"],

@@ -5,6 +5,8 @@
 
 use super::{HEAP, fork, heap, image, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::canary::Content;
+use crate::fault::Object;
 use crate::options::{
     Align, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_line,
 };
@@ -204,6 +206,7 @@ fn install_reports() {
         seed: heap.seed,
         depot: &fixed.depot,
         totals,
+        content,
         collector: collector(heap.secure),
         secure: heap.secure,
     });
@@ -232,6 +235,14 @@ fn whose(address: Addr) -> handler::Whose {
     } else {
         handler::Whose::Foreign
     }
+}
+
+/// What an arm put at `address`, near `object`.
+fn content(address: Addr, object: Option<&Object>) -> Content {
+    if slab::contains(address) {
+        return slab::content(address, object);
+    }
+    heap().page.canary_at(address).map_or(Content::Program, Content::Canary)
 }
 
 fn open(address: Addr) -> bool {

@@ -5,7 +5,7 @@
 //! (`unmap=batch:16`) belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
 
 use super::table::{Options, ROWS};
-use super::value::OptionValue;
+use super::value::{Mode, OptionValue, Switch};
 
 /// An item that was not understood; its option keeps the value it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +130,14 @@ impl Options {
         self
     }
 
+    /// Whether reports show the bytes of memory.
+    pub fn dumps(&self) -> bool {
+        match self.dump {
+            Switch::Auto => self.mode == Mode::Hunt,
+            Switch::Set(dumps) => dumps,
+        }
+    }
+
     /// The text form of the option called `name`, into `out`.
     pub fn show(&self, name: &str, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
         match ROWS.iter().find(|row| row.name == name) {
@@ -142,7 +150,34 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{Mode, Unmap};
+    use crate::options::Unmap;
+    use core::fmt::Write;
+    use std::string::String;
+
+    /// What was set wins over the mode, whichever comes first.
+    #[test]
+    fn a_switch_follows_the_mode_unless_it_is_set() {
+        for (text, dumps) in [
+            (&b""[..], false),
+            (b"mode=patrol", false),
+            (b"mode=hunt", true),
+            (b"mode=hunt:dump=0", false),
+            (b"dump=0:mode=hunt", false),
+            (b"dump=1:mode=harden", true),
+            (b"mode=patrol:dump=yes", true),
+            (b"dump=0:dump=auto:mode=hunt", true),
+        ] {
+            let mut options = Options::DEFAULT;
+            apply(&mut options, text, |warning| panic!("{warning:?}"));
+            assert_eq!(options.normalised(4096).dumps(), dumps, "{}", String::from_utf8_lossy(text));
+        }
+        let mut shown = String::new();
+        for value in [Switch::Auto, Switch::Set(false), Switch::Set(true)] {
+            value.write(&mut shown).and_then(|()| shown.write_char(' ')).expect("a string takes text");
+        }
+        assert_eq!(shown, "auto 0 1 ");
+        assert_eq!(Switch::parse(b"perhaps"), None);
+    }
 
     #[test]
     fn a_number_behind_a_colon_belongs_to_its_value() {

@@ -1,7 +1,7 @@
 //! The one list of options.
 
 use super::value::{
-    Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal, Unmap,
+    Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal, Switch, Unmap,
 };
 use core::fmt;
 
@@ -132,6 +132,8 @@ table! {
         "Frames kept for each allocation and free of a guarded object.";
     report: ReportForm = ReportForm::Text, "text, json",
         "Form of the report.";
+    dump: Switch = Switch::Auto, "0, 1; auto = 1 in hunt",
+        "Show the bytes of memory in reports, canaries excepted, and not only what lies where.";
     log_path: PathBuf = PathBuf::EMPTY, "path; %p = process id",
         "Append reports to this file instead of stderr; ignored when AT_SECURE is set.";
     on_error: OnError = OnError::Abort, "abort, exit, continue",

@@ -184,6 +184,27 @@ impl OptionValue for bool {
     }
 }
 
+/// A switch whose default depends on the mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// As the mode has it.
+    Auto,
+    /// Set to this.
+    Set(bool),
+}
+
+impl OptionValue for Switch {
+    fn parse(text: &[u8]) -> Option<Self> {
+        if text == b"auto" { Some(Self::Auto) } else { bool::parse(text).map(Self::Set) }
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self {
+            Self::Auto => out.write_str("auto"),
+            Self::Set(value) => value.write(out),
+        }
+    }
+}
+
 impl OptionValue for u64 {
     fn parse(text: &[u8]) -> Option<Self> {
         let (digits, radix) = match text {

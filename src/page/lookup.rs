@@ -29,33 +29,57 @@ impl PageArm {
     pub fn detached_near(&self, address: Addr) -> Option<Object> {
         let objects =
             self.any_detached.load(Ordering::Acquire).then(|| self.detached.try_lock()).flatten()?;
-        objects.records().find_map(|id| {
+        let near = objects.records().filter_map(|id| {
             let record = self.records.get(id)?;
             let span = record.span();
             let near = Span::new(span.start.minus(PAGE_SIZE), PageCount::new(span.pages.get() + 2));
             near.contains(address).then(|| record.object()).flatten()
-        })
+        });
+        near.min_by_key(|object| (distance(address, object), object.freed))
     }
 
-    /// What reports say of `address`: the object that has or had its page, else the nearest one.
+    /// What reports say of `address`: the object whose bytes are or were there, else the nearest one.
     pub fn object_near(&self, address: Addr) -> Option<Object> {
-        let covering = |at: Addr| {
-            let object = self.records.get(self.arena.record_at(at))?;
-            let span = object.span();
-            (span.contains(at) || self.arena.chunk_of(at) == self.arena.chunk_of(span.start))
-                .then(|| object.object())
-                .flatten()
-        };
-        if let Some(record) = self.records.get(self.arena.record_at(address))
-            && (record.span().contains(address) || self.is_large_record(record))
+        let here = self.covering(address);
+        if let Some(object) = here
+            && (!object.freed || into(address, &object).is_some())
         {
-            return record.object();
+            return here;
         }
-        (1..=NEIGHBOURHOOD).find_map(|distance| {
-            let below = lane::page_at(address, -distance).and_then(covering);
-            let above = lane::page_at(address, distance).and_then(covering);
-            nearer(address, below, above)
-        })
+        // The freed object that had this page is not always meant: the page may be another's guard now.
+        let towards = |sign: isize| {
+            (1..=NEIGHBOURHOOD).find_map(|pages| self.covering(lane::page_at(address, sign * pages)?))
+        };
+        let all = [here, towards(-1), towards(1)].into_iter().flatten();
+        all.min_by_key(|object| (distance(address, object), object.freed))
+    }
+
+    /// The object that has or had the page of `address`, if its record still says so.
+    fn covering(&self, address: Addr) -> Option<Object> {
+        let record = self.records.get(self.arena.record_at(address))?;
+        (record.span().contains(address) || self.is_large_record(record)).then(|| record.object()).flatten()
+    }
+
+    /// What the canary of a guarded object at `address` holds there, if there is one.
+    pub fn canary_at(&self, address: Addr) -> Option<u8> {
+        if !self.config.canary {
+            return None;
+        }
+        let expected = |id| {
+            let record = self.records.get(id)?;
+            let covered = record.is_opened() && record.span().contains(address);
+            let slack = covered.then(|| self.slack(record.span(), record.address(), record.size()))?;
+            slack.expected(address)
+        };
+        if self.arena.contains(address) {
+            return expected(self.arena.record_at(address));
+        }
+        self.any_detached
+            .load(Ordering::Acquire)
+            .then(|| self.detached.try_lock())
+            .flatten()?
+            .records()
+            .find_map(expected)
     }
 
     fn is_large_record(&self, record: &Record) -> bool {
@@ -72,14 +96,15 @@ impl PageArm {
     }
 }
 
-/// Of an object below and one above an address, the nearer; the one below when it is as near.
-fn nearer(address: Addr, below: Option<Object>, above: Option<Object>) -> Option<Object> {
-    match (below, above) {
-        (Some(below), Some(above)) => {
-            let after = address.offset_from(below.start.plus(below.size.unwrap_or(0))).unwrap_or(0);
-            let before = above.start.offset_from(address).unwrap_or(0);
-            Some(if after <= before { below } else { above })
-        }
-        (below, above) => below.or(above),
-    }
+/// Bytes from an object's start to `address`, if it is one of its bytes.
+fn into(address: Addr, object: &Object) -> Option<usize> {
+    address.offset_from(object.start).filter(|into| *into < object.size.unwrap_or(0))
+}
+
+/// Bytes from `address` to the nearest of an object.
+fn distance(address: Addr, object: &Object) -> usize {
+    let end = object.start.plus(object.size.unwrap_or(0));
+    let before = object.start.offset_from(address);
+    // One past the end is as far away as one before the start.
+    before.or_else(|| Some(address.offset_from(end)?.saturating_add(1))).unwrap_or(0)
 }

@@ -39,6 +39,7 @@ pub use sweep::Cursor;
 pub use usage::Usage;
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::canary::Key;
 use crate::fault::Event;
 use crate::meta::{Record, RecordId, Records};
 use crate::request::Request;
@@ -111,7 +112,7 @@ pub struct PageArm {
     /// Under the `mprotect` backend: objects that have mappings of their own, and how many may.
     islands: AtomicU64,
     islands_max: u64,
-    secret: u64,
+    key: Key,
 }
 
 /// Optional objects are refused so many times before the budget is looked at again.
@@ -176,7 +177,7 @@ impl PageArm {
         lanes_used: AtomicU32::new(0),
         islands: AtomicU64::new(0),
         islands_max: 0,
-        secret: 0,
+        key: Key::new(0, 0),
     };
 
     /// Reserves the arena and its tables; `false` if the kernel grants not even the smallest.
@@ -199,7 +200,7 @@ impl PageArm {
         self.arena = arena;
         self.records = records;
         self.islands_max = limits::max_map_count().saturating_sub(SPARE_MAPPINGS) / 2;
-        self.secret = rng.next_u64();
+        self.key = Key::new(rng.next_u64(), rng.next_u64());
         true
     }
 
@@ -349,7 +350,7 @@ impl PageArm {
     }
 
     fn slack(&self, span: Span, start: Addr, size: usize) -> Slack {
-        Slack::of(self.secret, span, start, size, self.config.reach)
+        Slack::of(&self.key, span, start, size, self.config.reach)
     }
 
     fn history_share(&self) -> u64 {

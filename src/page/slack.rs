@@ -1,20 +1,17 @@
 //! Canaries in the slack of guarded objects: the bytes of its pages before and behind the object.
 //!
-//! The pattern has a period of eight bytes by address and is mixed from a secret and the object's
-//! address. Before the object only a bounded stretch is filled.
+//! The pattern has a period of eight bytes by address and belongs to the object's address
+//! ([`crate::canary`]). No byte of it is 0: a string that is read past its object is to run into the guard. Before the
+//! object only a bounded stretch is filled.
 
 use crate::addr::{Addr, Span};
+use crate::canary::Key;
 use crate::sys::cpu;
 use core::arch::x86_64::{
     __m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi64x, _mm256_setzero_si256,
     _mm256_storeu_si256, _mm256_testz_si256, _mm256_xor_si256,
 };
 use core::ops::Range;
-
-const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Every byte is odd and from 0x81 to 0xbf: no text, no small number, not 0, not 0xff.
-const SET: u64 = 0x8181_8181_8181_8181;
-const CLEAR: u64 = 0xbfbf_bfbf_bfbf_bfbf;
 
 /// From so many words on the wide code is worth its start.
 const WIDE_WORDS: usize = 16;
@@ -29,15 +26,21 @@ pub struct Slack {
 
 impl Slack {
     /// The slack of the object of `size` bytes at `address` in `span`; at most `reach` bytes before it.
-    pub fn of(secret: u64, span: Span, address: Addr, size: usize, reach: usize) -> Self {
+    pub fn of(key: &Key, span: Span, address: Addr, size: usize, reach: usize) -> Self {
         let start = address.get();
         let low = span.start.get().max(start.saturating_sub(reach));
         let end = start.saturating_add(size);
         Self {
             before: (low, start),
             behind: (end, span.end().get().max(end)),
-            word: (secret ^ (start as u64).wrapping_mul(MIX)) & CLEAR | SET,
+            word: key.word_without_zero(start),
         }
+    }
+
+    /// What the byte at `at` holds, if it is one of the canaries'.
+    pub fn expected(&self, at: Addr) -> Option<u8> {
+        let within = |(start, end): (usize, usize)| (start..end).contains(&at.get());
+        (within(self.before) || within(self.behind)).then(|| self.byte(at.get()))
     }
 
     /// Writes the canaries.
@@ -203,11 +206,16 @@ mod tests {
         let span = Span::new(Addr::of(&raw const page), PageCount::new(1));
         for (offset, size) in [(4083, 13), (4080, 13), (0, 100), (100, 0), (33, 7)] {
             let object = span.start.plus(offset);
-            let slack = Slack::of(99, span, object, size, 512);
+            let slack = Slack::of(&Key::new(99, u64::MAX / 7), span, object, size, 512);
             // SAFETY: the page is ours.
             unsafe {
                 slack.fill();
                 assert_eq!(slack.wrong(), None);
+                for (at, byte) in page.0.iter().enumerate() {
+                    let expected = slack.expected(span.start.plus(at));
+                    assert!(expected.is_none_or(|expected| expected == *byte && byte & 0xc1 == 0x81));
+                }
+                assert_eq!(slack.expected(object).is_none(), size != 0);
                 let low = offset.saturating_sub(512);
                 for at in (low..offset).chain(offset + size..PAGE_SIZE) {
                     let good = page.0[at];

@@ -9,6 +9,9 @@ use super::summary;
 use super::suppress::RULES;
 use super::tally::{self, TALLY};
 use super::turn;
+use crate::addr::Addr;
+use crate::canary::Content;
+use crate::fault::Object;
 use crate::options::{OnError, Options, PathBuf, ReportForm};
 use crate::stats::Totals;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +31,8 @@ pub struct Context {
     pub depot: &'static Depot,
     /// Adds up what was allocated.
     pub totals: fn() -> Totals,
+    /// Says what the allocator put at an address, near the object that the report is about.
+    pub content: fn(Addr, Option<&Object>) -> Content,
     /// The socket of the process that collects reports, empty if there is none; see
     /// [`crate::sys::collector`].
     pub collector: PathBuf,
@@ -111,6 +116,7 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
         seed: context.seed,
         depot: context.depot,
         totals: (context.totals)(),
+        content: context.content,
         modules: &modules,
     };
     let _ = match context.options.report {
@@ -386,8 +392,7 @@ pub unsafe fn in_child() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::Addr;
-    use crate::fault::{Event, History, Kind, Object};
+    use crate::fault::{Event, History, Kind};
     use crate::report::handler::{self, Whose};
     use crate::request::Origin;
     use crate::trace::Stack;
@@ -435,6 +440,7 @@ mod tests {
             seed: 1,
             depot: &DEPOT,
             totals,
+            content: |_, _| Content::Program,
             secure: false,
             collector: PathBuf::EMPTY,
         }))

@@ -7,6 +7,7 @@ use super::finding::{Access, Finding, Relation};
 use super::modules::{Modules, Place};
 use super::picture;
 use crate::addr::{Addr, PAGE_SIZE};
+use crate::canary::Content;
 use crate::fault::{Event, Kind, Object};
 use crate::options::{self, Options};
 use crate::stats::Totals;
@@ -25,6 +26,8 @@ pub struct Sources<'a> {
     pub depot: &'a Depot,
     /// What was allocated how.
     pub totals: Totals,
+    /// What the allocator put at an address, near the object that the report is about.
+    pub content: fn(Addr, Option<&Object>) -> Content,
     /// What is mapped where.
     pub modules: &'a Modules<'a>,
 }
@@ -51,7 +54,8 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         }
     }
     writeln!(out)?;
-    picture::write(out, finding.address, finding.object.as_ref())?;
+    let dump = sources.options.dumps();
+    picture::write(out, finding.address, finding.object.as_ref(), sources.content, dump)?;
     writeln!(out, "{}", sources.totals)?;
     write!(out, "SUMMARY: fencepost: {}", finding.kind.name())?;
     if pc != 0 {

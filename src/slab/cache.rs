@@ -22,6 +22,7 @@ use crate::fault::{Fault, Kind};
 use crate::request::{Claim, Origin};
 use crate::rng::Rng;
 use crate::sys::cpu;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 /// Slots in a batch of a class up to 1 KiB: with one of them known, the next is one of 71.
 pub(super) const BATCH: usize = 72;
@@ -121,21 +122,22 @@ impl Cache {
         } else {
             self.pick(class)
         };
-        if !info.load(slot).is_freed() || !layout().protection.zero || !layout().protection.canary {
+        let state = info.state(slot);
+        if !state.load().is_freed() || !layout().protection.zero || !layout().protection.canary {
             // SAFETY: the slot was in the batch: it is this thread's.
             return unsafe { self.hand_out_slow(info, slot, size, origin) };
         }
         let start = info.address(slot);
         let pointer = Addr::new(start).as_ptr::<u8>();
-        let word = canary::word(layout().secret, start + info.size);
+        let word = canary::word(&layout().key, start + info.size);
         // SAFETY: the slot is this thread's, and a freed slot's memory is mapped.
         unsafe {
             if !is_untouched(pointer, info.size, word) {
                 return self.report_slow(Kind::WriteAfterFree, info, slot);
             }
-            info.store_busy(slot);
+            state.store_busy();
             canary::fill(pointer, size, info.size, word);
-            info.store(slot, SlotState::live(info.size - size, origin));
+            state.store(SlotState::live(info.size - size, origin));
         }
         pointer
     }
@@ -170,23 +172,25 @@ impl Cache {
             cpu::fetch(Addr::new(next + slot_size - 16));
             let start = info.start + slot as usize * slot_size;
             let pointer = Addr::new(start).as_ptr::<u8>();
-            let word = canary::word(layout().secret, start + slot_size);
+            let word = canary::word(&layout().key, start + slot_size);
+            let state = info.state(slot);
             let untouched = || {
-                let end = pointer.add(slot_size - 16).cast::<u64>();
+                let end = pointer.add(slot_size - 16);
                 let zero = if SMALL { bytes::is_zero_small } else { bytes::is_zero };
-                end.read() | (end.add(1).read() ^ word) == 0 && zero(pointer, slot_size - 16)
+                end.cast::<u64>().read() | (canary::get(end.add(8)) ^ word) == 0
+                    && zero(pointer, slot_size - 16)
             };
-            if !info.load(slot).is_freed() || !untouched() {
+            if !state.load().is_freed() || !untouched() {
                 self.pending = slot;
                 self.pending_class = class as u32;
                 return core::ptr::null_mut();
             }
-            info.store_busy(slot);
+            state.store_busy();
             match SMALL {
                 true => canary::fill_small(pointer, size, slot_size, word),
                 false => canary::fill(pointer, size, slot_size, word),
             }
-            info.store(slot, SlotState::live(slot_size - size, origin));
+            state.store(SlotState::live(slot_size - size, origin));
             pointer
         }
     }
@@ -215,13 +219,14 @@ impl Cache {
             unsafe { (layout.classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
         let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
         let within = start.wrapping_sub(info.start) & layout.region_mask;
-        let slot = info.slot_at(within);
-        let state = info.load(slot);
+        let (slot, cell) = info.find(within);
+        let state = cell.load();
         let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };
-        let slack = state.live_slack_up_to(most, origin);
-        let size = slot_size.wrapping_sub(slack);
-        if slack == usize::MAX
-            || slot as usize * slot_size != within
+        let Some(over) = state.live_over_up_to(most, origin) else {
+            return false;
+        };
+        let size = (slot_size - class::TAIL).wrapping_sub(over);
+        if slot * slot_size != within
             || !SMALL && class >= class::LARGE
             || bin.freed == bin.capacity
             || stated.is_some_and(|stated| stated != size)
@@ -232,18 +237,23 @@ impl Cache {
         // SAFETY: the slot is live, so it and the word before it are mapped, and whoever frees it owns
         // it. `freed` is below the stack's capacity.
         unsafe {
-            let word = canary::word(layout.secret, start + slot_size);
-            let before = pointer.sub(8).cast::<u64>().read() ^ canary::word(layout.secret, start);
-            let intact = if SMALL { canary::intact_small } else { canary::intact };
-            if !intact(pointer, size, slot_size, word) || before != 0 {
+            let before = canary::word(&layout.key, start);
+            if before != canary::get(pointer.sub(class::TAIL)) {
                 return false;
             }
-            info.store_busy(slot);
+            // The key is read again: as operands in memory its parts take no registers, which there are too few of.
+            compiler_fence(Ordering::SeqCst);
+            let word = canary::word(&layout.key, start + slot_size);
+            let intact = if SMALL { canary::intact_small } else { canary::intact };
+            if !intact(pointer, size, slot_size, word) {
+                return false;
+            }
+            cell.store_busy();
             let clear = if SMALL { bytes::clear_small } else { bytes::clear };
             clear(pointer, slot_size - 16);
             pointer.add(slot_size - 16).cast::<u64>().write(0);
-            info.store(slot, state.freed());
-            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.freed)) = slot;
+            cell.store(state.freed());
+            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.freed)) = slot as u32;
             bin.freed += 1;
         }
         true
@@ -301,15 +311,15 @@ impl Cache {
         info.store_busy(place.slot);
         let start = claim.address.get();
         let pointer = claim.address.as_ptr::<u8>();
-        let secret = layout().secret;
+        let key = &layout().key;
         // SAFETY: the slot was live, so it is mapped and whoever frees it owns it now; the word before
         // a slot that was ever handed out is its neighbour's last, and mapped.
         unsafe {
             if layout().protection.canary {
-                let word = canary::word(secret, start + info.size);
-                let before = pointer.sub(8).cast::<u64>().read();
+                let word = canary::word(key, start + info.size);
+                let before = canary::get(pointer.sub(8));
                 let intact = canary::intact(pointer, size, info.size, word);
-                if !intact || before != canary::word(secret, start) {
+                if !intact || before != canary::word(key, start) {
                     return self.overwritten_slow(info, place.slot, state);
                 }
             }
@@ -361,7 +371,7 @@ impl Cache {
         let old_size = info.size - state.slack();
         let start = info.address(place.slot);
         let pointer = Addr::new(start).as_ptr::<u8>();
-        let word = canary::word(layout().secret, start + info.size);
+        let word = canary::word(&layout().key, start + info.size);
         // SAFETY: the slot is live and the caller owns the object; all offsets lie in the slot.
         unsafe {
             if layout().protection.canary && !canary::intact(pointer, old_size, info.size, word) {

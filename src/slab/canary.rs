@@ -1,22 +1,48 @@
-//! Canary words: what lies in a slot's slack.
+//! Canaries: what lies in a slot's slack.
 //!
-//! The word of a slot is a secret mixed with the address of the slot's end. Every byte of it is odd and
-//! from 0x81 to 0xbf: so a single byte past the end is seen for certain if it is text, a terminating
-//! NUL, a small number or 0xff. 40 bits are left to chance. Slack is filled in words aligned
-//! to eight bytes; in the word that the object ends in, the canary takes the bytes behind it.
+//! A slot's [`word`] belongs to the address of its end. Slack is filled in words aligned to eight bytes; in the
+//! word that the object ends in, the canary takes the bytes behind it, beginning with the canary's first.
+//!
+//! The last word of a slot is shared: whoever has the slot checks it, and so does whoever frees the next
+//! slot, as the word before. It is therefore only ever accessed by relaxed atomics, and written once: before the slot is
+//! handed out for the first time since its slab has memory ([`set`]). Filling slack relies on it, and stores
+//! there at most the value that it has.
+//!
+//! | state of the slot | last word | who accesses it |
+//! |---|---|---|
+//! | fresh, given back | as the kernel gave it, or the canary | who takes the slot or the one behind it: sets it |
+//! | live, freed | the canary | its owner and the owner of the next slot: read it |
 
 use super::class::TAIL;
+use crate::canary::Key;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 const WORD: usize = 8;
-/// Bits that an address is turned by: its varying low half comes to lie in the upper bytes, too.
-const MIX: u32 = 27;
-const SET: u64 = 0x8181_8181_8181_8181;
-const CLEAR: u64 = 0xbfbf_bfbf_bfbf_bfbf;
 
 /// The canary word of the slot that ends at `end`.
 #[inline(always)]
-pub const fn word(secret: u64, end: usize) -> u64 {
-    (secret ^ (end as u64).rotate_left(MIX)) & CLEAR | SET
+pub const fn word(key: &Key, end: usize) -> u64 {
+    key.word(end)
+}
+
+/// The word at `at`, which others may look at.
+///
+/// # Safety
+/// `at` is aligned to eight bytes and readable.
+#[inline(always)]
+pub unsafe fn get(at: *const u8) -> u64 {
+    // SAFETY: the caller vouches for the place; slack words are accessed by atomics alone, and an atomic load does not write.
+    unsafe { AtomicU64::from_ptr(at.cast_mut().cast()).load(Ordering::Relaxed) }
+}
+
+/// Writes the word at `at`, which others may look at.
+///
+/// # Safety
+/// `at` is aligned to eight bytes and writable.
+#[inline(always)]
+pub unsafe fn set(at: *mut u8, word: u64) {
+    // SAFETY: as for `get`.
+    unsafe { AtomicU64::from_ptr(at.cast()).store(word, Ordering::Relaxed) }
 }
 
 /// The part of `canary` that lies behind an object of `size` bytes in the word it ends in.
@@ -26,10 +52,10 @@ const fn partial(canary: u64, size: usize) -> u64 {
 }
 
 /// Fills the slack of an object of `size` bytes in a slot of `slot` bytes at `start`. The partly used
-/// word must be clear.
+/// word must be clear, and the last word the canary.
 ///
 /// # Safety
-/// - The slot is writable, aligned to 16, and the caller's alone.
+/// - The slot is writable, aligned to 16, and the caller's alone but for its last word.
 /// - `size + TAIL <= slot`.
 #[inline(always)]
 pub unsafe fn fill(start: *mut u8, size: usize, slot: usize, canary: u64) {
@@ -39,11 +65,10 @@ pub unsafe fn fill(start: *mut u8, size: usize, slot: usize, canary: u64) {
     unsafe {
         let mut at = first + WORD;
         while at < last {
-            start.add(at).cast::<u64>().write(canary);
+            set(start.add(at), canary);
             at += WORD;
         }
-        start.add(first).cast::<u64>().write(partial(canary, size));
-        start.add(last).cast::<u64>().write(canary);
+        set(start.add(first), partial(canary, size));
     }
 }
 
@@ -55,11 +80,10 @@ pub unsafe fn fill(start: *mut u8, size: usize, slot: usize, canary: u64) {
 pub unsafe fn fill_small(start: *mut u8, size: usize, slot: usize, canary: u64) {
     let first = size & !(WORD - 1);
     let last = slot - TAIL;
-    // SAFETY: all three words lie between the object's end and the slot's.
+    // SAFETY: both words lie between the object's end and the slot's.
     unsafe {
-        start.add(first).cast::<u64>().write(partial(canary, size));
-        start.add((first + WORD).min(last)).cast::<u64>().write(canary);
-        start.add(last).cast::<u64>().write(canary);
+        set(start.add(first), partial(canary, size));
+        set(start.add((first + WORD).min(last)), canary);
     }
 }
 
@@ -73,10 +97,10 @@ pub unsafe fn intact_small(start: *const u8, size: usize, slot: usize, canary: u
     let last = slot - TAIL;
     // SAFETY: as in `fill_small`.
     unsafe {
-        let edge = start.add(first).cast::<u64>().read();
+        let edge = get(start.add(first));
         let wrong = (edge ^ partial(canary, size)) >> (8 * (size % WORD));
-        let middle = start.add((first + WORD).min(last)).cast::<u64>().read() ^ canary;
-        wrong | middle | (start.add(last).cast::<u64>().read() ^ canary) == 0
+        let middle = get(start.add((first + WORD).min(last))) ^ canary;
+        wrong | middle | (get(start.add(last)) ^ canary) == 0
     }
 }
 
@@ -88,11 +112,11 @@ pub unsafe fn intact_small(start: *const u8, size: usize, slot: usize, canary: u
 pub unsafe fn fill_behind(start: *mut u8, size: usize, slot: usize, canary: u64) {
     // SAFETY: the word lies in the slot and is aligned; the rest is as for `fill`.
     unsafe {
-        let edge = start.add(size & !(WORD - 1)).cast::<u64>();
-        let contents = edge.read();
+        let edge = start.add(size & !(WORD - 1));
+        let contents = get(edge);
         fill(start, size, slot, canary);
         if !size.is_multiple_of(WORD) {
-            edge.write(edge.read() | contents);
+            set(edge, get(edge) | contents);
         }
     }
 }
@@ -107,32 +131,47 @@ pub unsafe fn intact(start: *const u8, size: usize, slot: usize, canary: u64) ->
     let last = slot - TAIL;
     // SAFETY: the words from `first` to `last` lie in the slot and are aligned.
     unsafe {
-        let edge = start.add(first).cast::<u64>().read();
+        let edge = get(start.add(first));
         let mut wrong = (edge ^ partial(canary, size)) >> (8 * (size % WORD));
         let mut at = first + WORD;
         while at < last {
-            wrong |= start.add(at).cast::<u64>().read() ^ canary;
+            wrong |= get(start.add(at)) ^ canary;
             at += WORD;
         }
-        wrong | (start.add(last).cast::<u64>().read() ^ canary) == 0
+        wrong | (get(start.add(last)) ^ canary) == 0
     }
 }
 
-/// The first slack byte that is wrong, as an offset from `start`; the object's end if none is.
+/// What the byte at `at` in a slot with an object of `size` bytes holds if it is slack.
+#[inline]
+pub fn byte(canary: u64, size: usize, at: usize) -> u8 {
+    // The partial word holds the canary's low bytes shifted up, the others hold it in place.
+    let index = if at / WORD == size / WORD { at.saturating_sub(size) } else { at % WORD };
+    (canary >> (8 * (index % WORD))) as u8
+}
+
+/// The byte at `at`, read as part of its word.
 ///
 /// # Safety
-/// As [`intact`].
-pub unsafe fn first_wrong(start: *const u8, size: usize, slot: usize, canary: u64) -> usize {
-    let pattern = canary.to_le_bytes();
-    for at in size..slot {
-        // The partial word holds the canary's low bytes shifted up, the others hold it in place.
-        let index = if at / WORD == size / WORD { at - size } else { at % WORD };
-        // SAFETY: `at` is within the slot.
-        if pattern.get(index).copied() != Some(unsafe { start.add(at).read() }) {
-            return at;
-        }
-    }
-    size
+/// `start` is aligned to eight bytes, and the word of the byte readable.
+pub unsafe fn byte_at(start: *const u8, at: usize) -> u8 {
+    // SAFETY: as the caller says.
+    let word = unsafe { get(start.add(at & !(WORD - 1))) };
+    (word >> (8 * (at % WORD))) as u8
+}
+
+/// The slack bytes that are wrong, as offsets from `start` in order.
+///
+/// # Safety
+/// As [`intact`], while the iterator is used.
+pub unsafe fn wrong_bytes(
+    start: *const u8,
+    size: usize,
+    slot: usize,
+    canary: u64,
+) -> impl DoubleEndedIterator<Item = usize> {
+    // SAFETY: `at` is within the slot.
+    (size..slot).filter(move |at| unsafe { byte_at(start, *at) } != byte(canary, size, *at))
 }
 
 #[cfg(test)]
@@ -148,8 +187,8 @@ mod tests {
         // SAFETY: as the caller says.
         unsafe {
             assert!(intact_small(start, size, 64, canary));
-            start.add(size).write_bytes(0, 64 - size);
-            assert!(!intact_small(start, size, 64, canary));
+            start.add(size).write_bytes(0, 56 - size);
+            assert!(size == 56 || !intact_small(start, size, 64, canary));
             fill_small(start, size, 64, canary);
             assert!(intact(start, size, 64, canary));
         }
@@ -160,20 +199,23 @@ mod tests {
         for size in 0..=56 {
             let mut slot = Slot([0; 64]);
             let start = slot.0.as_mut_ptr();
-            let canary = word(0x1234_5678_9abc_def0, start as usize + 64);
+            let canary = word(&Key::new(0x1234_5678_9abc_def0, 0xfedc_ba98_7654_3211), start as usize + 64);
             // SAFETY: the slot is 64 bytes, aligned, and ours.
             unsafe {
+                set(start.add(64 - TAIL), canary);
                 fill(start, size, 64, canary);
                 assert!(intact(start, size, 64, canary));
                 if 64 - size <= super::super::class::SMALL_SLACK {
                     slot_is_same_without_a_loop(start, size, canary);
                 }
                 for at in size..64 {
-                    for value in [0, !start.add(at).read()] {
-                        let good = start.add(at).read();
+                    let good = start.add(at).read();
+                    assert_eq!(good, byte(canary, size, at));
+                    for value in (0..=255).filter(|value| *value != good) {
                         start.add(at).write(value);
                         assert!(!intact(start, size, 64, canary), "{size} {at} {value}");
-                        assert_eq!(first_wrong(start, size, 64, canary), at);
+                        assert_eq!(wrong_bytes(start, size, 64, canary).next(), Some(at));
+                        assert_eq!(wrong_bytes(start, size, 64, canary).next_back(), Some(at));
                         start.add(at).write(good);
                     }
                 }

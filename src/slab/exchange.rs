@@ -2,7 +2,7 @@
 
 use super::cache::{BATCH, Cache};
 use super::layout::{ClassInfo, SlotState, layout};
-use super::misuse::{is_untouched, overwritten};
+use super::misuse::{is_as_freed, overwritten};
 use super::{canary, central, class};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
@@ -94,8 +94,8 @@ impl Cache {
     ) -> *mut u8 {
         let start = info.address(slot);
         let pointer = Addr::new(start).as_ptr::<u8>();
-        let secret = layout().secret;
-        let word = canary::word(secret, start + info.size);
+        let protection = layout().protection;
+        let word = canary::word(&layout().key, start + info.size);
         let state = info.state_of(slot);
         if state.is_live() || state == SlotState::BUSY {
             return self.report_slow(Kind::DoubleFree, info, slot);
@@ -104,16 +104,13 @@ impl Cache {
         // before it in the same slab, whose last word always holds its canary once touched.
         unsafe {
             if state.is_freed() {
-                if layout().protection.zero
-                    && layout().protection.canary
-                    && !is_untouched(pointer, info.size, word)
-                {
+                if !is_as_freed(info, slot) {
                     return self.report_slow(Kind::WriteAfterFree, info, slot);
                 }
-                self.fresh = !layout().protection.zero;
+                self.fresh = !protection.zero;
             } else {
                 self.fresh = true;
-                if layout().protection.canary {
+                if protection.canary {
                     self.fault = fence_fresh(info, slot);
                     if self.has_fault() {
                         return core::ptr::null_mut();
@@ -121,7 +118,12 @@ impl Cache {
                 }
             }
             info.store_busy(slot);
-            if layout().protection.canary {
+            if protection.canary {
+                if state.is_freed() && !protection.zero {
+                    // Its last object's canary is not to be read through the next.
+                    let old = info.size.saturating_sub(state.slack());
+                    pointer.add(old).write_bytes(0, (info.size - class::TAIL).saturating_sub(old));
+                }
                 canary::fill(pointer, size, info.size, word);
             }
             info.store(slot, SlotState::live(info.size - size, origin));
@@ -227,7 +229,7 @@ fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
     for slot in slots.iter().copied().filter(|slot| info.load(*slot).is_untouched()) {
         // SAFETY: the slot was just taken: it is the caller's, in an opened slab.
         match unsafe { fence_fresh(info, slot) } {
-            None => info.store(slot, SlotState::live(class::TAIL, Origin::Malloc).freed()),
+            None => info.store(slot, SlotState::readied(info.size)),
             wrong => found = wrong,
         }
     }
@@ -241,25 +243,25 @@ fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
 /// # Safety
 /// The slot is the caller's.
 unsafe fn fence_fresh(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
-    let secret = layout().secret;
+    let key = &layout().key;
     let start = info.address(slot);
     let pointer = Addr::new(start).as_ptr::<u8>();
     // SAFETY: the word before the slot is the last of the slot before it in the same slab, where the
     // first is never handed out; the last word is the slot's own.
     unsafe {
         if info.load(slot.wrapping_sub(1)).is_untouched() {
-            pointer.sub(8).cast::<u64>().write(canary::word(secret, start));
+            canary::set(pointer.sub(8), canary::word(key, start));
         }
         let next = slot.wrapping_add(1);
-        let word = canary::word(secret, start + info.size);
-        let last = pointer.add(info.size - class::TAIL).cast::<u64>();
+        let word = canary::word(key, start + info.size);
+        let last = pointer.add(info.size - class::TAIL);
         let state = info.state_of(next);
-        if state.is_live() && last.read() != word {
+        if state.is_live() && canary::get(last) != word {
             return overwritten(info, next, state);
         }
         // Before the slot leaves its state: whoever hands out the next slot and finds this one
         // touched relies on it.
-        last.write(word);
+        canary::set(last, word);
     }
     None
 }

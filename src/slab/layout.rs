@@ -20,6 +20,7 @@ use super::class;
 use super::look::{self, LOOKS, Name};
 use super::store::Slab;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::canary::Key;
 use crate::fault::Object;
 use crate::request::Origin;
 use crate::rng::Rng;
@@ -39,6 +40,7 @@ use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 /// | `0x4000` | live or freed, and claimed by a sweep: see [`look`](super::look) |
 /// | `origin << 13 \| slack - 7` | live; the low part is never 0 |
 /// | `0x8000 \| origin << 13 \| slack - 7` | freed: cleared, last word is the canary |
+/// | the same, with more slack than the slot has bytes | readied: as if freed, and no object was ever in it |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct SlotState(u16);
@@ -68,18 +70,28 @@ impl SlotState {
         Self((origin as u16) << Self::ORIGIN_SHIFT | (slack as u16).wrapping_sub(Self::SLACK_BASE))
     }
 
-    /// The slack of a live slot of this origin if it is at most `most`; else a number above `most`.
+    /// Bytes of the slack of a live slot of this origin before its last [`class::TAIL`], if all of it is at most `most`.
     #[inline(always)]
-    pub const fn live_slack_up_to(self, most: usize, origin: Origin) -> usize {
+    pub const fn live_over_up_to(self, most: usize, origin: Origin) -> Option<usize> {
         let tag = (origin as u16) << Self::ORIGIN_SHIFT;
-        let over = self.0.wrapping_sub(tag).wrapping_sub(1);
-        if (over as usize) <= most - class::TAIL { over as usize + class::TAIL } else { usize::MAX }
+        let over = self.0.wrapping_sub(tag).wrapping_sub(1) as usize;
+        if over <= most - class::TAIL { Some(over) } else { None }
     }
 
     /// Freed after having been live in state `self`.
     #[inline(always)]
     pub const fn freed(self) -> Self {
         Self(self.0 | Self::FREED_BIT)
+    }
+
+    /// As if freed, without ever having been live, in a class with slots of `size` bytes: one of the small ones.
+    pub const fn readied(size: usize) -> Self {
+        Self::live(size + 1, Origin::Malloc).freed()
+    }
+
+    /// Whether the slot, of `size` bytes, was readied and never live.
+    pub const fn is_readied(self, size: usize) -> bool {
+        self.is_freed() && self.slack() > size
     }
 
     /// Whether the slot is handed out.
@@ -123,6 +135,38 @@ pub struct Protection {
     pub mismatch: bool,
 }
 
+/// The place of a slot's state in its table. Fast paths look it up once.
+#[derive(Clone, Copy)]
+pub struct StateCell(&'static AtomicU16);
+
+impl StateCell {
+    /// The state's word, for a sweep's claim.
+    pub fn word(self) -> &'static AtomicU16 {
+        self.0
+    }
+
+    /// The state.
+    #[inline(always)]
+    pub fn load(self) -> SlotState {
+        SlotState(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Sets the state, after everything that was written to the slot before.
+    #[inline(always)]
+    pub fn store(self, state: SlotState) {
+        self.0.store(state.0, Ordering::Release);
+    }
+
+    /// Marks the slot busy, after what was written to it before and before what is afterwards: a fork or a sweep at
+    /// any moment finds no slot half changed in another state.
+    #[inline(always)]
+    pub fn store_busy(self) {
+        self.0.store(SlotState::BUSY.0, Ordering::Release);
+        // No instruction on x86.
+        fence(Ordering::Release);
+    }
+}
+
 /// What the fast paths need to know of a class.
 #[repr(C, align(64))]
 pub struct ClassInfo {
@@ -143,18 +187,31 @@ pub struct ClassInfo {
 }
 
 impl ClassInfo {
-    /// The state of slot `slot`.
+    /// Where the state of slot `slot` is.
     #[inline(always)]
-    pub fn state(&self, slot: u32) -> &'static AtomicU16 {
+    pub fn state(&self, slot: u32) -> StateCell {
+        self.state_at(slot as usize)
+    }
+
+    /// [`ClassInfo::state`] for the index of a slot.
+    #[inline(always)]
+    fn state_at(&self, index: usize) -> StateCell {
         // SAFETY: the table covers every slot number of the region, and slot numbers come from
         // `locate`, which bounds them by the region, or from the slabs' bitmaps.
-        unsafe { &*self.states.add(slot as usize) }
+        StateCell(unsafe { &*self.states.add(index) })
+    }
+
+    /// The index and the state of the slot that contains the byte at `offset` from slot 0, which lies in the region.
+    #[inline(always)]
+    pub fn find(&self, offset: usize) -> (usize, StateCell) {
+        let index = self.index_at(offset);
+        (index, self.state_at(index))
     }
 
     /// The state of slot `slot`, whether or not a sweep looks at it.
     pub fn state_of(&self, slot: u32) -> SlotState {
         match self.load(slot) {
-            SlotState::LOOKED => SlotState(LOOKS.state(self.state(slot), Name::of(self.address(slot)))),
+            SlotState::LOOKED => SlotState(LOOKS.state(self.state(slot).word(), Name::of(self.address(slot)))),
             state => state,
         }
     }
@@ -163,21 +220,19 @@ impl ClassInfo {
     /// others.
     #[inline(always)]
     pub fn load(&self, slot: u32) -> SlotState {
-        SlotState(self.state(slot).load(Ordering::Relaxed))
+        self.state(slot).load()
     }
 
-    /// Sets the state of slot `slot`, after everything that was written to it before.
+    /// [`StateCell::store`] for slot `slot`.
     #[inline(always)]
     pub fn store(&self, slot: u32, state: SlotState) {
-        self.state(slot).store(state.0, Ordering::Release);
+        self.state(slot).store(state);
     }
 
-    /// Marks slot `slot` busy, after what was written to it before and before what is afterwards: a fork or a sweep at
-    /// any moment finds no slot half changed in another state. On x86 the fence is no instruction.
+    /// [`StateCell::store_busy`] for slot `slot`.
     #[inline(always)]
     pub fn store_busy(&self, slot: u32) {
-        self.state(slot).store(SlotState::BUSY.0, Ordering::Release);
-        fence(Ordering::Release);
+        self.state(slot).store_busy();
     }
 
     /// Slab `slab`'s block.
@@ -207,7 +262,12 @@ impl ClassInfo {
     /// The slot that contains the byte at `offset` from slot 0.
     #[inline(always)]
     pub fn slot_at(&self, offset: usize) -> u32 {
-        ((offset as u128 * self.reciprocal as u128) >> 64) as u32
+        self.index_at(offset) as u32
+    }
+
+    #[inline(always)]
+    fn index_at(&self, offset: usize) -> usize {
+        ((offset as u128 * self.reciprocal as u128) >> 64) as usize
     }
 
     /// The pages of slab `slab`, guard included.
@@ -240,8 +300,8 @@ pub struct Layout {
     pub backend: Backend,
     /// Which protections are on.
     pub protection: Protection,
-    /// What canary words are mixed from.
-    pub secret: u64,
+    /// The key of the canary words.
+    pub key: Key,
     /// By class.
     pub classes: [ClassInfo; class::COUNT],
 }
@@ -270,7 +330,7 @@ static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
     small_span: 0,
     backend: Backend::Mprotect,
     protection: Protection { canary: true, zero: true, mismatch: true },
-    secret: 0,
+    key: Key::new(0, 0),
     classes: [NO_CLASS; class::COUNT],
 }));
 
@@ -384,7 +444,7 @@ fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
     layout.small_span = class::SMALL_COUNT << shift;
     layout.backend = config.backend;
     layout.protection = config.protection;
-    layout.secret = rng.next_u64();
+    layout.key = Key::new(rng.next_u64(), rng.next_u64());
     let mut table = tables.get();
     for (class, info) in layout.classes.iter_mut().enumerate() {
         let slabs = region_slabs(class, shift);
@@ -442,7 +502,7 @@ pub fn object_at(layout: &Layout, place: Place) -> Option<Object> {
 
 /// What a slot's state says of the object in it: `None` if none ever lay there.
 pub fn object(start: Addr, slot_size: usize, state: SlotState) -> Option<Object> {
-    if !state.is_live() && !state.is_freed() {
+    if !state.is_live() && !state.is_freed() || state.is_readied(slot_size) {
         return None;
     }
     Some(Object {
@@ -543,16 +603,22 @@ mod tests {
                 let freed = live.freed();
                 assert!(live.is_live() && !live.is_freed() && freed.is_freed() && !freed.is_live());
                 assert_eq!((live.slack(), live.origin()), (slack, origin));
-                let expected = if slack <= class::SMALL_SLACK { slack } else { usize::MAX };
-                assert_eq!(live.live_slack_up_to(class::SMALL_SLACK, origin), expected);
-                assert_eq!(freed.live_slack_up_to(class::SMALL_SLACK, origin), usize::MAX);
+                let expected = (slack <= class::SMALL_SLACK).then(|| slack - class::TAIL);
+                assert_eq!(live.live_over_up_to(class::SMALL_SLACK, origin), expected);
+                assert_eq!(freed.live_over_up_to(class::SMALL_SLACK, origin), None);
+                assert!(!live.is_readied(class::MAX_SLACK) && !freed.is_readied(class::MAX_SLACK));
                 assert_eq!((freed.slack(), freed.origin()), (slack, origin));
             }
+        }
+        for class in 0..class::SMALL_COUNT {
+            let readied = SlotState::readied(class::size(class));
+            assert!(readied.is_freed() && readied.is_readied(class::size(class)) && !readied.is_live());
+            assert!(object(Addr::NULL, class::size(class), readied).is_none());
         }
         for other in [SlotState::FRESH, SlotState::RELEASED, SlotState::BUSY, SlotState::LOOKED] {
             assert!(!other.is_live() && !other.is_freed());
             for origin in [Origin::Malloc, Origin::New, Origin::NewArray, Origin::Rust] {
-                assert_eq!(other.live_slack_up_to(class::SMALL_SLACK, origin), usize::MAX);
+                assert_eq!(other.live_over_up_to(class::SMALL_SLACK, origin), None);
             }
         }
     }

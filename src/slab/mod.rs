@@ -13,9 +13,9 @@
 //! Invariants:
 //! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from
 //!    the state table.
-//! 2. The last word of a slot that was handed out since its slab was last emptied is its canary, live
-//!    or free; so is the last word of the slot before it.
-//! 3. A slot in state `FREED` is clear but for that word.
+//! 2. With canaries: the last word of a slot that was handed out since its slab was last emptied is its canary, live
+//!    or free; so is the last word of the slot before it. Who may access it how is said in [`canary`].
+//! 3. With clearing: a freed slot is clear but for that word.
 
 mod bytes;
 pub mod cache;
@@ -38,6 +38,7 @@ pub use cache::Cache;
 pub use layout::{ClassGeometry, Config, Place, Protection, SlotState};
 
 use crate::addr::Addr;
+use crate::canary::Content;
 use crate::fault::Object;
 use crate::rng::Rng;
 
@@ -57,14 +58,24 @@ pub fn live_size(place: Place) -> Option<usize> {
     (place.into == 0 && state.is_live()).then(|| info.size - state.slack())
 }
 
-/// The object nearest to `address` in its slab, for reports.
+/// The object whose slot `address` lies in, else the nearest one, for reports.
 pub fn object_near(address: Addr) -> Option<Object> {
     let layout = layout::layout();
     let place = layout::locate(layout, address.get())?;
-    layout::object_at(layout, place).or_else(|| {
-        let before = Place { slot: place.slot.checked_sub(1)?, into: 0, ..place };
-        layout::object_at(layout, before)
-    })
+    let info = layout.classes.get(place.class)?;
+    // What lies below slot 0 has numbers that no slab has.
+    let slot = if address.get() < info.start { 0 } else { place.slot };
+    layout::object_at(layout, place).or_else(|| misuse::nearest(info, slot, address, address))
+}
+
+/// What the arm itself put at `address`, for whoever shows the memory around `object`.
+pub fn content(address: Addr, object: Option<&Object>) -> Content {
+    let layout = layout::layout();
+    let Some(place) = layout::locate(layout, address.get()) else { return Content::Program };
+    match layout.classes.get(place.class) {
+        Some(info) if place.slot >> info.slab_shift < info.slabs => misuse::content(info, place, object),
+        _ => Content::Program,
+    }
 }
 
 /// Whether `address` lies in the regions.

@@ -3,11 +3,10 @@
 //! Runs at exit and on request, beside threads that go on allocating. What another thread was in the middle of looks
 //! wrong as well: so a slot that does is looked at again under a claim ([`look`](super::look)).
 
+use super::central;
 use super::layout::{ClassInfo, SlotState, layout, locate};
 use super::look::{LOOKS, Name};
-use super::misuse::{is_untouched, overwritten, touched};
-use super::{canary, central};
-use crate::addr::Addr;
+use super::misuse::{is_as_freed, overwritten, touched};
 use crate::fault::Fault;
 use crate::sync::atomic::AtomicU16;
 
@@ -62,7 +61,7 @@ fn settled(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
     // Each round more means that another thread changed the slot.
     while check(info, slot).is_some() {
         let look = |state| check_in(info, slot, SlotState::from_bits(state));
-        if let Some(found) = LOOKS.at(info.state(slot), name, worth, look) {
+        if let Some(found) = LOOKS.at(info.state(slot).word(), name, worth, look) {
             return found;
         }
     }
@@ -71,7 +70,7 @@ fn settled(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
 
 fn word_of(name: Name) -> Option<&'static AtomicU16> {
     let place = locate(layout(), name.address())?;
-    Some(layout().classes.get(place.class)?.state(place.slot))
+    Some(layout().classes.get(place.class)?.state(place.slot).word())
 }
 
 /// In a forked child: ends the look of a thread that is not there.
@@ -99,20 +98,10 @@ pub fn check(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
 
 /// What is wrong with a slot in this state.
 fn check_in(info: &'static ClassInfo, slot: u32, state: SlotState) -> Option<Fault> {
-    let start = info.address(slot);
-    let protection = layout().protection;
-    if !protection.canary {
-        return None;
-    }
     match state {
-        freed if freed.is_freed() && protection.zero => {
-            let word = canary::word(layout().secret, start + info.size);
-            let pointer = Addr::new(start).as_ptr::<u8>();
-            // SAFETY: a freed slot's slab is open: its memory is mapped.
-            let untouched = unsafe { is_untouched(pointer, info.size, word) };
-            (!untouched).then(|| touched(info, slot))
-        }
-        live if live.is_live() => overwritten(info, slot, live),
+        // SAFETY: a freed slot's slab is open: its memory is mapped.
+        freed if freed.is_freed() => (!unsafe { is_as_freed(info, slot) }).then(|| touched(info, slot)),
+        live if live.is_live() && layout().protection.canary => overwritten(info, slot, live),
         _ => None,
     }
 }

@@ -134,7 +134,7 @@ mod tests {
         for slot in [1, 2] {
             let end = info.address(slot) + info.size;
             // SAFETY: the slab was just committed, and nobody else uses it.
-            unsafe { Addr::new(end - 8).as_ptr::<u64>().write(canary::word(layout.secret, end)) };
+            unsafe { canary::set(Addr::new(end - 8).as_ptr(), canary::word(&layout.key, end)) };
             info.store(slot, SlotState::live(class::TAIL, Origin::Malloc).freed());
             assert!(warm.keep(class, slot).is_ok());
         }

@@ -245,6 +245,10 @@ pub const ABI: &[Row] = &[
     row("overflow_write", "5000", canary_after(0, 5000)),
     row("overflow_run", "13 3", canary_after(0, 13)),
     row("overflow_run", "13 300", overflow(Write, 3, 13)),
+    row("overread_strlen", "13", overflow(Read, 3, 13)),
+    row("nul_write", "13 0", canary_after(0, 13)),
+    row("nul_write", "13 1", canary_after(1, 13)),
+    row("nul_write", "13 7 before", canary_before(7, 13)),
     row("overflow_run", "5000 300", overflow(Write, 8, 5000)),
     row("overflow_memset", "100 12", canary_after(0, 100)),
     row("overflow_strcpy", "13", canary_after(0, 13)),
@@ -309,6 +313,11 @@ pub const SLAB: &[Row] = &[
     row("underflow_write", "100 8", canary_before(8, 100)),
     row("underflow_exit", "24 1", canary_before(1, 24)),
     row("underflow_exit", "100 1", canary_before(1, 100)),
+    row("nul_write", "24 0", canary_after(0, 24)),
+    row("nul_write", "13 0", canary_after(0, 13)),
+    row("nul_write", "15 0", canary_after(0, 15)),
+    row("nul_write", "100 2", canary_after(2, 100)),
+    row("nul_write", "24 1 before", canary_before(1, 24)),
     row("waf_reuse", "56 0", write_after_free(0, 56)),
     row("waf_reuse", "24 8", write_after_free(8, 24)),
     row("waf_reuse", "1016 500", write_after_free(500, 1016)),
@@ -322,6 +331,9 @@ pub const FOREIGN: &[(&str, i32)] = &[("foreign_fault", libc::SIGSEGV), ("foreig
 
 /// Run by `tests/ending.rs`, each in its own way.
 pub const ENDING: &[&str] = &["leak_kinds", "many_errors", "stack_overflow"];
+
+/// Run by `tests/canaries.rs`, each in its own way.
+pub const CANARIES: &[&str] = &["canary_forge", "stale_calloc", "text_past_end", "underrun"];
 
 /// Correct programs: silent, with status 0.
 pub const CLEAN: &[&str] = &[

@@ -130,9 +130,9 @@ fn flags() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().filter(|row| row.name != "help")
 }
 
-/// Whether the option is on or off, more or less on perhaps: its flag alone means 1.
+/// Whether a row's flag may stand without a value.
 fn is_switch(row: &Row) -> bool {
-    row.range.strip_prefix("0, 1").is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
+    row.range.split(';').next() == Some(SWITCH)
 }
 
 fn flag_name(row: &Row) -> String {

@@ -6,12 +6,12 @@
 //! something). An exception may pass through the entry: it is assembly with unwind information and
 //! without anything to clean up. An object that comes from there is then renamed to its origin.
 
-use crate::c::{ReturnSlot, check_alignment, free_claim, site};
+use crate::c::{ReturnSlot, claim, free_aligned, free_claim, site};
 use crate::init;
 use core::ffi::{CStr, c_void};
 use fencepost_core::addr::{ABI_ALIGN, Addr};
 use fencepost_core::heap;
-use fencepost_core::request::{Claim, Origin, Request};
+use fencepost_core::request::{Origin, Request};
 
 /// An operator for each row of `new_symbols`.
 macro_rules! operators_new {
@@ -117,9 +117,10 @@ extern "C" fn rename(pointer: *mut c_void, row: u32) -> *mut c_void {
     pointer
 }
 
-/// Whether an operator's second argument, if it is not the size, is the alignment.
+/// Whether an operator is told the alignment: by its second argument, or by its third if that is the size.
 const fn states_alignment(symbol: &str) -> bool {
     let (rest, wanted) = (symbol.as_bytes().split_at(6).1, b"St11align_val_t");
+    let rest = if let [b'm', rest @ ..] = rest { rest } else { rest };
     let mut at = 0;
     while at < wanted.len() && at < rest.len() {
         if rest[at] != wanted[at] {
@@ -140,19 +141,22 @@ macro_rules! operators_delete {
             /// As the C++ standard says.
             #[unsafe(export_name = $symbol)]
             #[unsafe(naked)]
-            pub unsafe extern "C" fn $name(pointer: *mut c_void, second: usize) {
-                unsafe extern "C" fn work(pointer: *mut c_void, second: usize, at: ReturnSlot, fp: usize) {
-                    let size = if $sized { Some(second) } else { None };
-                    let address = Addr::new(pointer.expose_provenance());
-                    let claim = Claim { address, size, origin: Origin::$origin };
-                    if !$sized && const { states_alignment($symbol) } {
-                        check_alignment(&claim, second, at, fp);
-                    }
-                    if !heap::try_free_small(&claim) {
+            pub unsafe extern "C" fn $name(pointer: *mut c_void, second: usize, third: usize) {
+                unsafe extern "C" fn work(
+                    pointer: *mut c_void,
+                    second: usize,
+                    third: usize,
+                    at: ReturnSlot,
+                    fp: usize,
+                ) {
+                    let claim = claim(pointer, if $sized { Some(second) } else { None }, Origin::$origin);
+                    if const { states_alignment($symbol) } {
+                        free_aligned(&claim, if $sized { third } else { second }, at, fp);
+                    } else if !heap::try_free_small(&claim) {
                         free_claim(&claim, at, fp);
                     }
                 }
-                core::arch::naked_asm!("mov rdx, rsp", "mov rcx, rbp", "jmp {work}", work = sym work)
+                core::arch::naked_asm!("mov rcx, rsp", "mov r8, rbp", "jmp {work}", work = sym work)
             }
         )+
     };

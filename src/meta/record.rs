@@ -62,7 +62,12 @@ pub struct Record {
     origin: AtomicU8,
     /// Whether the object has pages that it may use: not if it has zero bytes or was moved away.
     opened: AtomicU8,
+    /// How it was placed: log2 of the alignment asked for, and [`LEFT`].
+    placing: AtomicU8,
 }
+
+/// The bit of [`Record::place`]'s byte that says the object touches the guard before it.
+const LEFT: u8 = 1 << 7;
 
 impl Record {
     /// Fills the record for a new object and makes it live.
@@ -79,6 +84,23 @@ impl Record {
         self.origin.store(origin as u8, Ordering::Relaxed);
         self.opened.store(u8::from(size != 0), Ordering::Relaxed);
         self.state.store(State::Live as u8, Ordering::Release);
+    }
+
+    /// Says how a new object is placed, before it is made live: with which alignment, a power of two, and whether
+    /// against the guard before it.
+    pub fn place(&self, align: usize, left: bool) {
+        let shift = align.trailing_zeros() as u8 & !LEFT;
+        self.placing.store(shift | if left { LEFT } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// The alignment it was asked for with.
+    pub fn align(&self) -> usize {
+        1_usize.checked_shl((self.placing.load(Ordering::Relaxed) & !LEFT).into()).unwrap_or(0)
+    }
+
+    /// Whether it was placed against the guard before it.
+    pub fn is_left(&self) -> bool {
+        self.placing.load(Ordering::Relaxed) & LEFT != 0
     }
 
     /// Claims the object for freeing: `true` for exactly one of all threads that try.
@@ -216,6 +238,7 @@ impl Record {
             state: tag(offset_of!(Self, state)),
             origin: tag(offset_of!(Self, origin)),
             opened: tag(offset_of!(Self, opened)),
+            placing: tag(offset_of!(Self, placing)),
         }
     }
 }
@@ -318,6 +341,7 @@ mod tests {
         let record = Record::default();
         let span = Span::new(Addr::new(0x7000_0000_0000), PageCount::new(3));
         let event = Event { thread: 0x0102_0304, stack: 0x0506_0708 };
+        record.place(64, true);
         record.allocate(Addr::new(0x7000_0000_0ff3), 13, span, Origin::New, event, 9);
         assert!(record.begin_free());
         record.end_free(Event { thread: 5, stack: 6 });
@@ -326,6 +350,7 @@ mod tests {
         let copy = Record::from_bytes(&bytes);
         assert_eq!(std::format!("{:?}", copy.object()), std::format!("{:?}", record.object()));
         assert_eq!((copy.span(), copy.state()), (span, State::Freed));
+        assert_eq!((copy.align(), copy.is_left()), (64, true));
         assert_eq!(Record::from_bytes(&[0; size_of::<Record>()]).state(), State::Unused);
     }
 }

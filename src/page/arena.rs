@@ -2,12 +2,15 @@
 //! the tables that lead from an address to a record.
 //!
 //! ```text
-//! arena:  | lane 0 | lane 1 | ... | lane 31 | large objects (the upper half) |
+//! arena:  | lane 0 | lane 1 | ... | lane 31 | void | large objects (to the end) |
 //! lane:   | chunk | chunk | chunk | ...      chunks of 2 MiB, opened one after another
 //! ```
 //!
 //! Two tables: a record number a page (objects in lanes), and an entry a chunk (how many objects live
 //! in it; for large objects, which record they have). Both are sparse mappings, read with one load.
+//!
+//! The void is the lane of objects of zero bytes. Its chunks are used like those of other lanes and are never
+//! opened: they stay inaccessible address space, without page tables and in state `Empty`.
 //!
 //! A chunk's life: `Empty` (inaccessible, no page tables) → `Open` (guards everywhere, objects come
 //! and go) → `Dead`, all guards, when its lane has left it and its last object is freed → `Empty` again:
@@ -38,6 +41,10 @@ pub const CHUNK_PAGES: usize = 1 << CHUNK_PAGE_SHIFT;
 pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_SIZE;
 /// The most lanes.
 pub const LANES: usize = 32;
+/// The lane of objects of zero bytes.
+pub const VOID: usize = LANES;
+/// The part of what lanes leave that is the void's: one in so many chunks.
+const VOID_SHARE: usize = 8;
 /// Chunks of a lane at least, where that leaves one lane.
 const LANE_CHUNKS: usize = 8;
 /// Dead chunks that are buried at once at least.
@@ -198,9 +205,28 @@ impl Arena {
         self.chunk_count / 2 / self.lanes()
     }
 
+    /// The chunk numbers of lane `index`, or of the void.
+    pub fn chunks_of_lane(&self, index: usize) -> core::ops::Range<usize> {
+        match index {
+            VOID => self.void_chunks(),
+            _ => index * self.lane_chunks()..(index + 1) * self.lane_chunks(),
+        }
+    }
+
+    /// The chunk numbers of the void; none in the smallest arenas.
+    pub fn void_chunks(&self) -> core::ops::Range<usize> {
+        let start = self.lane_chunks() * self.lanes();
+        start..start + (self.chunk_count - start) / VOID_SHARE
+    }
+
     /// The chunk numbers that large objects use.
     pub fn large_chunks(&self) -> core::ops::Range<usize> {
-        self.lane_chunks() * self.lanes()..self.chunk_count
+        self.void_chunks().end..self.chunk_count
+    }
+
+    /// Whether `address` lies in the void.
+    pub fn is_in_void(&self, address: Addr) -> bool {
+        self.chunk_of(address).is_some_and(|chunk| self.void_chunks().contains(&chunk))
     }
 
     /// Whether `address` lies in a lane.
@@ -260,6 +286,9 @@ impl Arena {
         if chunk.live.load(Ordering::Acquire) != 0 {
             return Opening::Occupied;
         }
+        if self.void_chunks().contains(&number) {
+            return self.use_void_chunk(chunk, number);
+        }
         let span = self.chunk_span(number, 1);
         let order = self.order.enter();
         let state = chunk.state.load(Ordering::Relaxed);
@@ -280,6 +309,15 @@ impl Arena {
         chunk.live.store(ACTIVE, Ordering::Release);
         if chunk.named.swap(1, Ordering::Relaxed) != 0 {
             self.set_record(span, RecordId(0));
+        }
+        Opening::Done
+    }
+
+    /// [`Arena::open_chunk`] of the void, where nothing is opened.
+    fn use_void_chunk(&self, chunk: &Chunk, number: usize) -> Opening {
+        chunk.live.store(ACTIVE, Ordering::Release);
+        if chunk.named.swap(1, Ordering::Relaxed) != 0 {
+            self.set_record(self.chunk_span(number, 1), RecordId(0));
         }
         Opening::Done
     }

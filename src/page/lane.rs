@@ -88,23 +88,25 @@ impl Lane {
         *self = Self { first, len, ..Self::NEW };
     }
 
-    /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`]. `None` if the kernel grants
-    /// nothing more or every chunk of the lane has live objects.
+    /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`], where it could grow to `room` pages as
+    /// long as nothing is placed behind it. `None` if the kernel grants nothing more or every chunk of the lane
+    /// has live objects.
     pub fn place(
         &mut self,
         arena: &Arena,
         records: &Records,
         index: usize,
         pages: PageCount,
+        room: PageCount,
         rng: &mut Rng,
     ) -> Option<Spot> {
         if self.len == 0 {
-            self.len = arena.lane_chunks();
-            self.first = index * self.len;
+            let chunks = arena.chunks_of_lane(index);
+            (self.first, self.len) = (chunks.start, chunks.len());
         }
         loop {
             if let Some(chunk) = self.chunk
-                && let Some(page) = self.place_in_chunk(pages, rng)
+                && let Some(page) = self.place_in_chunk(pages, room, rng)
             {
                 let number = self.first + chunk;
                 arena.enter_chunk(number);
@@ -116,14 +118,29 @@ impl Lane {
         }
     }
 
-    fn place_in_chunk(&mut self, pages: PageCount, rng: &mut Rng) -> Option<usize> {
+    /// Gives the object in `span`, on this lane, `more` pages behind its own, closed; `false` if others have them.
+    pub fn extend(&mut self, arena: &Arena, span: Span, more: PageCount) -> bool {
+        let current = self.chunk.map(|chunk| arena.chunk_span(self.first + chunk, 1).start);
+        let Some(first) = current.and_then(|start| span.start.offset_from(start)) else { return false };
+        let (run, start) = (first / PAGE_SIZE / RUN_PAGES, first / PAGE_SIZE % RUN_PAGES);
+        let Some(used) = self.used.get_mut(run) else { return false };
+        let end = start.saturating_add(span.pages.get());
+        let wanted = end.saturating_add(more.get());
+        if usize::from(*used) != end || wanted > RUN_PAGES {
+            return false;
+        }
+        *used = wanted as u16;
+        true
+    }
+
+    fn place_in_chunk(&mut self, pages: PageCount, room: PageCount, rng: &mut Rng) -> Option<usize> {
         let draw = usize::from(rng.byte());
         let gap = if (draw / RUNS).is_multiple_of(GAPS) { MAX_GAP } else { 1 };
         for step in 0..RUNS {
             let run = (draw + step) % RUNS;
             let used = self.used.get_mut(run)?;
             let start = usize::from(*used) + gap;
-            if start + pages.get() <= RUN_PAGES {
+            if start + pages.get().max(room.get()) <= RUN_PAGES {
                 *used = u16::try_from(start + pages.get()).ok()?;
                 return Some(run * RUN_PAGES + start);
             }

@@ -19,6 +19,21 @@ impl PageArm {
         (live && record.address() == address).then_some(Found { record, id })
     }
 
+    /// What is wrong with a question about `address`, where no live object starts.
+    pub fn question(&self, address: Addr) -> Fault {
+        let Some(record) = self.records.get(self.record_at(address)) else {
+            return Fault::new(Kind::WildAccess, address, self.object_near(address));
+        };
+        let live = matches!(record.state(), State::Live | State::Checking);
+        match (record.span().contains(address), live) {
+            (true, false) => Fault::new(Kind::HeapUseAfterFree, address, record.object()),
+            (true, true) => Fault::new(Kind::WildAccess, address, record.object()),
+            // The page was used once, and its record has been used for another object since.
+            (false, _) if self.arena.is_in_lane(address) => Fault::new(Kind::HeapUseAfterFree, address, None),
+            (false, _) => Fault::new(Kind::WildAccess, address, self.object_near(address)),
+        }
+    }
+
     /// Names another family as the allocator of a live object.
     pub fn set_origin(&self, address: Addr, origin: crate::request::Origin) {
         if let Some(found) = self.find_live(address) {

@@ -20,6 +20,9 @@ impl PageArm {
         }
         let kind = if mismatch && record.origin() != claim.origin {
             Some(Kind::AllocDeallocMismatch)
+        } else if claim.align.is_some_and(|stated| stated != record.align()) {
+            record.refuse_free();
+            return Err(Fault::of_alignment(claim, record.object()));
         } else if claim.size.is_some_and(|stated| stated != record.size()) {
             Some(Kind::BadSize)
         } else {
@@ -58,6 +61,10 @@ impl PageArm {
                 vm::release(span);
             }
             self.free_chunks(span, id);
+            return;
+        }
+        if self.is_in_void(span.start) {
+            self.arena.leave_chunk(chunk);
             return;
         }
         if record.is_opened() && !self.config.backend.close(span) {

@@ -76,6 +76,15 @@ fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
                 None => write!(out, "{verb} at 0x{:012x}", finding.address.get())?,
             }
         }
+        (None, _) if finding.passed_to.is_some() => {
+            let function = finding.passed_to.unwrap_or("?");
+            let what = match (finding.kind, finding.relation()) {
+                (Kind::HeapUseAfterFree, _) => "a freed pointer",
+                (_, Some(Relation::Inside(_))) => "a pointer into an object",
+                _ => "a pointer to no object",
+            };
+            write!(out, "{what} was passed to {function}")?;
+        }
         (None, Kind::AllocDeallocMismatch) => {
             let allocator = finding.object.map_or("?", |object| object.origin.allocator_name());
             let deallocator = finding.freed_by.map_or("?", |origin| origin.deallocator_name());
@@ -83,6 +92,9 @@ fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
         }
         (None, Kind::BadSize) => {
             write!(out, "freed with a stated size of {} bytes", finding.stated.unwrap_or(0))?;
+        }
+        (None, Kind::BadAlignment) => {
+            write!(out, "freed with a stated alignment of {} bytes", finding.stated.unwrap_or(0))?;
         }
         (None, Kind::CanaryOverwritten) => write!(out, "bytes next to an object were overwritten; found")?,
         (None, Kind::WriteAfterFree) => write!(out, "freed memory was written; found")?,

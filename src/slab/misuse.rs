@@ -2,7 +2,7 @@
 
 use super::layout::{ClassInfo, Place, SlotState, layout, object_at};
 use super::{bytes, canary, class};
-use crate::addr::Addr;
+use crate::addr::{ABI_ALIGN, Addr};
 use crate::fault::{Fault, Kind, Object};
 use crate::request::Claim;
 
@@ -18,6 +18,26 @@ pub fn misuse(place: Place, claim: &Claim) -> Fault {
         Some(_) => Kind::BadSize,
     };
     Fault { kind, address: claim.address, object, freed_by: Some(claim.origin), stated: claim.size }
+}
+
+/// What is wrong with a free that states an alignment: the live object at `place` cannot have been asked for with it,
+/// since it would be in another class. Alignments that share a class are not told apart.
+#[inline(always)]
+pub fn other_alignment(place: Place, claim: &Claim) -> Option<Fault> {
+    let align = claim.align.filter(|align| *align > ABI_ALIGN)?;
+    let info = layout().classes.get(place.class)?;
+    let wrong = place.into == 0 && info.load(place.slot).is_live() && !info.size.is_multiple_of(align);
+    wrong.then(|| Fault::of_alignment(claim, object_at(layout(), place)))
+}
+
+/// What is wrong with a question about `address`, at `place`, where no live object starts.
+pub fn question(place: Place, address: Addr) -> Fault {
+    let object = object_at(layout(), place);
+    let state = layout().classes.get(place.class).map(|info| info.load(place.slot));
+    // Of a slot whose memory was given back it is known that it was freed, and no more.
+    let freed = object.is_some_and(|object| object.freed) || object.is_none() && state == Some(SlotState::RELEASED);
+    let kind = if freed { Kind::HeapUseAfterFree } else { Kind::WildAccess };
+    Fault::new(kind, address, object)
 }
 
 /// The overwritten canary around a slot whose state is or was `state`: behind the object or before it.

@@ -56,6 +56,13 @@ pub fn live_size(place: Place) -> Option<usize> {
     (place.into == 0 && state.is_live()).then(|| info.size - state.slack())
 }
 
+/// Who allocated the live object at `place`, which must be its start.
+#[inline(always)]
+pub fn live_origin(place: Place) -> Option<crate::request::Origin> {
+    let state = layout::layout().classes.get(place.class)?.load(place.slot);
+    (place.into == 0 && state.is_live()).then(|| state.origin())
+}
+
 /// The object nearest to `address` in its slab, for reports.
 pub fn object_near(address: Addr) -> Option<Object> {
     let layout = layout::layout();

@@ -319,7 +319,9 @@ impl Heap {
         if pointer.is_null() {
             // A full region or no memory for another slab; a misuse is the caller's to report.
             let fallback = refusal.is_none() && !thread.slab.has_fault();
-            return fallback.then(|| self.allocate_guarded(thread, request, false, grows, site).ok()).flatten();
+            return fallback
+                .then(|| self.allocate_guarded(thread, request, false, grows, site).ok())
+                .flatten();
         }
         Counts::bump(&thread.counts.slab);
         if let Some(reason) = refusal {

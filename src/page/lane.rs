@@ -245,3 +245,37 @@ pub fn page_at(address: Addr, pages: isize) -> Option<Addr> {
     let bytes = pages.checked_mul(PAGE_SIZE.cast_signed())?;
     address.page_floor().get().checked_add_signed(bytes).map(Addr::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::guard::Backend;
+
+    /// Where an object of so many pages comes to lie that has room to grow.
+    fn spot(lane: &mut Lane, arena: &Arena, pages: usize, room: usize) -> Spot {
+        let (records, mut rng) = (Records::map(64).expect("a table"), Rng::new());
+        let (pages, room) = (PageCount::new(pages), PageCount::new(room));
+        lane.place(arena, &records, 0, pages, room, &mut rng).expect("room")
+    }
+
+    #[test]
+    fn an_object_grows_until_others_lie_behind_it_or_its_run_ends() {
+        let arena = Arena::reserve(Backend::Mprotect, 1 << 30, None).expect("address space");
+        let mut lane = Lane::NEW;
+        let first = spot(&mut lane, &arena, 2, MAX_PAGES).span;
+        assert!(lane.extend(&arena, first, PageCount::new(3)));
+        // Its end is another one now.
+        assert!(!lane.extend(&arena, first, PageCount::new(1)));
+        let grown = Span::new(first.start, PageCount::new(5));
+        assert!(lane.extend(&arena, grown, PageCount::new(MAX_PAGES - 5)));
+        let full = Span::new(first.start, PageCount::new(MAX_PAGES));
+        assert!(!lane.extend(&arena, full, PageCount::new(MAX_GAP)));
+        // The page before the next run stays closed only as that run's gap.
+        for _ in 0..RUNS {
+            spot(&mut lane, &arena, 1, 1);
+        }
+        assert!(!lane.extend(&arena, full, PageCount::new(RUN_PAGES)));
+        let elsewhere = Span::new(Addr::new(PAGE_SIZE), PageCount::new(1));
+        assert!(!lane.extend(&arena, elsewhere, PageCount::new(1)));
+    }
+}

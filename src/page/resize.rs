@@ -9,8 +9,8 @@
 //! An object that was resized in place has the same checks as a new one: what was canary and becomes the object's
 //! is cleared, and what is behind it now is canary.
 
-use super::{Found, PageArm, Side, lane, large, take};
 use super::placement::{address, alignment, pages};
+use super::{Found, PageArm, Side, lane, large, take};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Event;
 use crate::meta::{Record, RecordId};

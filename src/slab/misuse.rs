@@ -35,7 +35,8 @@ pub fn question(place: Place, address: Addr) -> Fault {
     let object = object_at(layout(), place);
     let state = layout().classes.get(place.class).map(|info| info.load(place.slot));
     // Of a slot whose memory was given back it is known that it was freed, and no more.
-    let freed = object.is_some_and(|object| object.freed) || object.is_none() && state == Some(SlotState::RELEASED);
+    let freed =
+        object.is_some_and(|object| object.freed) || object.is_none() && state == Some(SlotState::RELEASED);
     let kind = if freed { Kind::HeapUseAfterFree } else { Kind::WildAccess };
     Fault::new(kind, address, object)
 }

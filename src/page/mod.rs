@@ -108,6 +108,8 @@ pub struct PageArm {
     islands: AtomicU64,
     islands_max: u64,
     secret: u64,
+    /// Bytes of resized objects that may yet be shifted so that they touch their guards.
+    shifts: AtomicU64,
 }
 
 /// Optional objects are refused so many times before the budget is looked at again.
@@ -180,6 +182,7 @@ impl PageArm {
         islands: AtomicU64::new(0),
         islands_max: 0,
         secret: 0,
+        shifts: AtomicU64::new(resize::ADVANCE),
     };
 
     /// Reserves the arena and its tables; `false` if the kernel grants not even the smallest.

@@ -6,6 +6,9 @@
 //! | in whole chunks | the rest of its chunks | its pages are moved to chunks with room to double |
 //! | either, with `exact_end` | if it goes on touching its guard as a new object would | large ones: pages moved, bytes shifted |
 //!
+//! An object that grows by a small part of itself again and again is shifted for four GiB in all, then each time that 1/64
+//! of it was added; in between it ends where its page allows, with canary behind it.
+//!
 //! An object that was resized in place has the same checks as a new one: what was canary and becomes the object's
 //! is cleared, and what is behind it now is canary.
 
@@ -18,6 +21,11 @@ use crate::request::Request;
 use crate::rng::Rng;
 use crate::sync::atomic::Ordering;
 use crate::sys::vm::{self, Relocation};
+
+/// Bytes that may be shifted before any are earned, and saved up at most.
+pub(super) const ADVANCE: u64 = 4 << 30;
+/// Bytes that may be shifted for each that an object grew or shrank by.
+const SHIFTED_A_BYTE: u64 = 64;
 
 impl PageArm {
     /// Changes the size of a live object in place. `false`, and nothing changed, if its pages do not
@@ -51,7 +59,9 @@ impl PageArm {
                     let align = alignment(request, self.config.exact);
                     start == address(new_span, new_size, align, side(record))
                 };
-                (!exact_end || touches()) && self.resize_in_chunks(span, id, new_span.pages)
+                let (kept, change) = (new_size.min(record.size()), new_size.abs_diff(record.size()));
+                let stays = !exact_end || touches() || !self.affords_shift(kept, change);
+                stays && self.resize_in_chunks(span, id, new_span.pages)
             }
             false => !exact_end && self.resize_in_lane(found, new_span),
         };
@@ -73,6 +83,20 @@ impl PageArm {
             unsafe { self.slack(new_span, start, new_size).fill() };
         }
         true
+    }
+
+    /// Whether the `bytes` of an object are to be shifted for the guard's sake, since it changed by `change` bytes.
+    /// An object that grows by small steps would be copied once a step: what is shifted beyond an advance has to be
+    /// earned by growing, so that all of it stays in proportion to what the program itself writes.
+    fn affords_shift(&self, bytes: usize, change: usize) -> bool {
+        let earned = (change as u64).saturating_mul(SHIFTED_A_BYTE);
+        let mut affords = false;
+        let _ = self.shifts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| {
+            let credit = credit.saturating_add(earned).min(ADVANCE);
+            affords = credit >= bytes as u64;
+            Some(if affords { credit - bytes as u64 } else { credit })
+        });
+        affords
     }
 
     /// Gives a large object's pages another length within its chunks.
@@ -249,5 +273,22 @@ impl Place {
 
     fn start(self) -> Addr {
         self.span.start.plus(self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_steps_are_shifted_until_the_advance_is_used_up_and_large_ones_always() {
+        let arm = PageArm::NONE;
+        let size = 100 << 20;
+        let shifted = (0..1_000).filter(|_| arm.affords_shift(size, 16)).count();
+        assert_eq!(shifted, ADVANCE as usize / size);
+        for _ in 0..100 {
+            assert!(arm.affords_shift(size, size / 64));
+        }
+        assert!(!arm.affords_shift(size, 16));
     }
 }

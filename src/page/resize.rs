@@ -6,7 +6,7 @@
 //! | in whole chunks | the rest of its chunks | its pages are moved to chunks with room to double |
 //! | either, with `exact_end` | if it goes on touching its guard as a new object would | large ones: pages moved, bytes shifted |
 //!
-//! An object that grows by a small part of itself again and again is shifted for four GiB in all, then each time that 1/64
+//! An object that grows by a small part of itself again and again is shifted for one GiB in all, then each time that 1/16
 //! of it was added; in between it ends where its page allows, with canary behind it.
 //!
 //! An object that was resized in place has the same checks as a new one: what was canary and becomes the object's
@@ -23,9 +23,9 @@ use crate::sync::atomic::Ordering;
 use crate::sys::vm::{self, Relocation};
 
 /// Bytes that may be shifted before any are earned, and saved up at most.
-pub(super) const ADVANCE: u64 = 4 << 30;
+pub(super) const ADVANCE: u64 = 1 << 30;
 /// Bytes that may be shifted for each that an object grew or shrank by.
-const SHIFTED_A_BYTE: u64 = 64;
+const SHIFTED_A_BYTE: u64 = 16;
 
 impl PageArm {
     /// Changes the size of a live object in place. `false`, and nothing changed, if its pages do not
@@ -287,7 +287,7 @@ mod tests {
         let shifted = (0..1_000).filter(|_| arm.affords_shift(size, 16)).count();
         assert_eq!(shifted, ADVANCE as usize / size);
         for _ in 0..100 {
-            assert!(arm.affords_shift(size, size / 64));
+            assert!(arm.affords_shift(size, size / 16));
         }
         assert!(!arm.affords_shift(size, 16));
     }

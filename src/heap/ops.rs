@@ -235,7 +235,7 @@ fn size_of_otherwise(address: Addr) -> Option<usize> {
 
 /// [`size_of`] in a heap that is set up, where nothing is sealed.
 #[inline(always)]
-pub(super) fn live_size(address: Addr) -> Option<usize> {
+fn live_size(address: Addr) -> Option<usize> {
     match cache::place(address) {
         Some(place) => slab::live_size(place),
         None => heap().page.find_live(address).map(|found| found.record.size()),

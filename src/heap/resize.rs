@@ -3,16 +3,15 @@
 //! What freeing the object would find wrong is found first, so that an object that is resized in place, and never
 //! freed by this call, is judged as one that is copied.
 
-use super::ops::{allocate, allocate_for, free, live_size};
+use super::ops::{allocate, allocate_for, free};
 use super::start::is_started;
 use super::{Heap, heap, thread};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
-use crate::meta::Record;
 use crate::options::{Foreign, Mode};
 use crate::page::{self, Found};
 use crate::policy::{self, Route};
-use crate::request::{Claim, Request, Site};
+use crate::request::{Claim, Origin, Request, Site};
 use crate::slab::{self, cache, class};
 use crate::stats::Counts;
 use crate::sys::errno::ErrnoGuard;
@@ -38,18 +37,34 @@ pub fn resize(claim: &Claim, request: &Request, site: Site) -> Result<Addr, Deni
     result
 }
 
+/// A live object as a resize finds it.
+struct Standing {
+    size: usize,
+    origin: Origin,
+    /// Whether the claim states another alignment than it was asked for with.
+    misaligned: bool,
+}
+
 impl Heap {
     fn resize(&self, claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
         if request.size > isize::MAX.cast_unsigned() {
             return Err(Denied::NoMemory);
         }
-        let Some(old_size) = live_size(claim.address) else {
+        let Some(object) = self.standing(claim) else {
             return self.deny(claim, request, site);
         };
+        let old_size = object.size;
         if claim.size.is_some_and(|stated| stated != old_size) {
             return self.deny(claim, request, site);
         }
-        let claim = &self.judge(claim, site);
+        let mismatch = object.origin != claim.origin && self.options.mismatch;
+        let judged;
+        let claim = if mismatch || object.misaligned {
+            judged = self.report_resize(claim, object.origin, mismatch, site);
+            &judged
+        } else {
+            claim
+        };
         if claim.address.is_aligned(request.align) && self.resize_in_place(claim, request) {
             return Ok(claim.address);
         }
@@ -73,28 +88,29 @@ impl Heap {
         Ok(new)
     }
 
-    /// Reports what is wrong with a resize of a live object by this family and with this stated alignment. A claim with
-    /// which the program may go on.
+    /// What is known of the live object that `claim` names.
     #[inline(always)]
-    fn judge(&self, claim: &Claim, site: Site) -> Claim {
-        let (origin, misaligned) = match cache::place(claim.address) {
-            Some(place) => (slab::live_origin(place), slab::misuse::other_alignment(place, claim).is_some()),
-            None => {
-                let record = self.page.find_live(claim.address).map(|found| found.record);
-                let other = |record: &Record| claim.align.is_some_and(|align| align != record.align());
-                (record.map(|record| record.origin()), record.is_some_and(other))
+    fn standing(&self, claim: &Claim) -> Option<Standing> {
+        match cache::place(claim.address) {
+            Some(place) => {
+                let (size, origin) = slab::live(place)?;
+                let misaligned =
+                    claim.align.is_some() && slab::misuse::other_alignment(place, claim).is_some();
+                Some(Standing { size, origin, misaligned })
             }
-        };
-        let Some(origin) = origin else { return *claim };
-        let mismatch = self.options.mismatch && origin != claim.origin;
-        if mismatch || misaligned {
-            self.report_resize(claim, mismatch, site);
+            None => {
+                let record = self.page.find_live(claim.address)?.record;
+                let misaligned = claim.align.is_some_and(|align| align != record.align());
+                Some(Standing { size: record.size(), origin: record.origin(), misaligned })
+            }
         }
-        Claim { origin, align: None, ..*claim }
     }
 
+    /// Reports a resize of a live object of `origin` by another family, or with another stated alignment. The claim
+    /// with which the program may go on.
     #[cold]
-    fn report_resize(&self, claim: &Claim, mismatch: bool, site: Site) {
+    #[inline(never)]
+    fn report_resize(&self, claim: &Claim, origin: Origin, mismatch: bool, site: Site) -> Claim {
         let object = match cache::place(claim.address) {
             Some(_) => slab::object_near(claim.address),
             None => self.page.object_near(claim.address),
@@ -109,6 +125,7 @@ impl Heap {
         if self.tolerated(&fault, claim).is_none() {
             self.misuse(fault, site);
         }
+        Claim { origin, align: None, ..*claim }
     }
 
     fn resize_in_place(&self, claim: &Claim, request: &Request) -> bool {

@@ -56,11 +56,12 @@ pub fn live_size(place: Place) -> Option<usize> {
     (place.into == 0 && state.is_live()).then(|| info.size - state.slack())
 }
 
-/// Who allocated the live object at `place`, which must be its start.
+/// The requested size of the live object at `place`, which must be its start, and who allocated it.
 #[inline(always)]
-pub fn live_origin(place: Place) -> Option<crate::request::Origin> {
-    let state = layout::layout().classes.get(place.class)?.load(place.slot);
-    (place.into == 0 && state.is_live()).then(|| state.origin())
+pub fn live(place: Place) -> Option<(usize, crate::request::Origin)> {
+    let info = layout::layout().classes.get(place.class)?;
+    let state = info.load(place.slot);
+    (place.into == 0 && state.is_live()).then(|| (info.size - state.slack(), state.origin()))
 }
 
 /// The object nearest to `address` in its slab, for reports.

@@ -68,6 +68,18 @@ impl Heap {
         if claim.address.is_aligned(request.align) && self.resize_in_place(claim, request) {
             return Ok(claim.address);
         }
+        self.resize_elsewhere(claim, request, old_size, site)
+    }
+
+    /// Gives a live object its size at another address. Apart, so that a resize in place keeps its registers.
+    #[inline(never)]
+    fn resize_elsewhere(
+        &self,
+        claim: &Claim,
+        request: &Request,
+        old_size: usize,
+        site: Site,
+    ) -> Result<Addr, Denied> {
         let found = self.page.find_live(claim.address);
         let moved = found.and_then(|found| self.relocate(found, request, old_size, site));
         let new = match moved {
@@ -138,14 +150,14 @@ impl Heap {
                 !guarded(request.size)
                     && thread::with(|thread| thread.slab.resize(place, request.size)).unwrap_or(false)
             }
-            None => {
-                guarded(request.size)
-                    && self
-                        .page
-                        .find_live(claim.address)
-                        .is_some_and(|found| self.page.resize(found, request, self.keeps_guards()))
-            }
+            None => guarded(request.size) && self.resize_guarded_in_place(claim, request),
         }
+    }
+
+    #[inline(never)]
+    fn resize_guarded_in_place(&self, claim: &Claim, request: &Request) -> bool {
+        let found = self.page.find_live(claim.address);
+        found.is_some_and(|found| self.page.resize(found, request, self.keeps_guards()))
     }
 
     /// Whether guarded objects go on touching their guards when they are resized.

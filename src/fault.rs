@@ -1,7 +1,7 @@
 //! Every misuse of the heap that can be detected.
 
 use crate::addr::Addr;
-use crate::request::Origin;
+use crate::request::{Claim, Origin};
 
 /// The kinds of error, named as reports name them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,13 +20,13 @@ pub enum Kind {
     AllocDeallocMismatch,
     /// A free that states another size than was allocated.
     BadSize,
-    /// A request with an alignment that is not a power of two.
+    /// A free that states another alignment than was allocated.
     BadAlignment,
     /// Bytes around an object were overwritten, found after the fact.
     CanaryOverwritten,
     /// Freed memory was written, found after the fact.
     WriteAfterFree,
-    /// A fault inside the arenas that hits no object.
+    /// A fault inside the arenas that hits no object, or a question about what is no object's start.
     WildAccess,
 }
 
@@ -108,11 +108,22 @@ pub struct Fault {
     pub object: Option<Object>,
     /// For mismatches: who frees.
     pub freed_by: Option<Origin>,
-    /// For sizes: what the caller stated.
+    /// For sizes and alignments: what the caller stated.
     pub stated: Option<usize>,
 }
 
 impl Fault {
+    /// The fault of a free that states another alignment than `object` was asked for with.
+    pub const fn of_alignment(claim: &Claim, object: Option<Object>) -> Self {
+        Self {
+            kind: Kind::BadAlignment,
+            address: claim.address,
+            object,
+            freed_by: Some(claim.origin),
+            stated: claim.align,
+        }
+    }
+
     /// A fault of this kind at `address`, about `object`.
     pub const fn new(kind: Kind, address: Addr, object: Option<Object>) -> Self {
         Self { kind, address, object, freed_by: None, stated: None }

@@ -122,11 +122,13 @@ fn dealloc_general(pointer: *mut u8, layout: Layout) {
     }
 }
 
-/// Has the claim made here, so that a free keeps its own in registers.
-#[cold]
+/// The paths of a free of what has an alignment beyond the ABI's.
 #[inline(never)]
-fn report_misaligned(pointer: *mut u8, layout: Layout) {
-    heap::misaligned(&claim(pointer, layout), site());
+fn dealloc_aligned(pointer: *mut u8, layout: Layout) {
+    let claim = claim(pointer, layout);
+    if !heap::try_free_aligned(&claim) {
+        heap::free(&claim, site());
+    }
 }
 
 impl Default for Fencepost {
@@ -141,7 +143,7 @@ const fn request(layout: Layout, zeroed: bool) -> Request {
 
 fn claim(pointer: *mut u8, layout: Layout) -> Claim {
     let address = Addr::new(pointer.expose_provenance());
-    Claim { address, size: Some(layout.size()), origin: Origin::Rust }
+    Claim { address, size: Some(layout.size()), align: Some(layout.align()), origin: Origin::Rust }
 }
 
 /// The frame this is called in.
@@ -167,11 +169,9 @@ unsafe impl GlobalAlloc for Fencepost {
 
     #[inline]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let claim = claim(pointer, layout);
-        if !claim.address.is_aligned(layout.align()) {
-            report_misaligned(pointer, layout);
-        }
-        if !heap::try_free_small(&claim) {
+        if layout.align() > ABI_ALIGN {
+            dealloc_aligned(pointer, layout);
+        } else if !heap::try_free_small(&claim(pointer, layout)) {
             dealloc_general(pointer, layout);
         }
     }

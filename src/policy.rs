@@ -19,6 +19,10 @@ pub enum Route {
 /// The route of a request for `size` bytes aligned to `align`; `sampled` says whether the sampler
 /// picked it (patrol only). `slab_align` is the largest alignment that slots offer.
 pub fn route(options: &Options, size: usize, align: usize, sampled: bool, slab_align: usize) -> Route {
+    if size == 0 {
+        // Where nothing can be touched, and no memory is held.
+        return Route::Page { optional: align <= slab_align };
+    }
     let small = size < PAGE_SIZE;
     match options.mode {
         Mode::Hunt => Route::Page { optional: small && align <= slab_align },
@@ -34,8 +38,8 @@ pub fn route(options: &Options, size: usize, align: usize, sampled: bool, slab_a
     }
 }
 
-/// Requests below this size go to the slab arm whatever else they ask, as long as their alignment is
-/// the ABI's: the bound that the fast path compares with. 0 when each request must be looked at.
+/// Requests of one byte to below this size go to the slab arm whatever else they ask, as long as their alignment
+/// is the ABI's. 0 when each request must be looked at.
 pub fn fast_limit(options: &Options) -> usize {
     match options.mode {
         Mode::Harden => usize::try_from(options.unmap_threshold).unwrap_or(usize::MAX),
@@ -70,6 +74,14 @@ mod tests {
         let wide = Options { unmap_threshold: 131_072, ..harden };
         assert_eq!(route(&wide, 131_071, 16, false, 1024), Route::Slab);
         assert_eq!(fast_limit(&wide), 131_072);
+    }
+
+    #[test]
+    fn objects_of_no_bytes_lie_in_no_slab() {
+        for mode in [Mode::Harden, Mode::Patrol, Mode::Hunt] {
+            assert_eq!(route(&options(mode), 0, 16, false, 1024), Route::Page { optional: true });
+            assert_eq!(route(&options(mode), 0, 4096, false, 1024), Route::Page { optional: false });
+        }
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct Claim {
     pub address: Addr,
     /// The size it states (sized delete, `Layout`), if it states one.
     pub size: Option<usize>,
+    /// The alignment it states (aligned delete, `Layout`), as the request would have had it, if it states one.
+    pub align: Option<usize>,
     /// The family it frees with.
     pub origin: Origin,
 }

@@ -83,7 +83,7 @@ fn page_arm(sizes: &[usize], side: Side) -> Vec<Row> {
 
 #[test]
 fn harden_slab_arm() {
-    detect("mode=harden", &for_sizes(&SMALL, &[rows::any_arm, rows::slab]));
+    detect("mode=harden", &for_sizes(&SMALL, &[rows::any_arm, rows::slab, rows::slot_alignments]));
 }
 
 #[test]
@@ -96,8 +96,8 @@ fn harden_slab_arm_up_to_the_border() {
 
 #[test]
 fn harden_page_arm() {
-    let rows = [for_sizes(&LARGE, &[rows::any_arm]), page_arm(&LARGE, Side::After)].concat();
-    detect("mode=harden", &rows);
+    let any = for_sizes(&LARGE, &[rows::any_arm, rows::guarded_alignments]);
+    detect("mode=harden", &[any, page_arm(&LARGE, Side::After)].concat());
 }
 
 #[test]
@@ -123,7 +123,8 @@ fn patrol_with_a_sample() {
 #[test]
 fn hunt() {
     let sizes = [&SMALL[..], &LARGE[..]].concat();
-    detect("mode=hunt", &[for_sizes(&sizes, &[rows::any_arm]), page_arm(&sizes, Side::After)].concat());
+    let any = for_sizes(&sizes, &[rows::any_arm, rows::guarded_alignments]);
+    detect("mode=hunt", &[any, page_arm(&sizes, Side::After)].concat());
 }
 
 #[test]

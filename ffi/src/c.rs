@@ -6,7 +6,7 @@
 use crate::{fallback, init};
 use core::ffi::{c_int, c_void};
 use fencepost_core::addr::{ABI_ALIGN, Addr, PAGE_SIZE, round_up};
-use fencepost_core::heap::{self, Denied};
+use fencepost_core::heap::{self, Answer, Denied};
 use fencepost_core::request::{Claim, Origin, Request, Site};
 use fencepost_core::sys::errno;
 
@@ -21,7 +21,7 @@ pub fn site(at: ReturnSlot, fp: usize) -> Site {
 }
 
 pub fn claim(pointer: *mut c_void, size: Option<usize>, origin: Origin) -> Claim {
-    Claim { address: Addr::new(pointer.expose_provenance()), size, origin }
+    Claim { address: Addr::new(pointer.expose_provenance()), size, align: None, origin }
 }
 
 fn no_memory() -> *mut c_void {
@@ -88,10 +88,11 @@ pub fn free_claim(claim: &Claim, at: ReturnSlot, fp: usize) {
     }
 }
 
-/// Reports a free that states an alignment which the address does not have.
-pub fn check_alignment(claim: &Claim, align: usize, at: ReturnSlot, fp: usize) {
-    if align.is_power_of_two() && !claim.address.is_aligned(align) {
-        heap::misaligned(claim, site(at, fp));
+/// A free that states an alignment, in the words of the functions that take one: the ABI's at least.
+pub fn free_aligned(claim: &Claim, align: usize, at: ReturnSlot, fp: usize) {
+    let claim = Claim { align: Some(align.max(ABI_ALIGN)), ..*claim };
+    if !heap::try_free_aligned(&claim) && claim.address != Addr::NULL {
+        free_slow(&claim, at, fp);
     }
 }
 
@@ -109,9 +110,9 @@ pub unsafe extern "C" fn free_aligned_sized(
     at: ReturnSlot,
     fp: usize,
 ) {
-    check_alignment(&claim(pointer, Some(size), Origin::Malloc), align, at, fp);
-    // SAFETY: the caller vouches for the same.
-    unsafe { free_sized(pointer, size, at, fp) };
+    // As `memalign` rounds it.
+    let align = align.checked_next_power_of_two().unwrap_or(align);
+    free_aligned(&claim(pointer, Some(size), Origin::Malloc), align, at, fp);
 }
 
 pub unsafe extern "C" fn realloc(
@@ -222,13 +223,11 @@ pub unsafe extern "C" fn pvalloc(size: usize, at: ReturnSlot, fp: usize) -> *mut
 }
 
 /// Exactly the requested size: all bytes up to it may be used. Of the C library's own objects, what it says.
-pub unsafe extern "C" fn malloc_usable_size(pointer: *mut c_void, _at: ReturnSlot, _fp: usize) -> usize {
+pub unsafe extern "C" fn malloc_usable_size(pointer: *mut c_void, at: ReturnSlot, fp: usize) -> usize {
     let address = Addr::new(pointer.expose_provenance());
-    match heap::size_of(address) {
-        Some(size) => size,
-        None if !pointer.is_null() && heap::is_foreign(address) && heap::leaves_foreign_to_libc() => {
-            fallback::usable_size(pointer)
-        }
-        None => 0,
+    match heap::ask_size(address, "malloc_usable_size", site(at, fp)) {
+        Answer::Size(size) => size,
+        Answer::Nothing => 0,
+        Answer::Foreign => fallback::usable_size(pointer),
     }
 }

@@ -13,7 +13,7 @@
 //! something). An exception may pass through the entry: it is assembly with unwind information and
 //! without anything to clean up. An object that comes from there is then renamed to its origin.
 
-use crate::c::{ReturnSlot, check_alignment, claim, free_claim, site};
+use crate::c::{ReturnSlot, claim, free_aligned, free_claim, site};
 use crate::{init, replaced};
 use core::ffi::c_void;
 use fencepost_core::addr::{ABI_ALIGN, Addr};
@@ -183,9 +183,10 @@ extern "C" fn rename(pointer: *mut c_void, row: u32) -> *mut c_void {
     pointer
 }
 
-/// Whether an operator's second argument, if it is not the size, is the alignment.
+/// Whether an operator is told the alignment: by its second argument, or by its third if that is the size.
 const fn states_alignment(symbol: &str) -> bool {
     let (rest, wanted) = (symbol.as_bytes().split_at(6).1, b"St11align_val_t");
+    let rest = if let [b'm', rest @ ..] = rest { rest } else { rest };
     let mut at = 0;
     while at < wanted.len() && at < rest.len() {
         if rest[at] != wanted[at] {
@@ -210,7 +211,7 @@ macro_rules! operators_delete {
         $(mod $name {
             use super::*;
 
-            const ALIGNED: bool = !$sized && states_alignment($symbol);
+            const ALIGNED: bool = states_alignment($symbol);
 
             fn claimed(pointer: *mut c_void, second: usize) -> Claim {
                 claim(pointer, if $sized { Some(second) } else { None }, Origin::$origin)
@@ -234,24 +235,30 @@ macro_rules! operators_delete {
             /// As the C++ standard says.
             #[unsafe(naked)]
             pub unsafe extern "C" fn rest(pointer: *mut c_void, second: usize, third: usize) {
-                unsafe extern "C" fn work(pointer: *mut c_void, second: usize, at: ReturnSlot, fp: usize) {
-                    let mut claim = claimed(pointer, second);
+                unsafe extern "C" fn work(
+                    pointer: *mut c_void,
+                    second: usize,
+                    third: usize,
+                    at: ReturnSlot,
+                    fp: usize,
+                ) {
+                    let stated = claimed(pointer, second);
                     if !replaced::nothing() {
                         // The objects are those of `malloc` then.
-                        claim = Claim { size: None, origin: Origin::Malloc, ..claim };
+                        free_claim(&Claim { size: None, origin: Origin::Malloc, ..stated }, at, fp);
+                    } else if ALIGNED {
+                        free_aligned(&stated, if $sized { third } else { second }, at, fp);
+                    } else {
+                        free_claim(&stated, at, fp);
                     }
-                    if ALIGNED {
-                        check_alignment(&claim, second, at, fp);
-                    }
-                    free_claim(&claim, at, fp);
                 }
                 core::arch::naked_asm!(
                     ".cfi_startproc",
                     "cmp byte ptr [rip + {state}], {nothing}",
                     "jne 4f",
                     "5:",
-                    "mov rdx, rsp",
-                    "mov rcx, rbp",
+                    "mov rcx, rsp",
+                    "mov r8, rbp",
                     "jmp {work}",
                     // Something is replaced, or nobody has looked yet.
                     "4:",

@@ -1,7 +1,7 @@
 //! The C library's functions around the heap: figures and parameters.
 //!
-//! Figures are counted when they are asked for: slabs are what glibc calls the arena, guarded objects what it
-//! calls memory that was mapped. Parameters concern glibc's own heap and change nothing here; they are
+//! Figures are counted when they are asked for. Slabs and guarded objects below glibc's threshold of 128 KiB are what
+//! glibc calls the arena, larger objects what it calls memory that was mapped. Parameters concern glibc's own heap and change nothing here; they are
 //! accepted as glibc accepts them, so that a program that insists on success goes on.
 
 use crate::init;
@@ -23,8 +23,24 @@ pub struct MallInfo2([usize; 10]);
 /// `uordblks`, `fordblks`, `keepcost`.
 fn fields(usage: &Usage) -> [usize; 10] {
     let Usage { slab, page } = usage;
-    let free = slab.held.saturating_sub(slab.bytes);
-    [slab.held, slab.free_slots, 0, page.objects, page.held, 0, 0, slab.bytes, free, slab.spare]
+    let Arena { held, used } = Arena::of(usage);
+    let free = held.saturating_sub(used);
+    [held, slab.free_slots, 0, page.large.objects, page.large.held, 0, 0, used, free, slab.spare]
+}
+
+/// What glibc calls the arena.
+struct Arena {
+    held: usize,
+    used: usize,
+}
+
+impl Arena {
+    fn of(Usage { slab, page }: &Usage) -> Self {
+        Self {
+            held: slab.held.saturating_add(page.small.held),
+            used: slab.bytes.saturating_add(page.small.bytes),
+        }
+    }
 }
 
 pub unsafe extern "C" fn mallinfo() -> MallInfo {
@@ -44,8 +60,10 @@ pub unsafe extern "C" fn malloc_stats() {
         let _ = writeln!(text, "{name}:\nsystem bytes     = {held:>10}\nin use bytes     = {used:>10}");
     };
     part("Slabs", slab.held, slab.bytes);
-    part("Guarded objects", page.held, page.bytes);
-    part("Total", slab.held.saturating_add(page.held), slab.bytes.saturating_add(page.bytes));
+    let held = page.small.held.saturating_add(page.large.held);
+    let used = page.small.bytes.saturating_add(page.large.bytes);
+    part("Guarded objects", held, used);
+    part("Total", slab.held.saturating_add(held), slab.bytes.saturating_add(used));
     file::write_stderr(text.as_bytes());
 }
 
@@ -57,7 +75,8 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut c_void) -> c_i
     if options != 0 {
         return libc::EINVAL;
     }
-    let Usage { slab, page } = heap::usage();
+    let usage = heap::usage();
+    let (Usage { slab, page }, Arena { held, used }) = (usage, Arena::of(&usage));
     let mut text = Text::<2048>::new();
     let _ = write!(
         text,
@@ -72,11 +91,10 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut c_void) -> c_i
          <system type=\"current\" size=\"{all}\"/>\n<system type=\"max\" size=\"{all}\"/>\n\
          <aspace type=\"total\" size=\"{all}\"/>\n<aspace type=\"mprotect\" size=\"{all}\"/>\n</malloc>\n\0",
         free = slab.free_slots,
-        rest = slab.held.saturating_sub(slab.bytes),
-        held = slab.held,
-        mapped = page.objects,
-        pages = page.held,
-        all = slab.held.saturating_add(page.held),
+        rest = held.saturating_sub(used),
+        mapped = page.large.objects,
+        pages = page.large.held,
+        all = held.saturating_add(page.large.held),
     );
     // SAFETY: the text ends in NUL, and the caller passes a stream that is open for writing.
     match unsafe { fputs(text.as_bytes().as_ptr().cast(), stream) } {

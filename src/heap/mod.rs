@@ -22,6 +22,8 @@ mod fork;
 pub mod image;
 mod leaks;
 pub mod ops;
+mod query;
+mod resize;
 mod shared;
 pub mod start;
 mod thread;
@@ -29,10 +31,11 @@ mod usage;
 
 pub use ending::{check, check_leaks, on_exit, on_quick_exit};
 pub use ops::{
-    Denied, allocate, expect_libc_objects, free, is_foreign, leaves_foreign_to_libc, lock_memory,
-    may_ask_libc, misaligned, resize, set_origin, size_of, try_allocate_fast, try_allocate_small,
-    try_allocate_zeroed_fast, try_free_fast, try_free_small,
+    allocate, expect_libc_objects, free, lock_memory, may_ask_libc, set_origin, size_of, try_allocate_fast,
+    try_allocate_small, try_allocate_zeroed_fast, try_free_aligned, try_free_fast, try_free_small,
 };
+pub use query::{Answer, ask_size};
+pub use resize::{Denied, resize};
 pub use start::{Overrides, ensure_started, options};
 pub use usage::{Usage, trim, usage};
 

@@ -1,16 +1,16 @@
-//! Allocate, free, resize.
+//! Allocate and free.
 //!
 //! Each has a fast path that a front end inlines and a slow path that does everything. The fast path
-//! serves requests that the policy sends to the slab arm whatever they are ([`Thread::fast_limit`]),
+//! serves requests that the policy sends to the slab arm whatever they are ([`Thread::fast_most`]),
 //! from a thread that is not inside the allocator already.
 
 use super::start::{is_open, is_started};
 use super::thread::{self, BUSY, Thread};
 use super::{Heap, heap};
 use crate::addr::{ABI_ALIGN, Addr};
-use crate::fault::{Fault, Kind};
+use crate::fault::{Event, Fault, Kind};
 use crate::options::{Foreign, Mode};
-use crate::page::{Found, Refusal};
+use crate::page::Refusal;
 use crate::policy::{self, Route};
 use crate::request::{Claim, Origin, Request, Site};
 use crate::slab::{self, cache, class};
@@ -19,15 +19,6 @@ use crate::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::Unsealed;
 use crate::sys::{file, thread as sys, vm};
-
-/// Why a resize gave nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Denied {
-    /// There is no memory; the object is as it was.
-    NoMemory,
-    /// The pointer is not of this allocator, and the options say to leave it to the C library.
-    Foreign,
-}
 
 /// The thread's state if it may take the paths for small classes: not inside the allocator, every
 /// protection on, and a mode that sends small objects to slabs whatever they are.
@@ -41,12 +32,14 @@ fn small_thread() -> Option<*mut Thread> {
 }
 
 /// The shortest path of an allocation of `size` bytes with the ABI's alignment; null when another has
-/// to look at it.
+/// to look at it. Objects of zero bytes lie in no slab.
 #[inline(always)]
 pub fn try_allocate_small(size: usize, origin: Origin) -> *mut u8 {
     match small_thread() {
         // SAFETY: the state is this thread's and its gate open, so that no other reference exists.
-        Some(thread) if size <= class::SMALL_MAX => unsafe { plain::<true>(thread, size, origin) },
+        Some(thread) if size.wrapping_sub(1) < class::SMALL_MAX => unsafe {
+            plain::<true>(thread, size, origin)
+        },
         _ => core::ptr::null_mut(),
     }
 }
@@ -98,7 +91,7 @@ pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
     if let Some(thread) = small_thread() {
         // SAFETY: the state is this thread's and its gate open; below the limit the table has a class.
         let pointer = unsafe {
-            match size < (*thread).fast_limit {
+            match size.wrapping_sub(1) < (*thread).fast_most {
                 true => plain::<false>(thread, size, origin),
                 false => core::ptr::null_mut(),
             }
@@ -126,7 +119,7 @@ fn fast(size: usize, action: impl FnOnce(&mut Thread) -> *mut u8) -> *mut u8 {
     };
     // SAFETY: the state is this thread's and idle, so that no other reference exists.
     let thread = unsafe { &mut *thread };
-    if size >= thread.fast_limit {
+    if size.wrapping_sub(1) >= thread.fast_most {
         return core::ptr::null_mut();
     }
     let gate = thread.close_gate();
@@ -155,10 +148,22 @@ pub fn try_free_fast(claim: &Claim) -> bool {
     done
 }
 
+/// The fast path of a free that states an alignment, which may be another than the object was asked for with.
+#[inline(never)]
+pub fn try_free_aligned(claim: &Claim) -> bool {
+    let wrong = cache::place(claim.address).and_then(|place| slab::misuse::other_alignment(place, claim));
+    wrong.is_none() && (try_free_small(claim) || try_free_fast(claim))
+}
+
 /// Allocates as `request` says; `None` when there is no memory.
 #[cold]
 #[inline(never)]
 pub fn allocate(request: &Request, site: Site) -> Option<Addr> {
+    allocate_for(request, false, site)
+}
+
+/// [`allocate`] for an object that may have grown already.
+pub(super) fn allocate_for(request: &Request, grows: bool, site: Site) -> Option<Addr> {
     let errno = ErrnoGuard::new();
     let heap = heap();
     let pointer = loop {
@@ -168,7 +173,7 @@ pub fn allocate(request: &Request, site: Site) -> Option<Addr> {
             if earlier.is_some() {
                 return (None, earlier);
             }
-            let pointer = heap.allocate(thread, request, site);
+            let pointer = heap.allocate(thread, request, grows, site);
             (pointer, thread.take_fault())
         })?;
         match fault {
@@ -216,24 +221,6 @@ pub fn free(claim: &Claim, site: Site) -> bool {
     true
 }
 
-/// Reports a free that states an alignment which the address does not have, if it is a live object's: it
-/// was allocated with another. What else is wrong with a pointer is for [`free`] to find.
-#[cold]
-#[inline(never)]
-pub fn misaligned(claim: &Claim, site: Site) {
-    let _unsealed = Unsealed::begin();
-    if size_of(claim.address).is_none() {
-        return;
-    }
-    let heap = heap();
-    let object = match cache::place(claim.address) {
-        Some(_) => slab::object_near(claim.address),
-        None => heap.page.object_near(claim.address),
-    };
-    let freed_by = Some(claim.origin);
-    heap.misuse(Fault { freed_by, ..Fault::new(Kind::BadAlignment, claim.address, object) }, site);
-}
-
 /// The requested size of the live object that starts at `address`, in bytes.
 pub fn size_of(address: Addr) -> Option<usize> {
     if is_open() { live_size(address) } else { size_of_otherwise(address) }
@@ -255,11 +242,6 @@ fn live_size(address: Addr) -> Option<usize> {
     }
 }
 
-/// Whether `address` lies in neither arm.
-pub fn is_foreign(address: Addr) -> bool {
-    !is_started() || cache::place(address).is_none() && !heap().page.contains(address)
-}
-
 /// Whether the C library's allocator has objects in this process, too.
 static LIBC_HAS_OBJECTS: AtomicBool = AtomicBool::new(false);
 
@@ -267,11 +249,6 @@ static LIBC_HAS_OBJECTS: AtomicBool = AtomicBool::new(false);
 /// itself: it was in use before this heap was there, or it serves what this heap cannot.
 pub fn expect_libc_objects() {
     LIBC_HAS_OBJECTS.store(true, Ordering::Relaxed);
-}
-
-/// Whether pointers of other allocators are given to the C library.
-pub fn leaves_foreign_to_libc() -> bool {
-    heap().foreign() == Foreign::Libc
 }
 
 /// Whether the C library's allocator may be asked for what this heap cannot serve.
@@ -299,20 +276,9 @@ pub fn lock_memory(flags: i32) -> i32 {
     status
 }
 
-/// Gives the object at `claim.address` the size and alignment of `request`: in place, by moving its
-/// pages, or by copying it. The object's new address.
-pub fn resize(claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
-    let (errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
-    let heap = heap();
-    let result =
-        if is_started() { heap.resize(claim, request, site) } else { heap.deny(claim, request, site) };
-    drop(errno);
-    result
-}
-
 impl Heap {
     /// What is done with pointers of neither arm.
-    fn foreign(&self) -> Foreign {
+    pub(super) fn foreign(&self) -> Foreign {
         match self.options.foreign {
             Foreign::Abort if LIBC_HAS_OBJECTS.load(Ordering::Relaxed) => Foreign::Libc,
             chosen => chosen,
@@ -321,14 +287,15 @@ impl Heap {
 
     /// For a mismatch between C and C++ in a process with several C++ runtimes: the claim to free with
     /// all the same.
-    fn tolerated(&self, fault: &Fault, claim: &Claim) -> Option<Claim> {
+    pub(super) fn tolerated(&self, fault: &Fault, claim: &Claim) -> Option<Claim> {
         let origin = fault.object.filter(|_| fault.kind == Kind::AllocDeallocMismatch)?.origin;
         let plain = origin == Origin::Malloc || claim.origin == Origin::Malloc;
         let mixed = plain && claim.origin != Origin::Rust && self.mixed_runtimes.is_some_and(|ask| ask());
         mixed.then_some(Claim { origin, ..*claim })
     }
 
-    fn allocate(&self, thread: &mut Thread, request: &Request, site: Site) -> Option<Addr> {
+    /// `grows` says that the object has grown already, and may go on.
+    fn allocate(&self, thread: &mut Thread, request: &Request, grows: bool, site: Site) -> Option<Addr> {
         if request.size > isize::MAX.cast_unsigned() {
             return None;
         }
@@ -336,7 +303,7 @@ impl Heap {
         let route = policy::route(&self.options, request.size, request.align, sampled, class::MAX_ALIGN);
         let mut refusal = None;
         if let Route::Page { optional } = route {
-            match self.allocate_guarded(thread, request, optional, site) {
+            match self.allocate_guarded(thread, request, optional, grows, site) {
                 Ok(placed) => return Some(placed),
                 Err(reason) => refusal = Some(reason),
             }
@@ -344,7 +311,7 @@ impl Heap {
         let Some(class) = class::of(request.size, request.align.max(ABI_ALIGN)) else {
             // Too large for slots: pages or nothing.
             return match refusal {
-                None => self.allocate_guarded(thread, request, false, site).ok(),
+                None => self.allocate_guarded(thread, request, false, grows, site).ok(),
                 Some(_) => None,
             };
         };
@@ -352,7 +319,9 @@ impl Heap {
         if pointer.is_null() {
             // A full region or no memory for another slab; a misuse is the caller's to report.
             let fallback = refusal.is_none() && !thread.slab.has_fault();
-            return fallback.then(|| self.allocate_guarded(thread, request, false, site).ok()).flatten();
+            return fallback
+                .then(|| self.allocate_guarded(thread, request, false, grows, site).ok())
+                .flatten();
         }
         Counts::bump(&thread.counts.slab);
         if let Some(reason) = refusal {
@@ -404,17 +373,27 @@ impl Heap {
         thread: &mut Thread,
         request: &Request,
         optional: bool,
+        grows: bool,
         site: Site,
     ) -> Result<Addr, Refusal> {
-        let event = self.event(site, thread);
+        let event = match self.keeps_no_stack(request.size == 0) {
+            true => Event::default(),
+            false => self.event(site, thread),
+        };
         let lane = thread.lane as usize;
         let rng = thread.rng();
         let side = policy::side(&self.options, rng.byte() & 1 != 0);
-        let placed = self.page.allocate(request, side, optional, lane, event, rng);
+        let placed = self.page.allocate(request, side, optional, grows, lane, event, rng);
         if placed.is_ok() {
             Counts::bump(&thread.counts.guarded);
         }
         placed
+    }
+
+    /// Whether the events of an object of zero bytes, if it is one, go without stacks: where those of other small
+    /// objects do.
+    fn keeps_no_stack(&self, is_nothing: bool) -> bool {
+        is_nothing && self.options.mode != Mode::Hunt
     }
 
     /// Whether the sampler picks this object: after a random number of others, `sample_rate` on average.
@@ -438,6 +417,9 @@ impl Heap {
 
     fn free(&self, thread: &mut Thread, claim: &Claim, site: Site) -> Result<(), Fault> {
         if let Some(place) = cache::place(claim.address) {
+            if let Some(fault) = slab::misuse::other_alignment(place, claim) {
+                return Err(fault);
+            }
             return match thread.slab.free(place, claim) {
                 true => Ok(()),
                 false => thread.take_fault().map_or(Ok(()), Err),
@@ -447,96 +429,11 @@ impl Heap {
             let fault = Fault::new(Kind::InvalidFree, claim.address, None);
             return Err(fault);
         }
-        let event = self.event(site, thread);
+        let event = match self.keeps_no_stack(self.page.is_in_void(claim.address)) {
+            true => Event::default(),
+            false => self.event(site, thread),
+        };
         self.page.free(claim, self.options.mismatch, thread.lane as usize, event)
-    }
-
-    fn resize(&self, claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
-        if request.size > isize::MAX.cast_unsigned() {
-            return Err(Denied::NoMemory);
-        }
-        let Some(old_size) = live_size(claim.address) else {
-            return self.deny(claim, request, site);
-        };
-        if claim.size.is_some_and(|stated| stated != old_size) {
-            return self.deny(claim, request, site);
-        }
-        if claim.address.is_aligned(request.align) && self.resize_in_place(claim, request) {
-            return Ok(claim.address);
-        }
-        let found = self.page.find_live(claim.address);
-        let moved = found.and_then(|found| self.grow_guarded(found, request, old_size, site));
-        let new = match moved {
-            Some(new) => new,
-            None => {
-                let new = allocate(&Request { zeroed: false, ..*request }, site).ok_or(Denied::NoMemory)?;
-                let len = old_size.min(request.size);
-                // SAFETY: the old object is live and the caller's; the new one was just allocated; both
-                // have at least `len` bytes.
-                unsafe {
-                    core::ptr::copy_nonoverlapping(claim.address.as_ptr::<u8>(), new.as_ptr::<u8>(), len);
-                }
-                new
-            }
-        };
-        free(&Claim { size: None, ..*claim }, site);
-        Ok(new)
-    }
-
-    fn resize_in_place(&self, claim: &Claim, request: &Request) -> bool {
-        let guarded = |size| {
-            let route = policy::route(&self.options, size, request.align, false, class::MAX_ALIGN);
-            matches!(route, Route::Page { .. })
-        };
-        match cache::place(claim.address) {
-            Some(place) => {
-                !guarded(request.size)
-                    && thread::with(|thread| thread.slab.resize(place, request.size)).unwrap_or(false)
-            }
-            None => {
-                let exact_end = self.options.mode == Mode::Hunt;
-                guarded(request.size)
-                    && self
-                        .page
-                        .find_live(claim.address)
-                        .is_some_and(|found| self.page.resize(found, request.size, exact_end))
-            }
-        }
-    }
-
-    /// Moves a growing guarded object to where it has room to grow on. Small ones are copied: every
-    /// such object costs mappings.
-    fn grow_guarded(&self, found: Found<'_>, request: &Request, old_size: usize, site: Site) -> Option<Addr> {
-        let grows = request.size > old_size && request.size >= GROWING;
-        if !grows || self.options.mode == Mode::Hunt || request.align > ABI_ALIGN {
-            return None;
-        }
-        thread::with(|thread| {
-            let event = self.event(site, thread);
-            let lane = thread.lane as usize;
-            let moved = self.page.grow(found, request, lane, event, thread.rng());
-            if moved.is_some() {
-                Counts::bump(&thread.counts.guarded);
-            }
-            moved
-        })?
-    }
-
-    /// Reports why an object cannot be resized, which is what freeing it would find.
-    #[cold]
-    fn deny(&self, claim: &Claim, request: &Request, site: Site) -> Result<Addr, Denied> {
-        let fault = match cache::place(claim.address) {
-            Some(place) => slab::misuse::misuse(place, claim),
-            None if self.page.contains(claim.address) => self.page.misuse(claim),
-            None => match self.foreign() {
-                Foreign::Libc => return Err(Denied::Foreign),
-                Foreign::Ignore => return Err(Denied::NoMemory),
-                Foreign::Abort => Fault::new(Kind::InvalidFree, claim.address, None),
-            },
-        };
-        self.misuse(fault, site);
-        // The program goes on, and with an object that it may use.
-        allocate(request, site).ok_or(Denied::NoMemory)
     }
 }
 
@@ -546,6 +443,3 @@ static MAPPINGS_SAID: AtomicBool = AtomicBool::new(false);
 /// Classes that are tried when the right one has no slot: its region is full, which happens where
 /// address space is limited.
 const OTHER_CLASSES: usize = 24;
-
-/// From this size on a guarded object that grows gets room to grow on.
-const GROWING: usize = 8192;

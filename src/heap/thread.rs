@@ -34,8 +34,8 @@ pub struct Thread {
     pub gate: AtomicU32,
     /// The lane it places guarded objects in.
     pub lane: u32,
-    /// Requests below this many bytes go straight to the slab cache.
-    pub fast_limit: usize,
+    /// Requests of one byte to so many go straight to the slab cache.
+    pub fast_most: usize,
     /// The kernel's id of the thread, 0 until it is asked for.
     pub id: u32,
     /// Its stack, as far as it is known.
@@ -228,7 +228,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     state.gate = AtomicU32::new(gate_of_run());
     state.rng = rng;
     state.lane = if shared { SHARED_LANE } else { ordinal % SHARED_LANE };
-    state.fast_limit = policy::fast_limit(options).min(slab::class::TABLE_MAX + 1);
+    state.fast_most = policy::fast_limit(options).saturating_sub(1).min(slab::class::TABLE_MAX);
     state.slab.init(rng, usize::try_from(quarantine).unwrap_or(usize::MAX));
     heap().page.use_lane();
     let mut first = ALL.load(Ordering::Relaxed);

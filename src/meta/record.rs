@@ -106,7 +106,12 @@ pub struct Record {
     origin: AtomicU8,
     /// Whether the object has pages that it may use: not if it has zero bytes or was moved away.
     opened: AtomicU8,
+    /// How it was placed: log2 of the alignment asked for, and [`LEFT`].
+    placing: AtomicU8,
 }
+
+/// The bit of [`Record::place`]'s byte that says the object touches the guard before it.
+const LEFT: u8 = 1 << 7;
 
 impl Record {
     /// Fills the record for a new object and makes it live.
@@ -126,6 +131,23 @@ impl Record {
 
     fn head(&self) -> Head {
         Head(self.head.load(Ordering::Acquire))
+    }
+
+    /// Says how a new object is placed, before it is made live: with which alignment, a power of two, and whether
+    /// against the guard before it.
+    pub fn place(&self, align: usize, left: bool) {
+        let shift = align.trailing_zeros() as u8 & !LEFT;
+        self.placing.store(shift | if left { LEFT } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// The alignment it was asked for with.
+    pub fn align(&self) -> usize {
+        1_usize.checked_shl((self.placing.load(Ordering::Relaxed) & !LEFT).into()).unwrap_or(0)
+    }
+
+    /// Whether it was placed against the guard before it.
+    pub fn is_left(&self) -> bool {
+        self.placing.load(Ordering::Relaxed) & LEFT != 0
     }
 
     /// Replaces the head by what `change` makes of it, until `None`; what it was then, or before the change.
@@ -287,6 +309,7 @@ impl Record {
             lane: half(offset_of!(Self, lane)),
             origin: tag(offset_of!(Self, origin)),
             opened: tag(offset_of!(Self, opened)),
+            placing: tag(offset_of!(Self, placing)),
         }
     }
 }
@@ -389,6 +412,7 @@ mod tests {
         let record = Record::default();
         let span = Span::new(Addr::new(0x7000_0000_0000), PageCount::new(3));
         let event = Event { thread: 0x0102_0304, stack: 0x0506_0708 };
+        record.place(64, true);
         record.allocate(Addr::new(0x7000_0000_0ff3), 13, span, Origin::New, event, 9);
         assert!(!record.begin_free(Addr::new(0x7000_0000_0ff2)));
         assert!(record.begin_free(Addr::new(0x7000_0000_0ff3)));
@@ -399,6 +423,7 @@ mod tests {
         let copy = Record::from_bytes(&bytes);
         assert_eq!(std::format!("{:?}", copy.object()), std::format!("{:?}", record.object()));
         assert_eq!((copy.span(), copy.state()), (span, State::Freed));
+        assert_eq!((copy.align(), copy.is_left()), (64, true));
         assert_eq!(Record::from_bytes(&[0; size_of::<Record>()]).state(), State::Unused);
     }
 }

@@ -2,21 +2,25 @@
 //! the tables that lead from an address to a record.
 //!
 //! ```text
-//! arena:  | lane 0 | lane 1 | ... | lane 31 | large objects (the upper half) |
+//! arena:  | lane 0 | lane 1 | ... | lane 31 | void | large objects (to the end) |
 //! lane:   | chunk | chunk | chunk | ...      chunks of 2 MiB, opened one after another
 //! ```
 //!
 //! Two tables: a record number a page (objects in lanes), and an entry a chunk (how many objects live
 //! in it; for large objects, which record they have). Both are sparse mappings, read with one load.
 //!
-//! A chunk's life is in [`chunk`](super::chunk). Neighbours that are dead are buried together, in one call for a run of [`SHORTEST_RUN`] or more. Burying
+//! The void is the lane of objects of zero bytes. Its chunks are used like those of other lanes and are never
+//! opened: they stay inaccessible address space, without page tables and in state `EMPTY`.
+//!
+//! A chunk's life is in [`chunk`](super::chunk). Neighbours that are dead are buried together, in one call for a run
+//! of [`SHORTEST_RUN`] or more. Burying
 //! splits a mapping unless the run touches inaccessible space, so the more gaps there are, the longer a
 //! run must be to be worth another: see [`worth`].
 //!
 //! What pages last held is remembered until the records have been used again for other objects; then
 //! [`Arena::forget_old`], which goes after each lane, gives that part of the table back.
 
-use super::chunk::{Chunk, DEAD, Opening};
+use super::chunk::{ACTIVE, Chunk, DEAD, Opening};
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::meta::RecordId;
 use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -37,6 +41,10 @@ pub const CHUNK_PAGES: usize = 1 << CHUNK_PAGE_SHIFT;
 pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_SIZE;
 /// The most lanes.
 pub const LANES: usize = 32;
+/// The lane of objects of zero bytes.
+pub const VOID: usize = LANES;
+/// The part of what lanes leave that is the void's: one in so many chunks.
+const VOID_SHARE: usize = 8;
 /// Chunks of a lane at least, where that leaves one lane.
 const LANE_CHUNKS: usize = 8;
 /// Dead chunks that are buried at once at least.
@@ -181,9 +189,28 @@ impl Arena {
         self.chunk_count / 2 / self.lanes()
     }
 
+    /// The chunk numbers of lane `index`, or of the void.
+    pub fn chunks_of_lane(&self, index: usize) -> core::ops::Range<usize> {
+        match index {
+            VOID => self.void_chunks(),
+            _ => index * self.lane_chunks()..(index + 1) * self.lane_chunks(),
+        }
+    }
+
+    /// The chunk numbers of the void; none in the smallest arenas.
+    pub fn void_chunks(&self) -> core::ops::Range<usize> {
+        let start = self.lane_chunks() * self.lanes();
+        start..start + (self.chunk_count - start) / VOID_SHARE
+    }
+
     /// The chunk numbers that large objects use.
     pub fn large_chunks(&self) -> core::ops::Range<usize> {
-        self.lane_chunks() * self.lanes()..self.chunk_count
+        self.void_chunks().end..self.chunk_count
+    }
+
+    /// Whether `address` lies in the void.
+    pub fn is_in_void(&self, address: Addr) -> bool {
+        self.chunk_of(address).is_some_and(|chunk| self.void_chunks().contains(&chunk))
     }
 
     /// Whether `address` lies in a lane.
@@ -238,6 +265,9 @@ impl Arena {
     /// refuses, `Some(false)` if the chunk is in use still.
     pub fn open_chunk(&self, number: usize) -> Option<bool> {
         let chunk = self.chunk(number)?;
+        if self.void_chunks().contains(&number) {
+            return Some(self.use_void_chunk(chunk, number));
+        }
         let order = self.order.enter();
         let opening = chunk.open(order.as_ref());
         let change = self.gap_change(number, 1);
@@ -258,6 +288,18 @@ impl Arena {
             self.set_record(span, RecordId(0));
         }
         Some(true)
+    }
+
+    /// [`Arena::open_chunk`] of the void, where nothing is opened.
+    fn use_void_chunk(&self, chunk: &Chunk, number: usize) -> bool {
+        let free = chunk.live.load(Ordering::Acquire) == 0;
+        if free {
+            chunk.live.store(ACTIVE, Ordering::Release);
+            if chunk.named.swap(1, Ordering::Relaxed) != 0 {
+                self.set_record(self.chunk_span(number, 1), RecordId(0));
+            }
+        }
+        free
     }
 
     /// Counts an object that is about to be placed in the chunk.

@@ -54,12 +54,12 @@ impl PageArm {
         let Some(mut batch) = self.lanes.get(lane).and_then(|slot| slot.batch.enter()) else {
             // In a signal handler: it waits for nobody.
             self.close(record, id);
-            self.remember(lane, id);
+            self.remember_freed(record, id);
             return Ok(());
         };
         let full = batch.add(id, self.config.batch);
         drop(batch);
-        full.map_or(Ok(()), |batch| self.revoke(&batch, lane))
+        full.map_or(Ok(()), |batch| self.revoke(&batch))
     }
 
     /// Ends a lane's batch; what is wrong with one of it.
@@ -69,10 +69,10 @@ impl PageArm {
         };
         let batch = core::mem::replace(&mut *waiting, Batch::NEW);
         drop(waiting);
-        self.revoke(&batch, lane)
+        self.revoke(&batch)
     }
 
-    fn revoke(&self, batch: &Batch, lane: usize) -> Result<(), Fault> {
+    fn revoke(&self, batch: &Batch) -> Result<(), Fault> {
         let mut result = Ok(());
         let mut spans = [Span::new(Addr::NULL, PageCount::new(0)); MOST];
         let ids = batch.records.iter().take(batch.len).map(|number| RecordId(*number));
@@ -89,7 +89,7 @@ impl PageArm {
         self.config.backend.empty(spans);
         for (id, record) in records() {
             self.close(record, id);
-            self.remember(lane, id);
+            self.remember_freed(record, id);
         }
         result
     }

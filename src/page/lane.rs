@@ -88,23 +88,25 @@ impl Lane {
         *self = Self { first, len, ..Self::NEW };
     }
 
-    /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`]. `None` if the kernel grants
-    /// nothing more or every chunk of the lane has live objects.
+    /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`], where it could grow to `room` pages as
+    /// long as nothing is placed behind it. `None` if the kernel grants nothing more or every chunk of the lane
+    /// has live objects.
     pub fn place(
         &mut self,
         arena: &Arena,
         records: &Records,
         index: usize,
         pages: PageCount,
+        room: PageCount,
         rng: &mut Rng,
     ) -> Option<Spot> {
         if self.len == 0 {
-            self.len = arena.lane_chunks();
-            self.first = index * self.len;
+            let chunks = arena.chunks_of_lane(index);
+            (self.first, self.len) = (chunks.start, chunks.len());
         }
         loop {
             if let Some(chunk) = self.chunk
-                && let Some(page) = self.place_in_chunk(pages, rng)
+                && let Some(page) = self.place_in_chunk(pages, room, rng)
             {
                 let number = self.first + chunk;
                 arena.enter_chunk(number);
@@ -116,14 +118,29 @@ impl Lane {
         }
     }
 
-    fn place_in_chunk(&mut self, pages: PageCount, rng: &mut Rng) -> Option<usize> {
+    /// Gives the object in `span`, on this lane, `more` pages behind its own, closed; `false` if others have them.
+    pub fn extend(&mut self, arena: &Arena, span: Span, more: PageCount) -> bool {
+        let current = self.chunk.map(|chunk| arena.chunk_span(self.first + chunk, 1).start);
+        let Some(first) = current.and_then(|start| span.start.offset_from(start)) else { return false };
+        let (run, start) = (first / PAGE_SIZE / RUN_PAGES, first / PAGE_SIZE % RUN_PAGES);
+        let Some(used) = self.used.get_mut(run) else { return false };
+        let end = start.saturating_add(span.pages.get());
+        let wanted = end.saturating_add(more.get());
+        if usize::from(*used) != end || wanted > RUN_PAGES {
+            return false;
+        }
+        *used = wanted as u16;
+        true
+    }
+
+    fn place_in_chunk(&mut self, pages: PageCount, room: PageCount, rng: &mut Rng) -> Option<usize> {
         let draw = usize::from(rng.byte());
         let gap = if (draw / RUNS).is_multiple_of(GAPS) { MAX_GAP } else { 1 };
         for step in 0..RUNS {
             let run = (draw + step) % RUNS;
             let used = self.used.get_mut(run)?;
             let start = usize::from(*used) + gap;
-            if start + pages.get() <= RUN_PAGES {
+            if start + pages.get().max(room.get()) <= RUN_PAGES {
                 *used = u16::try_from(start + pages.get()).ok()?;
                 return Some(run * RUN_PAGES + start);
             }
@@ -227,4 +244,38 @@ impl Lane {
 pub fn page_at(address: Addr, pages: isize) -> Option<Addr> {
     let bytes = pages.checked_mul(PAGE_SIZE.cast_signed())?;
     address.page_floor().get().checked_add_signed(bytes).map(Addr::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::guard::Backend;
+
+    /// Where an object of so many pages comes to lie that has room to grow.
+    fn spot(lane: &mut Lane, arena: &Arena, pages: usize, room: usize) -> Spot {
+        let (records, mut rng) = (Records::map(64).expect("a table"), Rng::new());
+        let (pages, room) = (PageCount::new(pages), PageCount::new(room));
+        lane.place(arena, &records, 0, pages, room, &mut rng).expect("room")
+    }
+
+    #[test]
+    fn an_object_grows_until_others_lie_behind_it_or_its_run_ends() {
+        let arena = Arena::reserve(Backend::Mprotect, 1 << 30, None).expect("address space");
+        let mut lane = Lane::NEW;
+        let first = spot(&mut lane, &arena, 2, MAX_PAGES).span;
+        assert!(lane.extend(&arena, first, PageCount::new(3)));
+        // Its end is another one now.
+        assert!(!lane.extend(&arena, first, PageCount::new(1)));
+        let grown = Span::new(first.start, PageCount::new(5));
+        assert!(lane.extend(&arena, grown, PageCount::new(MAX_PAGES - 5)));
+        let full = Span::new(first.start, PageCount::new(MAX_PAGES));
+        assert!(!lane.extend(&arena, full, PageCount::new(MAX_GAP)));
+        // The page before the next run stays closed only as that run's gap.
+        for _ in 0..RUNS {
+            spot(&mut lane, &arena, 1, 1);
+        }
+        assert!(!lane.extend(&arena, full, PageCount::new(RUN_PAGES)));
+        let elsewhere = Span::new(Addr::new(PAGE_SIZE), PageCount::new(1));
+        assert!(!lane.extend(&arena, elsewhere, PageCount::new(1)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Found, PageArm, lane};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
-use crate::fault::Object;
+use crate::fault::{Fault, Kind, Object};
 use crate::meta::Record;
 use crate::sync::atomic::Ordering;
 use crate::sys::vm;
@@ -16,6 +16,21 @@ impl PageArm {
         let id = self.record_at(address);
         let record = self.records.get(id)?;
         record.is_live_at(address).then_some(Found { record, id, address })
+    }
+
+    /// What is wrong with a question about `address`, where no live object starts.
+    pub fn question(&self, address: Addr) -> Fault {
+        let Some(record) = self.records.get(self.record_at(address)) else {
+            return Fault::new(Kind::WildAccess, address, self.object_near(address));
+        };
+        let live = record.is_live();
+        match (record.span().contains(address), live) {
+            (true, false) => Fault::new(Kind::HeapUseAfterFree, address, record.object()),
+            (true, true) => Fault::new(Kind::WildAccess, address, record.object()),
+            // The page was used once, and its record has been used for another object since.
+            (false, _) if self.arena.is_in_lane(address) => Fault::new(Kind::HeapUseAfterFree, address, None),
+            (false, _) => Fault::new(Kind::WildAccess, address, self.object_near(address)),
+        }
     }
 
     /// Names another family as the allocator of a live object.

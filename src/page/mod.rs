@@ -3,7 +3,7 @@
 //!
 //! - [`arena`]: the reservation, its chunks, address to record; [`chunk`]: a chunk's life.
 //! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others;
-//!   [`detached`]: those that find no room in the arena.
+//!   [`detached`]: those that find no room in the arena; [`void`]: those of zero bytes.
 //! - [`placement`], [`slack`]: how an object lies in its pages and what is around it.
 //! - [`locks`]: what a forked child repairs; [`returns`]: records on their way to a lane whose lock is out of reach.
 //! - [`sweep`]: a look at what lies around every object.
@@ -32,6 +32,7 @@ mod returns;
 mod slack;
 mod sweep;
 mod usage;
+mod void;
 
 pub use batch::MOST as BATCH_MAX;
 pub use placement::Side;
@@ -97,7 +98,8 @@ pub struct PageArm {
     config: Config,
     arena: Arena,
     records: Records,
-    lanes: [Slot; LANES],
+    /// By number; behind them the void's.
+    lanes: [Slot; LANES + 1],
     large: Lock<Large>,
     detached: Lock<Detached>,
     /// One sweep at a time looks at an object: this one's record, 0 for none.
@@ -113,6 +115,8 @@ pub struct PageArm {
     islands: AtomicU64,
     islands_max: u64,
     key: Key,
+    /// Bytes of resized objects that may yet be shifted so that they touch their guards.
+    shifts: AtomicU64,
 }
 
 /// Optional objects are refused so many times before the budget is looked at again.
@@ -121,6 +125,10 @@ const REFUSALS: u32 = 256;
 const ALONE_PAGES: usize = 16;
 /// Mappings left to the program and the loader under the `mprotect` backend.
 const SPARE_MAPPINGS: u64 = 8192;
+/// Objects of so many pages at most get room to double in place,
+const ROOMY_PAGES: usize = 16 << 10;
+/// in an arena that has so many chunks for large ones at least.
+const ROOMY_CHUNKS: usize = 1 << 15;
 /// The most records: enough for 256 GiB of small live objects.
 const MAX_RECORDS: u32 = 1 << 26;
 
@@ -133,6 +141,11 @@ pub enum Refusal {
     Mappings,
     /// The kernel grants no memory or address space, or the request is larger than either.
     Memory,
+}
+
+/// Whether an object of `size` bytes is too large for a lane.
+pub fn is_large(size: usize) -> bool {
+    PageCount::holding(size).get() > lane::MAX_PAGES
 }
 
 /// A guarded object as the heap sees it.
@@ -168,7 +181,7 @@ impl PageArm {
                 live_pages: AtomicUsize::new(0),
                 refusals: AtomicU32::new(0),
             }
-        }; LANES],
+        }; LANES + 1],
         large: Lock::new(Rank::Large, Large::NEW),
         detached: Lock::new(Rank::Detached, Detached::NEW),
         look: Lock::new(Rank::Look, RecordId(0)),
@@ -178,6 +191,7 @@ impl PageArm {
         islands: AtomicU64::new(0),
         islands_max: 0,
         key: Key::new(0, 0),
+        shifts: AtomicU64::new(resize::ADVANCE),
     };
 
     /// Reserves the arena and its tables; `false` if the kernel grants not even the smallest.
@@ -217,26 +231,33 @@ impl PageArm {
         self.lanes_used.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Allocates on `lane`; `optional` objects respect the budget. The bytes are zero.
+    /// Allocates on `lane`; `optional` objects respect the budget. The bytes are zero. An object that is known to
+    /// `grow` is placed where it can.
+    #[allow(clippy::too_many_arguments, reason = "what is asked, and where the caller stands")]
     pub fn allocate(
         &self,
         request: &Request,
         side: Side,
         optional: bool,
+        grows: bool,
         lane: usize,
         event: Event,
         rng: &mut Rng,
     ) -> Result<Addr, Refusal> {
         let align = alignment(request, self.config.exact);
+        if request.size == 0 && align <= PAGE_SIZE {
+            return self.allocate_nothing(request, event, rng).ok_or(Refusal::Memory);
+        }
         let lane = lane % self.arena.lanes();
         let pages = pages(request.size, align).ok_or(Refusal::Memory)?;
         let mut large = || {
-            let placed = self.allocate_large(request, side, pages, pages, lane, event, rng);
+            let placed = self.allocate_large(request, side, pages, lane, event, rng);
             placed.ok_or(Refusal::Memory)
         };
         if pages.get() > lane::MAX_PAGES || align > PAGE_SIZE {
             return large();
         }
+        let room = if grows { PageCount::new((2 * pages.get()).min(lane::MAX_PAGES)) } else { pages };
         let slot = self.lanes.get(lane).ok_or(Refusal::Memory)?;
         if optional && !self.within_budget(slot) {
             return Err(Refusal::Budget);
@@ -251,47 +272,82 @@ impl PageArm {
             return large();
         };
         let record = self.take_record(slot, &mut state);
-        let spot = record.and_then(|_| state.place(&self.arena, &self.records, lane, pages, rng));
+        let spot = record.and_then(|_| state.place(&self.arena, &self.records, lane, pages, room, rng));
+        if let (Some(unused), None) = (record, spot) {
+            state.remember(&self.records, unused);
+        }
         let placed = record.zip(spot);
         drop(state);
         let Some((id, spot)) = placed else {
             self.return_island();
             // A full lane is no reason to refuse what slabs cannot serve.
-            let mut large = || self.allocate_large(request, side, pages, pages, lane, event, rng);
+            let mut large = || self.allocate_large(request, side, pages, lane, event, rng);
             return if optional { None } else { large() }.ok_or(Refusal::Memory);
         };
         let record = self.records.get(id).ok_or(Refusal::Memory)?;
         let clean = !self.let_through.load(Ordering::Relaxed) || self.close_around(spot.span);
-        if !clean || request.size != 0 && !self.config.backend.open(spot.span) {
+        if !clean || !self.config.backend.open(spot.span) {
             self.arena.leave_chunk(spot.chunk);
             self.return_island();
             return Err(Refusal::Memory);
         }
         let start = address(spot.span, request.size, align, side);
         slot.live_pages.fetch_add(pages.get(), Ordering::Relaxed);
-        self.finish(record, start, request, spot.span, event, lane);
+        self.finish(record, start, request, spot.span, side, event, lane);
         self.arena.set_record(spot.span, id);
         Ok(start)
     }
 
-    /// Allocates in whole chunks with room to grow to `room` pages.
-    #[allow(clippy::too_many_arguments, reason = "one private caller more would not make it clearer")]
+    /// Allocates in whole chunks, or where these are used up, in a mapping apart.
     fn allocate_large(
         &self,
         request: &Request,
         side: Side,
         pages: PageCount,
-        room: PageCount,
         lane: usize,
         event: Event,
         rng: &mut Rng,
     ) -> Option<Addr> {
         let align = alignment(request, self.config.exact);
-        let slot = self.lanes.get(lane)?;
-        let id = match slot.lane.enter() {
-            Some(mut state) => self.take_record(slot, &mut state),
-            None => self.records.take_block(1),
-        }?;
+        // Alignments of a page and more place the object at the start of its pages, whichever side was asked for.
+        if let Some((id, record, span)) = self.place_large(pages, align, lane, rng) {
+            // What has zero bytes has nothing that could be opened.
+            if request.size != 0 && !vm::commit(span) {
+                self.give_up_large(span, id, lane);
+                return None;
+            }
+            let start = address(span, request.size, align, side);
+            self.finish(record, start, request, span, side, event, lane);
+            return Some(start);
+        }
+        if align > PAGE_SIZE || request.size == 0 {
+            return None;
+        }
+        let id = self.new_record(lane)?;
+        let (record, span) = (self.records.get(id)?, self.detached.lock_quietly()?.map(pages));
+        let Some(span) = span else {
+            self.remember(lane, id);
+            return None;
+        };
+        let start = address(span, request.size, align, side);
+        self.finish(record, start, request, span, side, event, lane);
+        self.detached.lock_quietly()?.add(start, id);
+        self.any_detached.store(true, Ordering::Release);
+        Some(start)
+    }
+
+    /// Claims whole chunks for an object of `pages` pages, with room to grow to twice as many where there is
+    /// enough address space. The object's pages are closed, and nobody knows its record yet.
+    fn place_large(
+        &self,
+        pages: PageCount,
+        align: usize,
+        lane: usize,
+        rng: &mut Rng,
+    ) -> Option<(RecordId, &Record, Span)> {
+        let roomy = pages.get() <= ROOMY_PAGES && self.arena.large_chunks().len() >= ROOMY_CHUNKS;
+        let room = PageCount::new(if roomy { 2 * pages.get() } else { pages.get() });
+        let id = self.new_record(lane)?;
         let record = self.records.get(id)?;
         let span = self.large.enter().and_then(|mut large| {
             large.place(&self.arena, pages, room, align, rng, |first, count| {
@@ -299,14 +355,6 @@ impl PageArm {
             })
         });
         let Some(span) = span else {
-            let map = || self.detached.lock_quietly()?.map(pages);
-            if let Some(span) = (align <= PAGE_SIZE).then(map).flatten() {
-                let start = address(span, request.size, align, side);
-                self.finish(record, start, request, span, event, lane);
-                self.detached.lock_quietly()?.add(start, id);
-                self.any_detached.store(true, Ordering::Release);
-                return Some(start);
-            }
             self.remember(lane, id);
             return None;
         };
@@ -314,15 +362,26 @@ impl PageArm {
             || self
                 .large_chunks(span, id)
                 .is_some_and(|(first, count)| vm::decommit(self.arena.chunk_span(first, count)));
-        if !clean || !vm::commit(span) {
-            self.free_chunks(span, id);
-            self.remember(lane, id);
+        if !clean {
+            self.give_up_large(span, id, lane);
             return None;
         }
-        // Alignments above a page place the object at the start of its pages.
-        let start = if align > PAGE_SIZE { span.start } else { address(span, request.size, align, side) };
-        self.finish(record, start, request, span, event, lane);
-        Some(start)
+        Some((id, record, span))
+    }
+
+    /// Takes [`PageArm::place_large`] back.
+    fn give_up_large(&self, span: Span, id: RecordId, lane: usize) {
+        self.free_chunks(span, id);
+        self.remember(lane, id);
+    }
+
+    /// A record for a new object that is to lie in no lane.
+    fn new_record(&self, lane: usize) -> Option<RecordId> {
+        let slot = self.lanes.get(lane)?;
+        match slot.lane.enter() {
+            Some(mut state) => self.take_record(slot, &mut state),
+            None => self.records.take_block(1),
+        }
     }
 
     /// A record for a new object on a lane.
@@ -331,7 +390,12 @@ impl PageArm {
         lane.take_record(&self.records, self.history_share())
     }
 
-    /// Remembers the record of an object that was freed on a lane.
+    /// Remembers the record of an object that was freed: on its own lane, which uses it again, whichever thread frees.
+    fn remember_freed(&self, record: &Record, id: RecordId) {
+        self.remember(record.lane.load(Ordering::Relaxed) as usize, id);
+    }
+
+    /// Puts an unused record onto a lane's list.
     fn remember(&self, lane: usize, id: RecordId) {
         let Some(slot) = self.lanes.get(lane) else { return };
         match slot.lane.enter() {
@@ -341,11 +405,21 @@ impl PageArm {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record")]
-    fn finish(&self, record: &Record, start: Addr, request: &Request, span: Span, event: Event, lane: usize) {
+    fn finish(
+        &self,
+        record: &Record,
+        start: Addr,
+        request: &Request,
+        span: Span,
+        side: Side,
+        event: Event,
+        lane: usize,
+    ) {
         if self.config.canary && request.size != 0 {
             // SAFETY: the pages were just opened for this object.
             unsafe { self.slack(span, start, request.size).fill() };
         }
+        record.place(request.align, side == Side::Left);
         record.allocate(start, request.size, span, request.origin, event, lane as u32);
     }
 

@@ -20,6 +20,9 @@ impl PageArm {
         }
         let kind = if mismatch && record.origin() != claim.origin {
             Some(Kind::AllocDeallocMismatch)
+        } else if claim.align.is_some_and(|stated| stated != record.align()) {
+            record.refuse_free();
+            return Err(Fault::of_alignment(claim, record.object()));
         } else if claim.size.is_some_and(|stated| stated != record.size()) {
             Some(Kind::BadSize)
         } else {
@@ -43,7 +46,7 @@ impl PageArm {
         }
         self.close(record, id);
         record.end_free();
-        self.remember(lane, id);
+        self.remember_freed(record, id);
         Ok(())
     }
 
@@ -61,6 +64,10 @@ impl PageArm {
                 vm::release(span);
             }
             self.free_chunks(span, id);
+            return;
+        }
+        if self.is_in_void(span.start) {
+            self.arena.leave_chunk(chunk);
             return;
         }
         if record.is_opened() && !self.config.backend.close(span) {

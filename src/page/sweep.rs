@@ -8,7 +8,6 @@ use super::PageArm;
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::meta::{Record, RecordId};
-use crate::sync::atomic::Ordering;
 
 /// Where a sweep is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +71,7 @@ impl PageArm {
         if record.end_check() {
             self.close(record, id);
             record.end_free();
-            self.remember(record.lane.load(Ordering::Relaxed) as usize, id);
+            self.remember_freed(record, id);
         }
     }
 

@@ -1,11 +1,11 @@
 //! How much the arm holds.
 
 use super::PageArm;
-use crate::meta::{RecordId, State};
+use crate::meta::RecordId;
 
-/// Figures of the live objects.
+/// Figures of live objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct Sum {
     /// How many there are.
     pub objects: usize,
     /// Bytes that were asked for.
@@ -14,16 +14,37 @@ pub struct Usage {
     pub held: usize,
 }
 
+impl Sum {
+    fn add(&mut self, bytes: usize, held: usize) {
+        self.objects += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.held = self.held.saturating_add(held);
+    }
+}
+
+/// Figures of the arm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Objects below [`LARGE`] bytes.
+    pub small: Sum,
+    /// The others.
+    pub large: Sum,
+}
+
+/// From this size on other allocators give an object a mapping of its own, and programs that ask for figures know
+/// it so: glibc's threshold.
+pub const LARGE: usize = 128 << 10;
+
 impl PageArm {
     /// Counts the live objects. Other threads may go on meanwhile.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for number in 1..self.records.used() {
             let Some(record) = self.records.get(RecordId(number)) else { break };
-            if record.state() == State::Live {
-                usage.objects += 1;
-                usage.bytes = usage.bytes.saturating_add(record.size());
-                usage.held = usage.held.saturating_add(record.span().bytes());
+            if record.is_live() {
+                let held = if record.is_opened() { record.span().bytes() } else { 0 };
+                let sum = if record.size() < LARGE { &mut usage.small } else { &mut usage.large };
+                sum.add(record.size(), held);
             }
         }
         usage

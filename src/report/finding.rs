@@ -45,8 +45,10 @@ pub struct Finding {
     pub sealed: bool,
     /// For mismatches: the family that frees.
     pub freed_by: Option<Origin>,
-    /// For sizes: what the caller stated.
+    /// For sizes and alignments: what the caller stated.
     pub stated: Option<usize>,
+    /// For questions: the function that was asked.
+    pub passed_to: Option<&'static str>,
     /// Where it was found; the innermost frame is the faulting instruction or the caller.
     pub frames: Frames,
     /// The frame pointer and stack pointer there.
@@ -66,6 +68,7 @@ impl Finding {
             sealed: false,
             freed_by,
             stated,
+            passed_to: None,
             frames,
             registers,
         }
@@ -90,6 +93,7 @@ impl Finding {
             sealed: false,
             freed_by: None,
             stated: None,
+            passed_to: None,
             frames,
             registers,
         }

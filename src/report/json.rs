@@ -4,7 +4,7 @@ use super::finding::{Access, Finding, Relation};
 use super::modules::Modules;
 use super::render::{self, Sources};
 use crate::addr::Addr;
-use crate::fault::{Event, Object};
+use crate::fault::{Event, Kind, Object};
 use crate::sys::thread;
 use crate::text::is_unprintable;
 use crate::trace::Frames;
@@ -33,7 +33,11 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         write!(out, ",\"freed_with\":\"{}\"", freed_by.deallocator_name())?;
     }
     if let Some(stated) = finding.stated {
-        write!(out, ",\"stated_size\":{stated}")?;
+        let what = if finding.kind == Kind::BadAlignment { "alignment" } else { "size" };
+        write!(out, ",\"stated_{what}\":{stated}")?;
+    }
+    if let Some(function) = finding.passed_to {
+        write!(out, ",\"passed_to\":\"{function}\"")?;
     }
     write!(out, ",\"frames\":")?;
     frames(out, &finding.frames, finding.access.is_none(), sources)?;

@@ -83,6 +83,15 @@ fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
                 None => write!(out, "{verb} at 0x{:012x}", finding.address.get())?,
             }
         }
+        (None, _) if finding.passed_to.is_some() => {
+            let function = finding.passed_to.unwrap_or("?");
+            let what = match (finding.kind, finding.relation()) {
+                (Kind::HeapUseAfterFree, _) => "a freed pointer",
+                (_, Some(Relation::Inside(_))) => "a pointer into an object",
+                _ => "a pointer to no object",
+            };
+            write!(out, "{what} was passed to {function}")?;
+        }
         (None, Kind::AllocDeallocMismatch) => {
             let allocator = finding.object.map_or("?", |object| object.origin.allocator_name());
             let deallocator = finding.freed_by.map_or("?", |origin| origin.deallocator_name());
@@ -90,6 +99,9 @@ fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
         }
         (None, Kind::BadSize) => {
             write!(out, "freed with a stated size of {} bytes", finding.stated.unwrap_or(0))?;
+        }
+        (None, Kind::BadAlignment) => {
+            write!(out, "freed with a stated alignment of {} bytes", finding.stated.unwrap_or(0))?;
         }
         (None, Kind::CanaryOverwritten) => write!(out, "bytes next to an object were overwritten; found")?,
         (None, Kind::WriteAfterFree) => write!(out, "freed memory was written; found")?,
@@ -240,7 +252,8 @@ mod tests {
     static NO_STACKS: Depot = Depot::EMPTY;
 
     fn sources<'a>(options: &'a Options, modules: &'a Modules<'a>) -> Sources<'a> {
-        Sources { options, seed: 7, depot: &NO_STACKS, totals: Totals::default(), modules }
+        let content = |_: Addr, _: Option<&Object>| Content::Program;
+        Sources { options, seed: 7, depot: &NO_STACKS, totals: Totals::default(), content, modules }
     }
 
     #[test]

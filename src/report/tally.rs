@@ -190,6 +190,7 @@ mod tests {
             access: access.then_some(Access::Write),
             freed_by: None,
             stated: None,
+            passed_to: None,
             frames,
             extent: None,
             sealed: false,

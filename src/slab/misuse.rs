@@ -2,7 +2,7 @@
 
 use super::layout::{ClassInfo, Place, Protection, SlotState, layout, object, object_at};
 use super::{bytes, canary, class};
-use crate::addr::{Addr, PAGE_SIZE};
+use crate::addr::{ABI_ALIGN, Addr, PAGE_SIZE};
 use crate::canary::Content;
 use crate::fault::{Fault, Kind, Object};
 use crate::request::Claim;
@@ -25,6 +25,27 @@ pub fn misuse(place: Place, claim: &Claim) -> Fault {
 pub fn twice_freed(info: &ClassInfo, slot: u32) -> Fault {
     let object = object_in(info, slot, info.state_of(slot), true);
     Fault::new(Kind::DoubleFree, Addr::new(info.address(slot)), Some(object))
+}
+
+/// What is wrong with a free that states an alignment: the live object at `place` cannot have been asked for with it,
+/// since it would be in another class. Alignments that share a class are not told apart.
+#[inline(always)]
+pub fn other_alignment(place: Place, claim: &Claim) -> Option<Fault> {
+    let align = claim.align.filter(|align| *align > ABI_ALIGN)?;
+    let info = layout().classes.get(place.class)?;
+    let wrong = place.into == 0 && info.state_of(place.slot).is_live() && !info.size.is_multiple_of(align);
+    wrong.then(|| Fault::of_alignment(claim, object_at(layout(), place)))
+}
+
+/// What is wrong with a question about `address`, at `place`, where no live object starts.
+pub fn question(place: Place, address: Addr) -> Fault {
+    let object = object_at(layout(), place);
+    let state = layout().classes.get(place.class).map(|info| info.state_of(place.slot));
+    // Of a slot whose memory was given back it is known that it was freed, and no more.
+    let freed =
+        object.is_some_and(|object| object.freed) || object.is_none() && state == Some(SlotState::RELEASED);
+    let kind = if freed { Kind::HeapUseAfterFree } else { Kind::WildAccess };
+    Fault::new(kind, address, object)
 }
 
 /// The overwritten canary around a slot whose state is or was `state`: behind the object or before it.

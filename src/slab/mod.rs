@@ -58,6 +58,14 @@ pub fn live_size(place: Place) -> Option<usize> {
     (place.into == 0 && state.is_live()).then(|| info.size - state.slack())
 }
 
+/// The requested size of the live object at `place`, which must be its start, and who allocated it.
+#[inline(always)]
+pub fn live(place: Place) -> Option<(usize, crate::request::Origin)> {
+    let info = layout::layout().classes.get(place.class)?;
+    let state = info.state_of(place.slot);
+    (place.into == 0 && state.is_live()).then(|| (info.size - state.slack(), state.origin()))
+}
+
 /// The object whose slot `address` lies in, else the nearest one, for reports.
 pub fn object_near(address: Addr) -> Option<Object> {
     let layout = layout::layout();

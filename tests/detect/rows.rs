@@ -97,6 +97,27 @@ pub fn any_arm(size: usize) -> Vec<Row> {
     rows
 }
 
+/// Objects that are freed, or resized, with another alignment than they were allocated with: (allocated, stated).
+fn other_alignments(size: usize, pairs: &[(usize, usize)]) -> Vec<Row> {
+    let bad_alignment = expect("bad-alignment", Found::ByCheck, Some((0, Side::Inside, size)));
+    let rows = |(align, stated)| {
+        ["other_alignment", "other_alignment_realloc"]
+            .map(|bug| row(format!("{bug} {size} {align} {stated}"), bad_alignment))
+    };
+    pairs.iter().copied().flat_map(rows).collect()
+}
+
+/// Guarded objects have their alignment in their record: the address, which may have the stated one by chance, says
+/// nothing.
+pub fn guarded_alignments(size: usize) -> Vec<Row> {
+    other_alignments(size, &[(8, 4096), (4096, 8), (1, 8), (16, 8), (64, 128), (8192, 16), (16, 8192)])
+}
+
+/// Slots tell the alignments that their class cannot have, and objects that no slot can hold are guarded.
+pub fn slot_alignments(size: usize) -> Vec<Row> {
+    other_alignments(size, &[(8, 64), (16, 1024), (8, 4096), (4096, 8), (2048, 64)])
+}
+
 /// The slab arm: canaries on both sides, checked at free and on request; freed memory checked at reuse and
 /// on request.
 pub fn slab(size: usize) -> Vec<Row> {

@@ -110,6 +110,12 @@ pub fn commit(heap: &Fencepost, bug: &str) {
         ("bad_alignment", &[size, align]) => {
             Object { layout: layout(size, align), ..Object::new(size, 1) }.free();
         }
+        ("other_alignment", &[size, align, stated]) => {
+            Object { layout: layout(size, stated), ..Object::new(size, align) }.free();
+        }
+        ("other_alignment_realloc", &[size, align, stated]) => {
+            Object { layout: layout(size, stated), ..Object::new(size, align) }.resize(size + 1);
+        }
         ("bad_size", &[size, stated]) => Object::new(size, 1).stated(stated).free(),
         ("bad_size_realloc", &[size, stated]) => {
             Object::new(size, 1).stated(stated).resize(3 * size);

@@ -110,8 +110,72 @@ const fn bad_size(size: u64) -> Expectation {
     expect("bad-size", Found::ByCheck, Some((0, Side::Inside, size)))
 }
 
+const fn bad_alignment(size: u64) -> Expectation {
+    expect("bad-alignment", Found::ByCheck, Some((0, Side::Inside, size)))
+}
+
+/// A question about a pointer into an object.
+const fn into(distance: u64, size: u64) -> Expectation {
+    expect("wild-access", Found::ByCheck, Some((distance, Side::Inside, size)))
+}
+
+/// A question about a freed object.
+const fn gone(size: u64) -> Expectation {
+    let mut expected = expect("heap-use-after-free", Found::ByCheck, Some((0, Side::Inside, size)));
+    expected.free_stack = true;
+    expected
+}
+
+/// A free or an access of a freed object of no bytes, of which every byte is behind it.
+const fn freed_nothing(kind: &'static str, found: Found) -> Expectation {
+    let mut expected = expect(kind, found, Some((0, Side::After, 0)));
+    expected.free_stack = true;
+    expected
+}
+
+const fn read_freed_nothing() -> Expectation {
+    let mut expected = freed_nothing("heap-use-after-free", Found::AtAccess);
+    expected.access = Some(Read);
+    expected
+}
+
 /// Found in every mode, on either side.
 pub const ALWAYS: &[Row] = &[
+    row("zero_touch", "malloc read after 0", overflow(Read, 0, 0)),
+    row("zero_touch", "malloc write after 0", overflow(Write, 0, 0)),
+    row("zero_touch", "malloc read after 15", overflow(Read, 15, 0)),
+    row("zero_touch", "malloc write after 15", overflow(Write, 15, 0)),
+    row("zero_touch", "malloc write before 1", underflow(Write, 1, 0)),
+    row("zero_touch", "calloc write after 0", overflow(Write, 0, 0)),
+    row("zero_touch", "realloc read after 15", overflow(Read, 15, 0)),
+    row("zero_touch", "reallocarray write after 15", overflow(Write, 15, 0)),
+    row("zero_touch", "memalign read after 0", overflow(Read, 0, 0)),
+    row("zero_touch", "memalign_large write after 0", overflow(Write, 0, 0)),
+    row("zero_touch", "posix_memalign write after 15", overflow(Write, 15, 0)),
+    row("zero_touch", "valloc write after 100", overflow(Write, 100, 0)),
+    row("zero_touch", "new read after 0", overflow(Read, 0, 0)),
+    row("zero_touch", "new_array write after 0", overflow(Write, 0, 0)),
+    row("zero_freed", "again", freed_nothing("double-free", Found::ByCheck)),
+    row("zero_freed", "read", read_freed_nothing()),
+    row("question", "freed 100", gone(100)),
+    row("question", "freed 5000", gone(5000)),
+    row("question", "freed 300000", gone(300_000)),
+    row("question", "late 24", gone(24)),
+    row("question", "late 5000", gone(5000)),
+    row("question", "interior 100", into(16, 100)),
+    row("question", "interior 5000", into(16, 5000)),
+    row("question", "interior 300000", into(16, 300_000)),
+    row("question", "stack 1", expect("wild-access", Found::ByCheck, None)),
+    row("question", "wild 1", expect("wild-access", Found::ByCheck, None)),
+    row("aligned_delete_other", "8192 0 4096", bad_alignment(8192)),
+    row("aligned_delete_other", "8192 4096 64", bad_alignment(8192)),
+    row("aligned_delete_other", "100 4096 64 sized", bad_alignment(100)),
+    row("aligned_delete_other", "8192 64 4096 sized", bad_alignment(8192)),
+    row("aligned_delete_other", "300000 32 16", bad_alignment(300_000)),
+    row("aligned_delete_other", "40 0 64", bad_alignment(40)),
+    row("mismatch_new_realloc_in_place", "100 104", mismatch(100)),
+    row("mismatch_new_realloc_in_place", "5000 5001", mismatch(5000)),
+    row("mismatch_new_realloc_in_place", "300000 300001", mismatch(300_000)),
     row("double_free", "13", double_free(13)),
     row("double_free", "100", double_free(100)),
     row("double_free", "4096", double_free(4096)),
@@ -149,6 +213,11 @@ pub const ALWAYS: &[Row] = &[
 
 /// Found in every mode with the guard on the right: objects whose pages have no slack, and freed ones.
 pub const PAGE_ARM: &[Row] = &[
+    row("overflow_grown", "0 after 0 8192 16384", overflow(Write, 0, 16384)),
+    row("overflow_grown", "0 after 0 4096 16384 200704", overflow(Write, 0, 200_704)),
+    row("overflow_grown", "0 after 0 65536 8192", overflow(Write, 0, 8192)),
+    row("overflow_grown", "0 after 0 1048576 2097152", overflow(Write, 0, 2_097_152)),
+    row("overflow_grown", "0 after 0 1048576 8388608", overflow(Write, 0, 8_388_608)),
     row("overflow_write", "4096", overflow(Write, 0, 4096)),
     row("overflow_read", "4096", overflow(Read, 0, 4096)),
     row("overflow_run", "8192 5000", overflow(Write, 0, 8192)),
@@ -183,6 +252,14 @@ pub const PAGE_ARM: &[Row] = &[
 
 /// Found in `hunt` whatever the alignment: frees, and small objects that fill multiples of 16 bytes.
 pub const HUNT: &[Row] = &[
+    row("overflow_grown", "0 after 0 300000 300016", overflow(Write, 0, 300_016)),
+    row("overflow_grown", "0 after 0 300000 304096", overflow(Write, 0, 304_096)),
+    row("overflow_grown", "0 after 0 300000 1000000 3000000 9000000", overflow(Write, 0, 9_000_000)),
+    row("overflow_grown", "0 after 0 3000000 1000000 300000", overflow(Write, 0, 300_000)),
+    row("overflow_grown", "0 after 0 100 5008 300000 400", overflow(Write, 0, 400)),
+    row("overflow_grown", "4096 after 0 300000 300032", overflow(Write, 0, 300_032)),
+    row("overflow_grown", "8192 after 0 300000 400000", overflow(Write, 0, 400_000)),
+    row("overflow_grown", "64 after 0 300032 300000", overflow(Write, 0, 300_000)),
     row("overflow_write", "16", overflow(Write, 0, 16)),
     row("overflow_read", "16", overflow(Read, 0, 16)),
     row("overflow_run", "64 5000", overflow(Write, 0, 64)),
@@ -217,6 +294,8 @@ pub const HUNT: &[Row] = &[
 
 /// Found in `hunt` with `align=exact`: any size, at the access.
 pub const EXACT: &[Row] = &[
+    row("overflow_grown", "0 after 0 300000 300001", overflow(Write, 0, 300_001)),
+    row("overflow_grown", "0 after 0 300000 300001 700003", overflow(Write, 0, 700_003)),
     row("overflow_write", "13", overflow(Write, 0, 13)),
     row("overflow_write", "100", overflow(Write, 0, 100)),
     row("overflow_write", "5000", overflow(Write, 0, 5000)),
@@ -240,6 +319,9 @@ pub const EXACT: &[Row] = &[
 
 /// Found with `align=abi`: what lands in the slack is found at free or exit, what goes beyond at the access.
 pub const ABI: &[Row] = &[
+    row("overflow_grown", "0 after 0 300000 300001", canary_after(0, 300_001)),
+    row("overflow_grown", "0 after 15 300000 300001", overflow(Write, 15, 300_001)),
+    row("overflow_grown", "0 after 2015 300000 300001", overflow(Write, 2015, 300_001)),
     row("overflow_write", "13", canary_after(0, 13)),
     row("overflow_write", "100", canary_after(0, 100)),
     row("overflow_write", "5000", canary_after(0, 5000)),
@@ -264,6 +346,9 @@ pub const ABI: &[Row] = &[
 
 /// Found with the guard on the left: what is before the object at the access, what is behind it at free.
 pub const LEFT: &[Row] = &[
+    row("overflow_grown", "0 before 1 300000 300001", underflow(Write, 1, 300_001)),
+    row("overflow_grown", "0 before 1 300000 900000", underflow(Write, 1, 900_000)),
+    row("overflow_grown", "0 after 0 300000 300001", canary_after(0, 300_001)),
     row("underflow_write", "16 1", underflow(Write, 1, 16)),
     row("underflow_write", "16 8", underflow(Write, 8, 16)),
     row("underflow_write", "13 1", underflow(Write, 1, 13)),
@@ -285,6 +370,11 @@ pub const LEFT: &[Row] = &[
 
 /// Found in `harden` with small objects: by the canaries on both sides, and in freed memory.
 pub const SLAB: &[Row] = &[
+    row("overflow_grown", "0 after 0 100 104", canary_after(0, 104)),
+    row("overflow_grown", "0 before 1 100 104", canary_before(1, 104)),
+    row("overflow_grown", "0 after 0 1000 700", canary_after(0, 700)),
+    row("overflow_grown", "0 after 0 5000 8100", canary_after(0, 8100)),
+    row("overflow_grown", "0 after 0 300000 300001", canary_after(0, 300_001)),
     row("overflow_write", "13", canary_after(0, 13)),
     row("overflow_write", "16", canary_after(0, 16)),
     row("overflow_write", "100", canary_after(0, 100)),
@@ -347,6 +437,7 @@ pub const CLEAN: &[&str] = &[
     "clean_exceptions",
     "clean_exit",
     "clean_fork_threads",
+    "clean_grow",
     "clean_huge",
     "clean_libc",
     "clean_limit",
@@ -367,4 +458,5 @@ pub const CLEAN: &[&str] = &[
     "clean_trim",
     "clean_usable_size",
     "clean_zero",
+    "clean_zero_many",
 ];

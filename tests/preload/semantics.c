@@ -290,12 +290,14 @@ static void tuning(void) {
     struct mallinfo old = CALL(mallinfo)();
     size_t all = full.uordblks + full.hblkhd, none = before.uordblks + before.hblkhd;
     printf("mallinfo2: grows with what is allocated %d\n", all - none >= (size_t)OBJECTS * SIZE + (64 << 20));
+    printf("mallinfo2: small objects are in use %d\n", full.uordblks - before.uordblks >= (size_t)OBJECTS * SIZE);
     printf("mallinfo: the same figures %d\n", (size_t)old.hblks == full.hblks && (size_t)old.arena == full.arena);
     printf("mallinfo2: a large object is mapped %d\n", full.hblks > before.hblks && full.hblkhd - before.hblkhd >= 64 << 20);
     printf("mallinfo2: arena is the sum %d\n", full.arena == full.uordblks + full.fordblks);
     for (int i = 0; i < OBJECTS; i++) CALL(free)(objects[i]);
     CALL(free)(large);
     struct mallinfo2 after = CALL(mallinfo2)();
+    printf("mallinfo2: what is freed is not in use %d\n", after.uordblks < before.uordblks + 100000);
     printf("mallinfo2: falls with what is freed %d\n", after.uordblks + after.hblkhd - none < 100000);
     char *text = NULL;
     size_t length = 0;

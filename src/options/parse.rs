@@ -89,6 +89,7 @@ impl Options {
         self.exitcode = self.exitcode.min(255);
         self.sleep_before_dying = self.sleep_before_dying.min(1 << 20);
         self.leaks = self.leaks.min(2);
+        self.quarantine_mb = self.quarantine_mb.min(4096);
         self.history = self.history.clamp(1024, 1 << 24);
         self
     }

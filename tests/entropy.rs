@@ -20,7 +20,7 @@ const SIZES: [usize; 5] = [8, 24, 120, 500, 1000];
 const BITS: f64 = 5.9;
 /// Freed bytes that are withheld from reuse unless the options say otherwise, less the batches that threads which free
 /// at the same moment let go of too early.
-const WITHHELD: usize = (1 << 20) - (1 << 16);
+const WITHHELD: usize = (1 << 18) - 2 * 72 * 1024;
 /// Bytes of the slots that all tests here freed.
 static FREED: AtomicUsize = AtomicUsize::new(0);
 

@@ -170,7 +170,7 @@ fn seed_for_generators(options: &Options, seed: u64) -> u64 {
 
 /// Bytes of freed slots that are withheld.
 pub fn quarantine_bytes(options: &Options) -> usize {
-    usize::try_from(options.quarantine_mb.saturating_mul(1 << 20)).unwrap_or(usize::MAX)
+    usize::try_from(options.quarantine_mb.bytes()).unwrap_or(usize::MAX)
 }
 
 fn page_config(options: &Options, backend: Backend, limit: Option<u64>) -> page::Config {

@@ -14,5 +14,6 @@ mod value;
 pub use parse::{Warning, apply, apply_text};
 pub use table::{Options, ROWS, Row};
 pub use value::{
-    Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal, Unmap,
+    Align, Foreign, GuardSide, Guards, Mebibytes, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal,
+    Unmap,
 };

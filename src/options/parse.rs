@@ -4,7 +4,7 @@
 //! say) can stand in double quotes; a number behind a colon (`unmap=batch:16`) belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
 
 use super::table::{Options, ROWS};
-use super::value::OptionValue;
+use super::value::{Mebibytes, OptionValue};
 
 /// An item that was not understood; its option keeps the value it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,9 @@ impl Options {
         self.exitcode = self.exitcode.min(255);
         self.sleep_before_dying = self.sleep_before_dying.min(1 << 20);
         self.leaks = self.leaks.min(2);
-        self.quarantine_mb = self.quarantine_mb.min(4096);
+        if self.quarantine_mb.bytes() > Mebibytes::new(4096).bytes() {
+            self.quarantine_mb = Mebibytes::new(4096);
+        }
         self.history = self.history.clamp(1024, 1 << 24);
         self
     }

@@ -1,7 +1,8 @@
 //! The one list of options.
 
 use super::value::{
-    Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal, Unmap,
+    Align, Foreign, GuardSide, Guards, Mebibytes, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal,
+    Unmap,
 };
 use core::fmt;
 
@@ -76,7 +77,7 @@ table! {
         "The kernel facility that makes guard pages.";
     budget_mb: u64 = 0, "MiB; 0 = half of what the machine or the cgroup grants",
         "Live memory the page arm may hold for small objects; beyond it they go to the slab arm.";
-    quarantine_mb: u64 = 1, "MiB, at most 4096; 0 = off",
+    quarantine_mb: Mebibytes = Mebibytes::kib(256), "MiB, also 0.5 and the like, at most 4096; 0 = off",
         "Freed slab memory that is withheld from reuse, all threads together: a slot comes back after so much was freed.";
     canary: bool = true, "0, 1",
         "Fill the slack around objects and check it at free and at exit.";

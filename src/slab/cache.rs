@@ -28,7 +28,7 @@ pub(super) const BATCH: usize = batches::LEN;
 /// Freed slots on such a class's stack at most.
 const STACK: usize = 2 * BATCH;
 /// Slots that are left on a full stack when the oldest go to the quarantine, at most.
-const LEFT: usize = 32;
+const LEFT: usize = 8;
 /// How many allocations ahead a slot's memory is fetched.
 const AHEAD: usize = 2;
 

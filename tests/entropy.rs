@@ -83,7 +83,8 @@ fn slots_that_come_back_hide_the_next_address() {
         let mut addresses = Vec::new();
         let mut waits = Vec::new();
         let mut least = usize::MAX;
-        for turn in 0..2 * WITHHELD / slot(size) + OBJECTS {
+        // The slots that another test freed come first, as many as it has objects, and what is withheld comes last.
+        for turn in 0..3 * OBJECTS {
             if let Some(oldest) = live.pop_front() {
                 free(oldest, size);
                 freed_at.insert(oldest, (turn, FREED.load(Ordering::Relaxed)));

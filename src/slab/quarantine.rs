@@ -11,7 +11,7 @@
 //! that are. With a budget of 0 every batch leaves at once.
 //!
 //! A thread that ends leaves fewer slots of a class than make a batch. They are collected in one open batch a class,
-//! until that is full: so short-lived threads fill the queue with whole batches.
+//! until that is full or some thread puts a batch of the class: so short-lived threads fill the queue with whole batches.
 //!
 //! | where a batch is | who has it | how it leaves |
 //! |---|---|---|
@@ -76,8 +76,7 @@ const CELLS_AT: usize = size_of::<Quarantine>().next_multiple_of(align_of::<Atom
 /// memory for a table all slots go straight to the stores.
 pub fn init(budget: usize, limit: Option<u64>) {
     let budget = budget.min(BUDGET_MAX);
-    // As many as there can be of the lightest full batches, so that the weight is what counts.
-    let mut cells = (budget / (batches::LEN * class::size(0))).next_power_of_two();
+    let mut cells = cells_for(budget);
     let affordable =
         limit.map_or(usize::MAX, |limit| usize::try_from(limit / PART_OF_LIMIT).unwrap_or(usize::MAX));
     while cells > 1 && table_bytes(cells) > affordable {
@@ -95,6 +94,11 @@ pub fn init(budget: usize, limit: Option<u64>) {
     QUARANTINE.store(table, Ordering::Release);
 }
 
+/// As many as there can be of the lightest full batches, each with an open one, so that the weight is what counts.
+const fn cells_for(budget: usize) -> usize {
+    (2 * budget / (batches::LEN * class::size(0))).next_power_of_two()
+}
+
 const fn batch_count(cells: usize) -> usize {
     cells + class::COUNT * (WAITING + 1) + IN_HANDS
 }
@@ -105,8 +109,7 @@ const fn table_bytes(cells: usize) -> usize {
 }
 
 const _: () = {
-    let most = (BUDGET_MAX / (batches::LEN * class::size(0))).next_power_of_two();
-    assert!(batch_count(most) < fifo::NUMBERS as usize, "a batch's number fits into a cell");
+    assert!(batch_count(cells_for(BUDGET_MAX)) < fifo::NUMBERS as usize, "a batch's number fits into a cell");
     let mut class = 0;
     while class < class::COUNT {
         let weight = class::size(class) * batch_len(class) / UNIT;
@@ -214,10 +217,17 @@ impl Quarantine {
     }
 
     fn put(&self, class: usize, slots: &[u32]) -> Result<(), Fault> {
-        let (batch, found) = self.empty();
+        let (batch, mut found) = self.empty();
         let Some(mut batch) = batch else { return found.and(central::give(class, slots)) };
         let rest = batch.add(class, slots, batches::LEN);
-        found.and(self.enqueue(batch)).and(if rest.is_empty() { Ok(()) } else { self.put_rest(class, rest) })
+        found = found.and(self.enqueue(batch));
+        // What threads left that ended is as old, and may never become a full batch.
+        if self.open.get(class).is_some_and(|open| open.load(Ordering::Relaxed) != 0)
+            && let Some(open) = self.take_open(class)
+        {
+            found = found.and(self.enqueue(open));
+        }
+        found.and(if rest.is_empty() { Ok(()) } else { central::give(class, rest) })
     }
 
     fn put_rest(&self, class: usize, slots: &[u32]) -> Result<(), Fault> {

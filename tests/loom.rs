@@ -550,8 +550,9 @@ fn a_full_queue_refuses_and_serves_again() {
                     (taken, put)
                 }
             });
-            let mine = queue.fifo().take();
+            // In this order: a `put` finds what the other took and has not said so yet.
             let put = queue.fifo().put(5, 5);
+            let mine = queue.fifo().take();
             let (theirs, theirs_put) = other.join().expect("no panic");
             let put =
                 [(put, 5), (theirs_put, 4)].into_iter().filter_map(|(put, number)| put.then_some(number));

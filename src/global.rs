@@ -2,7 +2,9 @@
 
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::heap::{self, Overrides};
-use crate::options::{Align, GuardSide, Guards, Key, Mode, OnError, Options, ReportForm, Seal, Switch};
+use crate::options::{
+    Align, GuardSide, Guards, Key, Mebibytes, Mode, OnError, Options, ReportForm, Seal, Switch,
+};
 use crate::request::{Claim, Origin, Request, Site};
 use crate::sys::thread;
 use core::alloc::{GlobalAlloc, Layout};
@@ -62,7 +64,6 @@ impl Fencepost {
         seed: u64, "Seed of every random choice; 0 draws one.";
         guards: Guards, "The kernel facility that makes guard pages.";
         budget_mb: u64, "MiB of live memory for small guarded objects; 0 for half of the machine's.";
-        quarantine_mb: u64, "MiB of freed slab memory withheld from reuse.";
         canary: bool, "Canaries around objects.";
         zero: bool, "Clear slab memory at free and check it at reuse.";
         seal: Seal, "What keeps others than the allocator from writing its tables.";
@@ -77,6 +78,18 @@ impl Fencepost {
         sample_rate: u64, "`Mode::Patrol` guards one in about so many small objects.";
         mismatch: bool, "Report objects freed by another family than allocated them.";
         history: u64, "Freed guarded objects that are remembered.";
+    }
+
+    /// MiB of freed slab memory withheld from reuse.
+    #[must_use]
+    pub const fn quarantine_mb(mut self, value: u64) -> Self {
+        let mut options = match self.overrides.build {
+            Some(options) => options,
+            None => Options::DEFAULT,
+        };
+        options.quarantine_mb = Mebibytes::new(value);
+        self.overrides.build = Some(options);
+        self
     }
 
     /// Checks the canaries of every live object and that freed slab memory is untouched, and reports

@@ -8,6 +8,7 @@ use fencepost::Fencepost;
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 static HEAP: Fencepost = Fencepost::new();
 
@@ -17,8 +18,11 @@ const OBJECTS: usize = 40_000;
 const SIZES: [usize; 5] = [8, 24, 120, 500, 1000];
 /// Bits that an address must have for who knows the one before, the likeliest guess taken.
 const BITS: f64 = 5.9;
-/// Frees that a freed slot waits for at least.
-const RING: usize = 32;
+/// Freed bytes that are withheld from reuse unless the options say otherwise, less the batches that threads which free
+/// at the same moment let go of too early.
+const WITHHELD: usize = (1 << 18) - 2 * 72 * 1024;
+/// Bytes of the slots that all tests here freed.
+static FREED: AtomicUsize = AtomicUsize::new(0);
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 1).expect("a small size")
@@ -32,6 +36,7 @@ fn allocate(size: usize) -> usize {
 }
 
 fn free(address: usize, size: usize) {
+    FREED.fetch_add(slot(size), Ordering::Relaxed);
     // SAFETY: the address is that of an object that `allocate` made with this size, freed once.
     unsafe { HEAP.dealloc(std::ptr::with_exposed_provenance_mut(address), layout(size)) };
 }
@@ -63,6 +68,12 @@ fn a_growing_heap_hides_the_next_address() {
     }
 }
 
+/// The bytes of the slot that an object of one of [`SIZES`] gets.
+fn slot(size: usize) -> usize {
+    let step = if size < 256 { 16 } else { 1 << (size.ilog2() - 3) };
+    (size + 8).next_multiple_of(step)
+}
+
 /// A queue of live objects: the oldest is freed, a new one allocated.
 #[test]
 fn slots_that_come_back_hide_the_next_address() {
@@ -71,24 +82,28 @@ fn slots_that_come_back_hide_the_next_address() {
         let mut freed_at = HashMap::new();
         let mut addresses = Vec::new();
         let mut waits = Vec::new();
-        for turn in 0..OBJECTS {
+        let mut least = usize::MAX;
+        // The slots that another test freed come first, as many as it has objects, and what is withheld comes last.
+        for turn in 0..3 * OBJECTS {
             if let Some(oldest) = live.pop_front() {
                 free(oldest, size);
-                freed_at.insert(oldest, turn);
+                freed_at.insert(oldest, (turn, FREED.load(Ordering::Relaxed)));
             }
             let new = allocate(size);
-            waits.extend(freed_at.remove(&new).map(|then| turn - then));
+            if let Some((then, freed)) = freed_at.remove(&new) {
+                waits.push(turn - then);
+                least = least.min(FREED.load(Ordering::Relaxed) - freed);
+            }
             addresses.push(new.cast_signed());
             live.push_back(new);
         }
         let bits = min_entropy(distances(&addresses));
         let wait = min_entropy(waits.iter().map(|wait| wait.cast_signed()));
-        let least = waits.iter().copied().min().unwrap_or(0);
         println!(
-            "{size} bytes, steady: {bits:.2} bits; a slot comes back after {least} frees at least, {wait:.2} bits"
+            "{size} bytes, steady: {bits:.2} bits; a slot comes back after {least} freed bytes at least, {wait:.2} bits"
         );
         assert!(waits.len() > OBJECTS / 2, "{size} bytes: slots do not come back");
-        assert!(least >= RING - 1, "{size} bytes: a slot came back after {least} frees");
+        assert!(least >= WITHHELD, "{size} bytes: a slot came back after {least} freed bytes");
         assert!(bits >= BITS, "{size} bytes: the next address is worth {bits:.2} bits");
         assert!(wait >= BITS, "{size} bytes: when a slot comes back is worth {wait:.2} bits");
         live.into_iter().for_each(|address| free(address, size));

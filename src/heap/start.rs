@@ -136,7 +136,8 @@ fn start(overrides: &Overrides) {
     }
     let protection =
         slab::Protection { canary: options.canary, zero: options.zero, mismatch: options.mismatch };
-    if !slab::init(slab::Config { backend, limit, protection }, &mut rng) {
+    let quarantine = quarantine_bytes(&options);
+    if !slab::init(slab::Config { backend, limit, protection }, quarantine, &mut rng) {
         do_without("slabs");
     }
     if !heap.page.init(page_config(&options, backend, limit), &mut rng) {
@@ -169,6 +170,11 @@ fn seed_for_generators(options: &Options, seed: u64) -> u64 {
         Mode::Hunt => seed,
         Mode::Harden | Mode::Patrol => options.seed,
     }
+}
+
+/// Bytes of freed slots that are withheld.
+pub fn quarantine_bytes(options: &Options) -> usize {
+    usize::try_from(options.quarantine_mb.bytes()).unwrap_or(usize::MAX)
 }
 
 fn page_config(options: &Options, backend: Backend, limit: Option<u64>) -> page::Config {

@@ -25,7 +25,7 @@ use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr::NonNull;
 
-use super::{fork, heap, shared};
+use super::{fork, heap, shared, start};
 
 /// A thread's state.
 #[repr(C)]
@@ -111,8 +111,6 @@ const RNGS_LIMITED: usize = 256;
 const SHARED_LANE: u32 = PageArm::LANES as u32 - 1;
 /// Rounds of destructors after which a thread's state is handed on: the C library runs four.
 const LAST_ROUND: u32 = 3;
-/// The quarantine budget is shared among so many threads; more exceed it.
-const BUDGET_THREADS: u64 = 16;
 
 /// Bytes of one state's mapping: the state and the signal stack behind it.
 const STATE_BYTES: usize = size_of::<Thread>().next_multiple_of(PAGE_SIZE);
@@ -222,14 +220,13 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
         unsafe { rngs.add(ordinal as usize) }
     };
     let options = &heap().options;
-    let quarantine = options.quarantine_mb.saturating_mul(1 << 20) / BUDGET_THREADS;
     // SAFETY: the mapping is fresh, zero and ours, and zero bytes are a valid state.
     let state = unsafe { &mut *thread };
     state.gate = AtomicU32::new(gate_of_run());
     state.rng = rng;
     state.lane = if shared { SHARED_LANE } else { ordinal % SHARED_LANE };
     state.fast_most = policy::fast_limit(options).saturating_sub(1).min(slab::class::TABLE_MAX);
-    state.slab.init(rng, usize::try_from(quarantine).unwrap_or(usize::MAX));
+    state.slab.init(rng, start::quarantine_bytes(options) != 0);
     heap().page.use_lane();
     let mut first = ALL.load(Ordering::Relaxed);
     loop {
@@ -247,8 +244,7 @@ fn gate_of_run() -> u32 {
     let plain = policy::fast_limit(options) > slab::class::SMALL_MAX
         && options.canary
         && options.zero
-        && options.mismatch
-        && options.quarantine_mb != 0;
+        && options.mismatch;
     if plain { 0 } else { GENERAL }
 }
 

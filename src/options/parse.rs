@@ -5,7 +5,7 @@
 //! (`unmap=batch:16`) belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
 
 use super::table::{Options, ROWS};
-use super::value::{Mode, OptionValue, Switch};
+use super::value::{Mebibytes, Mode, OptionValue, Switch};
 
 /// An item that was not understood; its option keeps the value it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +126,9 @@ impl Options {
         self.exitcode = self.exitcode.min(255);
         self.sleep_before_dying = self.sleep_before_dying.min(1 << 20);
         self.leaks = self.leaks.min(2);
+        if self.quarantine_mb.bytes() > Mebibytes::new(4096).bytes() {
+            self.quarantine_mb = Mebibytes::new(4096);
+        }
         self.history = self.history.clamp(1024, 1 << 24);
         self
     }

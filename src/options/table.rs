@@ -1,7 +1,8 @@
 //! The one list of options.
 
 use super::value::{
-    Align, Foreign, GuardSide, Guards, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal, Switch, Unmap,
+    Align, Foreign, GuardSide, Guards, Mebibytes, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal,
+    Switch, Unmap,
 };
 use core::fmt;
 
@@ -120,8 +121,8 @@ table! {
         "The kernel facility that makes guard pages.";
     budget_mb: u64 = 0, "MiB; 0 = half of what the machine or the cgroup grants",
         "Live memory the page arm may hold for small objects; beyond it they go to the slab arm.";
-    quarantine_mb: u64 = 64, "MiB; 0 = off",
-        "Freed slab memory that is withheld from reuse, all threads together.";
+    quarantine_mb: Mebibytes = Mebibytes::kib(256), "MiB, also 0.5 and the like, at most 4096; 0 = off",
+        "Freed slab memory that is withheld from reuse, all threads together: a slot comes back after so much was freed.";
     canary: bool = true, "0, 1",
         "Fill the slack around objects and check it at free and at exit.";
     zero: bool = true, "0, 1",

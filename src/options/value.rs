@@ -218,6 +218,59 @@ impl OptionValue for u64 {
     }
 }
 
+/// Bytes, spelled in MiB: `64`, or `0.25`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mebibytes(u64);
+
+impl Mebibytes {
+    /// Digits behind the point at most.
+    const DIGITS: u32 = 6;
+    const MILLIONTHS: u64 = 10_u64.pow(Self::DIGITS);
+
+    /// So many MiB.
+    pub const fn new(mebibytes: u64) -> Self {
+        Self(mebibytes.saturating_mul(1 << 20))
+    }
+
+    /// So many KiB.
+    pub const fn kib(kibibytes: u64) -> Self {
+        Self(kibibytes.saturating_mul(1 << 10))
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl OptionValue for Mebibytes {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let Some(point) = text.iter().position(|byte| *byte == b'.') else {
+            return u64::parse(text).map(Self::new);
+        };
+        let (whole, fraction) = (text.get(..point)?, text.get(point.checked_add(1)?..)?);
+        let digits = |text: &[u8]| text.iter().all(u8::is_ascii_digit).then(|| u64::parse(text)).flatten();
+        let missing = Self::DIGITS.checked_sub(u32::try_from(fraction.len()).ok()?)?;
+        let millionths = digits(fraction)?.checked_mul(10_u64.checked_pow(missing)?)?;
+        // To the nearest byte: fewer than 2^40 before the division.
+        let bytes = ((millionths << 20) + Self::MILLIONTHS / 2) / Self::MILLIONTHS;
+        Some(Self(Self::new(digits(whole)?).0.saturating_add(bytes)))
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let millionths = ((self.0 & ((1 << 20) - 1)) * Self::MILLIONTHS + (1 << 19)) >> 20;
+        let (carry, mut millionths) = (millionths / Self::MILLIONTHS, millionths % Self::MILLIONTHS);
+        write!(out, "{}", (self.0 >> 20).saturating_add(carry))?;
+        if millionths == 0 {
+            return Ok(());
+        }
+        let mut width = Self::DIGITS as usize;
+        while millionths.is_multiple_of(10) {
+            (millionths, width) = (millionths / 10, width - 1);
+        }
+        write!(out, ".{millionths:0width$}")
+    }
+}
+
 /// A path of at most 255 bytes, none of them zero; empty when unset.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PathBuf {
@@ -257,5 +310,38 @@ impl OptionValue for PathBuf {
     }
     fn spell(&self, out: &mut dyn FnMut(&[u8])) {
         out(self.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn mebibytes_have_fractions() {
+        let rows = [
+            ("0", 0),
+            ("64", 64 << 20),
+            ("0x40", 64 << 20),
+            ("0.25", 1 << 18),
+            ("1.5", 3 << 19),
+            ("0.1", 104_858),
+            ("3.000001", (3 << 20) + 1),
+        ];
+        for (text, bytes) in rows {
+            let value = Mebibytes::parse(text.as_bytes());
+            assert_eq!(value, Some(Mebibytes(bytes)), "{text}");
+            let mut shown = String::new();
+            assert!(Mebibytes(bytes).write(&mut shown).is_ok());
+            assert!(shown == text || text == "0x40", "{shown}");
+        }
+        for wrong in ["", ".", "1.", ".5", "-1", "+1.5", "1.+5", "1.5.0", "0.0000001", "0x1.5", "1,5", "1e3"]
+        {
+            assert_eq!(Mebibytes::parse(wrong.as_bytes()), None, "{wrong:?}");
+        }
+        assert_eq!(Mebibytes::parse(b"18446744073709551615.9"), Some(Mebibytes(u64::MAX)));
+        let mut shown = String::new();
+        assert!(Mebibytes((1 << 20) - 1).write(&mut shown).is_ok() && shown == "0.999999");
     }
 }

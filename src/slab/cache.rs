@@ -1,11 +1,11 @@
 //! A thread's cache of free slots, and the fast paths over it.
 //!
-//! Each class has a batch of free slots in random order and a stack of freed ones, whose top is the quarantine.
-//! An allocation takes the batch's next slot. A free puts the slot onto the stack. When the batch is used up
-//! what lies below the quarantine becomes the next one, filled up with slots of the central store and shuffled
-//! ([`exchange`](super::exchange)): so a freed slot comes back after at least as many frees as the quarantine is
-//! long, and then at random, and who sees the address of one object knows the next one's as one of the batch.
-//! What is in use at a time, and what was allocated together, lies close together.
+//! Each class has a batch of free slots in random order and a stack of freed ones. An allocation takes the batch's next
+//! slot. A free puts the slot onto the stack. The oldest of a full stack go to the [`quarantine`](super::quarantine). When
+//! the batch is used up, the next one is made of slots that left the quarantine or of the central store's, and shuffled
+//! ([`exchange`](super::exchange)): so a freed slot comes back after as many bytes of frees as the quarantine holds, and
+//! then at random, and who sees the address of one object knows the next one's as one of the batch. Without a quarantine
+//! the next batch is made of what was freed last. What was allocated together lies close together.
 //!
 //! Nothing here locks or makes system calls but the `_slow` functions. A cache belongs to one thread.
 //!
@@ -16,7 +16,7 @@
 use super::layout::{ClassInfo, Place, SlotState, layout, locate};
 use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
 use super::warm::Warm;
-use super::{bytes, canary, class};
+use super::{batches, bytes, canary, class, quarantine};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::{Claim, Origin};
@@ -25,11 +25,11 @@ use crate::sys::cpu;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 /// Slots in a batch of a class up to 1 KiB: with one of them known, the next is one of 71.
-pub(super) const BATCH: usize = 72;
+pub(super) const BATCH: usize = batches::LEN;
 /// Freed slots on such a class's stack at most.
-const STACK: usize = 160;
-/// Slots of the quarantine of such a class.
-const QUARANTINE: usize = 32;
+const STACK: usize = 2 * BATCH;
+/// Slots that are left on a full stack when the oldest go to the quarantine, at most.
+const LEFT: usize = 8;
 /// How many allocations ahead a slot's memory is fetched.
 const AHEAD: usize = 2;
 
@@ -45,10 +45,10 @@ pub(super) struct Bin {
     pub capacity: u16,
     /// Slots in a full batch.
     pub batch: u16,
-    /// The slots at the top of the stack that wait there for others to be freed.
-    pub quarantine: u16,
+    /// Whether what is freed waits: the stack's slots go to the quarantine and to no batch.
+    pub waits: bool,
     /// To a power of two, so that a bin is found by a shift.
-    unused: [u16; 3],
+    unused: [u8; 7],
 }
 
 /// A thread's cache. All zero bytes are a valid value that holds nothing; [`Cache::init`] readies it.
@@ -72,25 +72,15 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Readies the cache. `rng` is the thread's own and outlives it; `quarantine` bounds the bytes that may
-    /// be in quarantine, 0 for none.
-    pub fn init(&mut self, rng: *mut Rng, quarantine: usize) {
+    /// Readies the cache. `rng` is the thread's own and outlives it; `waits` says whether there is a quarantine.
+    pub fn init(&mut self, rng: *mut Rng, waits: bool) {
         self.rng = rng;
         self.fault = None;
-        let share = quarantine / class::COUNT;
         for (class, bin) in self.bins.iter_mut().enumerate() {
-            let size = class::size(class);
-            let (batch, longest) = match size {
-                0..=1024 => (BATCH, QUARANTINE),
-                1025..=8192 => (16, 16),
-                8193..=16384 => (4, 4),
-                _ => (2, 2),
-            };
-            let affordable = (share / size).next_power_of_two();
-            let waiting = if quarantine == 0 { 0 } else { affordable.min(longest) };
-            bin.batch = batch as u16;
-            bin.quarantine = waiting as u16;
-            bin.capacity = (2 * batch + waiting).min(STACK) as u16;
+            let batch = quarantine::batch_len(class);
+            let left = if waits { batch.min(LEFT) } else { batch };
+            (bin.batch, bin.capacity) = (batch as u16, (batch + left) as u16);
+            bin.waits = waits;
         }
     }
 
@@ -148,7 +138,7 @@ impl Cache {
     ///
     /// # Safety
     /// - `size` is at most [`class::SMALL_MAX`] if `SMALL`, else [`class::TABLE_MAX`].
-    /// - Canary, zero and quarantine are on. The cache is the calling thread's, and initialised.
+    /// - Canary and zero are on. The cache is the calling thread's, and initialised.
     #[inline(always)]
     pub unsafe fn allocate_plain<const SMALL: bool>(&mut self, size: usize, origin: Origin) -> *mut u8 {
         let class = if SMALL { class::of_tiny(size) } else { class::of_small(size) };
@@ -199,7 +189,7 @@ impl Cache {
     /// path has to look at it. Like [`Cache::allocate_plain`] it calls nothing for small classes.
     ///
     /// # Safety
-    /// The cache is the calling thread's and initialised, and canary, zero and quarantine are on.
+    /// The cache is the calling thread's and initialised, and canary and zero are on.
     #[inline(always)]
     pub unsafe fn free_plain<const SMALL: bool>(
         &mut self,

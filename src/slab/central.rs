@@ -1,7 +1,7 @@
 //! The shared store of each class under its lock, and what its slabs ask of the kernel.
 //!
-//! Thread caches take and return slots in batches under the class's lock, or leave a few for each other
-//! ([`depot`](super::depot)). A slab is in the list of
+//! Thread caches take slots in batches under the class's lock, and get them back from the
+//! [`quarantine`](super::quarantine). A slab is in the list of
 //! its class while it has a free slot. Slabs are opened a few at a time and taken from those at
 //! random; system calls are made outside the lock.
 //!
@@ -15,22 +15,20 @@
 //! A child of a fork, and a thread that ends inside, make the list and the counts anew from the bits. These
 //! change a word at a time, and with the lock: a slot whose bit is set is in nobody's hands.
 
-use super::cache::BATCH as CACHE_BATCH;
 use super::class;
-use super::depot::Depot;
 use super::layout::{ClassInfo, SlotState, layout};
 use super::misuse::twice_freed;
 use super::parked;
 use super::store::{BATCH, Batch, Store};
 use super::sweep;
-use crate::addr::{Addr, PageCount, Span};
+use crate::addr::{PageCount, Span};
 use crate::fault::Fault;
 use crate::rng::Rng;
 use crate::sync::{Guard, Lock, Rank, only_tries};
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
 use core::ops::Range;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 #[repr(align(128))]
 struct Padded(Lock<Store>);
@@ -40,30 +38,13 @@ static STORES: [Padded; class::COUNT] = [const { Padded(Lock::new(Rank::Store, S
 /// By class, how many slabs are open, for those who cannot take the lock.
 static OPENED: [AtomicU32; class::COUNT] = [const { AtomicU32::new(0) }; class::COUNT];
 
-/// Batches of a class that wait for a thread at most.
-const WAITING: usize = 4;
-
-/// A class's batches on their way from thread to thread.
-type Batches = Depot<WAITING, CACHE_BATCH>;
-
-/// The table of them, by class.
-static BATCHES: AtomicPtr<Batches> = AtomicPtr::new(core::ptr::null_mut());
-
-fn batches(class: usize) -> Option<&'static Batches> {
-    let table = BATCHES.load(Ordering::Relaxed);
-    // SAFETY: the table, once it is there, has one for each class, and zero bytes are a valid one.
-    (class < class::COUNT && !table.is_null()).then(|| unsafe { &*table.add(class) })
-}
-
 /// Slabs with guard pages under the `mprotect` backend, where each costs mappings.
 static GUARDED: AtomicU32 = AtomicU32::new(0);
 /// How many of those there may be; see [`init`].
 static GUARDED_MAX: AtomicU32 = AtomicU32::new(0);
 
-/// Maps the depots. Called once, at start.
+/// Reads how many mappings there may be. Called once, at start.
 pub fn init() {
-    let depots = vm::tables(class::COUNT * size_of::<Batches>());
-    BATCHES.store(depots.map_or(core::ptr::null_mut(), Addr::as_ptr), Ordering::Relaxed);
     let quarter = limits::max_map_count() / 8;
     GUARDED_MAX.store(u32::try_from(quarter).unwrap_or(u32::MAX), Ordering::Relaxed);
 }
@@ -103,16 +84,6 @@ fn open_more(class: usize, padded: &'static Padded, info: &ClassInfo, mut store:
         opened.store(store.opened, Ordering::Relaxed);
     }
     opened
-}
-
-/// Takes a batch that a thread gave, if there is one that fits; how many slots it has.
-pub fn take_batch(class: usize, out: &mut [u32]) -> usize {
-    batches(class).map_or(0, |depot| depot.take(out))
-}
-
-/// Gives a batch for the next thread that needs one; `false` if there are enough.
-pub fn give_batch(class: usize, slots: &[u32]) -> bool {
-    batches(class).is_some_and(|depot| depot.put(slots))
 }
 
 /// Gives slots back. The memory of a slab that this leaves empty may go back to the kernel; what is
@@ -254,11 +225,6 @@ pub fn trim(class: usize) -> (usize, Result<(), Fault>) {
         return (0, Ok(()));
     };
     let (mut released, mut found) = (0, Ok(()));
-    let mut waiting = [0; CACHE_BATCH];
-    for _ in 0..WAITING {
-        let count = take_batch(class, &mut waiting);
-        found = found.and(waiting.get(..count).map_or(Ok(()), |slots| give(class, slots)));
-    }
     loop {
         let mut batch = [0; BATCH];
         let count = padded.0.enter().map_or(0, |mut store| store.take_spare(info, &mut batch));

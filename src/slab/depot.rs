@@ -1,62 +1,37 @@
-//! Batches of freed slots on their way from a thread that frees more than it allocates to the next that needs some:
-//! what one thread allocates and another frees goes back through here, without a lock and without a look at the
-//! slabs' bitmaps.
+//! Numbers of batches that wait for the next thread that needs slots of their class: what one thread frees and
+//! another allocates goes through here, without a lock and without a look at the slabs' bitmaps.
 //!
-//! A depot has a few places, each empty, full or in somebody's hands. A batch is put and taken as a whole. A place
-//! whose holder ended, or is not there in a forked child, stays in its hands: the batch is lost to the process.
+//! | place | meaning | next | by whom |
+//! |---|---|---|---|
+//! | 0 | empty | a number | [`Depot::put`], by one exchange |
+//! | a number | a batch waits | 0 | [`Depot::take`], by one exchange |
+//!
+//! Nobody waits for a place. A fork, a thread that ends and a signal handler find each empty or with a batch.
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-/// The state of a place without a batch; with one it is the batch's length.
-const EMPTY: u32 = 0;
-/// The state of a place that somebody fills or empties.
-const HELD: u32 = u32::MAX;
+/// Places for numbers other than 0. All zero bytes are an empty depot.
+#[repr(transparent)]
+pub struct Depot<const PLACES: usize>([AtomicU32; PLACES]);
 
-struct Place<const LEN: usize> {
-    state: AtomicU32,
-    slots: [AtomicU32; LEN],
-}
-
-/// Places for `PLACES` batches of at most `LEN` slots. All zero bytes are a valid value: an empty depot.
-pub struct Depot<const PLACES: usize, const LEN: usize>([Place<LEN>; PLACES]);
-
-impl<const PLACES: usize, const LEN: usize> Depot<PLACES, LEN> {
-    /// Puts a batch, of one slot at least; `false` if it is too long or there is no empty place.
-    pub fn put(&self, slots: &[u32]) -> bool {
-        let len = slots.len() as u32;
-        if slots.len() > LEN {
-            return false;
-        }
-        let Some(place) = self.0.iter().find(|place| place.hold(EMPTY)) else { return false };
-        for (kept, slot) in place.slots.iter().zip(slots) {
-            kept.store(*slot, Ordering::Relaxed);
-        }
-        place.state.store(len, Ordering::Release);
-        true
+impl<const PLACES: usize> Depot<PLACES> {
+    /// Puts a number; `false` if there is no empty place.
+    #[must_use]
+    pub fn put(&self, number: u32) -> bool {
+        self.0.iter().any(|place| {
+            place.load(Ordering::Relaxed) == 0
+                && place.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed).is_ok()
+        })
     }
 
-    /// Takes the first batch that fits into `out`; how many slots it has, 0 if there is none.
-    pub fn take(&self, out: &mut [u32]) -> usize {
-        for place in &self.0 {
-            let len = place.state.load(Ordering::Relaxed);
-            if len == EMPTY || len as usize > out.len() || !place.hold(len) {
-                continue;
-            }
-            for (slot, kept) in out.iter_mut().zip(&place.slots).take(len as usize) {
-                *slot = kept.load(Ordering::Relaxed);
-            }
-            place.state.store(EMPTY, Ordering::Release);
-            return len as usize;
-        }
-        0
-    }
-}
-
-impl<const LEN: usize> Place<LEN> {
-    /// Takes the place into the caller's hands if its state is `expected`.
-    fn hold(&self, expected: u32) -> bool {
-        self.state.load(Ordering::Relaxed) == expected
-            && self.state.compare_exchange(expected, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    /// Takes a number; `None` if there is none.
+    pub fn take(&self) -> Option<u32> {
+        self.0.iter().find_map(|place| {
+            let number = place.load(Ordering::Relaxed);
+            let taken = number != 0
+                && place.compare_exchange(number, 0, Ordering::Acquire, Ordering::Relaxed).is_ok();
+            taken.then_some(number)
+        })
     }
 }
 
@@ -65,17 +40,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_go_in_and_out_whole() {
-        let depot: Depot<2, 3> = Depot(
-            [const { Place { state: AtomicU32::new(EMPTY), slots: [const { AtomicU32::new(0) }; 3] } }; 2],
-        );
-        let mut out = [0; 3];
-        assert_eq!(depot.take(&mut out), 0);
-        assert!(!depot.put(&[1, 2, 3, 4]));
-        assert!(depot.put(&[1, 2, 3]) && depot.put(&[4]) && !depot.put(&[5]));
-        // What does not fit is left for somebody with more room.
-        assert_eq!((depot.take(&mut out[..2]), out), (1, [4, 0, 0]));
-        assert_eq!((depot.take(&mut out), out), (3, [1, 2, 3]));
-        assert_eq!(depot.take(&mut out), 0);
+    fn numbers_go_in_and_out() {
+        let depot = Depot([const { AtomicU32::new(0) }; 2]);
+        assert_eq!(depot.take(), None);
+        assert!(depot.put(7) && depot.put(8) && !depot.put(9));
+        assert_eq!((depot.take(), depot.take(), depot.take()), (Some(7), Some(8), None));
     }
 }

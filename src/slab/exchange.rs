@@ -1,13 +1,14 @@
-//! What a thread's cache exchanges with the central store, in batches, and how fresh slots are readied.
+//! What a thread's cache exchanges with the quarantine and the central store, in batches, and how fresh slots are readied.
 
-use super::cache::{BATCH, Cache};
+use super::cache::{BATCH, Bin, Cache};
 use super::layout::{ClassInfo, SlotState, layout};
 use super::misuse::{is_as_freed, overwritten};
-use super::{canary, central, class};
+use super::{canary, central, class, quarantine};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::Origin;
 use crate::rng::Rng;
+use crate::sync::only_tries;
 
 impl Cache {
     /// [`Cache::allocate`] for a class whose batch is used up.
@@ -29,8 +30,8 @@ impl Cache {
         unsafe { self.hand_out_slow(info, slot, size, origin) }
     }
 
-    /// Makes a new batch where there is none: of what was freed last and is not in quarantine, and for the rest, of the
-    /// central store's slots. How many slots the batch has then.
+    /// Makes a new batch where there is none: of what was freed last if nothing waits, else of what left the quarantine;
+    /// for the rest, of the central store's slots. How many slots the batch has then.
     fn refill(&mut self, class: usize) -> usize {
         let (Some(bin), Some(stack), Some(batch)) =
             (self.bins.get_mut(class), self.stacks.get_mut(class), self.batches.get_mut(class))
@@ -43,19 +44,11 @@ impl Cache {
         // SAFETY: `init` set the generator, which is this thread's.
         let rng = unsafe { &mut *self.rng };
         let wanted = usize::from(bin.batch);
-        let freed = usize::from(bin.freed);
-        let ready_until = freed.saturating_sub(bin.quarantine.into());
-        let kept = ready_until.saturating_sub(wanted);
-        let mut count = ready_until - kept;
-        if let (Some(last), Some(room)) = (stack.get(kept..ready_until), batch.get_mut(..count)) {
-            room.copy_from_slice(last);
-            stack.copy_within(ready_until..freed, kept);
-            bin.freed = (freed - count) as u16;
-        }
+        let mut count = if bin.waits { 0 } else { pop(bin, stack, batch) };
         if count == 0
             && let Some(room) = batch.get_mut(..wanted)
         {
-            count = central::take_batch(class, room);
+            count = quarantine::take(class, room);
         }
         if let Some(room) = batch.get_mut(count..wanted)
             && !room.is_empty()
@@ -65,6 +58,15 @@ impl Cache {
                 self.fault = self.fault.or_else(|| ready(class, fresh));
             }
             count += taken;
+        }
+        // Whoever may not wait for a lock has no memory for want of that, and does without.
+        if count == 0
+            && !only_tries()
+            && let Some(room) = batch.get_mut(..wanted)
+        {
+            let (early, found) = quarantine::take_early(class, room);
+            self.fault = self.fault.or(found.err());
+            count = if early == 0 { pop(bin, stack, batch) } else { early };
         }
         shuffle(batch, count, rng);
         bin.len = count as u16;
@@ -131,7 +133,7 @@ impl Cache {
         pointer
     }
 
-    /// Gives the oldest of a full stack to whoever needs them next, or back.
+    /// Gives the oldest of a full stack to the quarantine.
     #[cold]
     #[inline(never)]
     pub(super) fn flush_slow(&mut self, class: usize) {
@@ -145,9 +147,7 @@ impl Cache {
         {
             self.fault = Some(fault);
         }
-        if !central::give_batch(class, slots)
-            && let Err(fault) = central::give(class, slots)
-        {
+        if let Err(fault) = quarantine::put(class, slots) {
             self.fault = Some(fault);
         }
         stack.copy_within(oldest..freed, 0);
@@ -164,17 +164,21 @@ impl Cache {
         }
     }
 
-    /// Gives the free slots back; what is in quarantine stays there.
+    /// Gives the free slots back to their stores, those that wait for other threads as well. What is in quarantine or
+    /// on the way there stays.
     pub fn give_free(&mut self) {
+        self.give_back(false);
+        if let Err(fault) = quarantine::give_waiting() {
+            self.fault = Some(fault);
+        }
+    }
+
+    /// Gives everything away, at thread exit: free slots to their stores, freed ones to the quarantine.
+    pub fn drain(&mut self) {
         self.give_back(true);
     }
 
-    /// Gives everything back, at thread exit.
-    pub fn drain(&mut self) {
-        self.give_back(false);
-    }
-
-    fn give_back(&mut self, keep_quarantine: bool) {
+    fn give_back(&mut self, ends: bool) {
         for class in 0..class::COUNT {
             let (Some(bin), Some(stack), Some(batch)) =
                 (self.bins.get_mut(class), self.stacks.get_mut(class), self.batches.get(class))
@@ -182,22 +186,34 @@ impl Cache {
                 continue;
             };
             let (len, freed) = (usize::from(bin.len), usize::from(bin.freed));
-            let kept = if keep_quarantine { freed.min(bin.quarantine.into()) } else { 0 };
-            let given = freed - kept;
-            for slots in [stack.get(..given), batch.get(..len)].into_iter().flatten() {
-                if class >= class::LARGE
-                    && let Err(fault) = self.warm.release(class, slots)
-                {
-                    self.fault = Some(fault);
+            let given = if ends || !bin.waits { freed } else { 0 };
+            let (freed, free) = (stack.get(..given).unwrap_or(&[]), batch.get(..len).unwrap_or(&[]));
+            if class >= class::LARGE {
+                for slots in [freed, free] {
+                    if let Err(fault) = self.warm.release(class, slots) {
+                        self.fault = Some(fault);
+                    }
                 }
-                if let Err(fault) = central::give(class, slots) {
+            }
+            for found in [quarantine::put_rest(class, freed), central::give(class, free)] {
+                if let Err(fault) = found {
                     self.fault = Some(fault);
                 }
             }
-            stack.copy_within(given..freed, 0);
-            (bin.len, bin.freed) = (0, kept as u16);
+            (bin.len, bin.freed) = (0, bin.freed - given as u16);
         }
     }
+}
+
+/// Moves the slots that were freed last from the stack to an empty batch; how many.
+fn pop(bin: &mut Bin, stack: &[u32], batch: &mut [u32; BATCH]) -> usize {
+    let freed = usize::from(bin.freed);
+    let count = freed.min(bin.batch.into());
+    if let (Some(last), Some(room)) = (stack.get(freed - count..freed), batch.get_mut(..count)) {
+        room.copy_from_slice(last);
+    }
+    bin.freed -= count as u16;
+    count
 }
 
 /// Puts the first `count` slots of a batch in random order.

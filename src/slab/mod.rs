@@ -3,7 +3,8 @@
 //! - [`class`]: slot sizes, pure.
 //! - [`layout`]: where regions, slots and their states lie; address to slot.
 //! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
-//! - [`depot`]: batches of freed slots on their way from one thread to another.
+//! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`batches`]: what they
+//!   wait in together; [`depot`]: those that waited long enough.
 //! - [`cache`]: a thread's free slots and the fast paths; [`exchange`]: what it takes from and gives to the
 //!   central store; [`misuse`]: what is wrong with a slot.
 //! - [`warm`]: which freed large slots keep their memory.
@@ -17,6 +18,7 @@
 //!    or free; so is the last word of the slot before it. Who may access it how is said in [`canary`].
 //! 3. With clearing: a freed slot is clear but for that word.
 
+mod batches;
 mod bytes;
 pub mod cache;
 mod canary;
@@ -24,11 +26,13 @@ pub mod central;
 pub mod class;
 mod depot;
 mod exchange;
+mod fifo;
 pub mod layout;
 pub mod live;
 mod look;
 pub mod misuse;
 mod parked;
+mod quarantine;
 mod store;
 pub mod sweep;
 pub mod usage;
@@ -42,11 +46,12 @@ use crate::canary::Content;
 use crate::fault::Object;
 use crate::rng::Rng;
 
-/// Reserves everything. `false` if there is not even address space for the smallest arena. Called
-/// once, before the first allocation.
-pub fn init(config: Config, rng: &mut Rng) -> bool {
+/// Reserves everything, with a quarantine of so many bytes. `false` if there is not even address space for the smallest
+/// arena. Called once, before the first allocation.
+pub fn init(config: Config, quarantine: usize, rng: &mut Rng) -> bool {
     let made = layout::init(config, rng);
     central::init();
+    quarantine::init(quarantine, config.limit);
     made
 }
 

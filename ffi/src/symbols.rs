@@ -104,6 +104,8 @@ macro_rules! other_symbols {
             "interposed" __sysv_signal;
             "interposed" sigset;
             "interposed" sigignore;
+            "interposed" siginterrupt;
+            "interposed" sigaltstack;
             "interposed" pthread_sigmask;
             "interposed" sigprocmask;
             "interposed" _exit;

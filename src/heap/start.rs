@@ -3,14 +3,14 @@
 //! The first allocation of the process does it, whoever makes it: the dynamic loader, an IFUNC
 //! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
-use super::{HEAP, fork, heap, image, thread};
-use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use super::{HEAP, faults, fork, heap, image, thread};
+use crate::addr::{PAGE_SIZE, PageCount};
 use crate::options::{
     Align, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_text,
 };
 use crate::page;
+use crate::report::fatal;
 use crate::report::suppress::{self, Flaw};
-use crate::report::{fatal, handler};
 use crate::rng::{self, Rng};
 use crate::slab;
 use crate::stats::Totals;
@@ -18,7 +18,7 @@ use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sys::guard::Backend;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
-use crate::sys::{aux, cpu, die, entropy, env, file, limits, thread as sys_thread, vm};
+use crate::sys::{aux, cpu, die, entropy, env, file, limits, stacks, thread as sys_thread, vm};
 use crate::text::Text;
 use crate::trace::{self, Depot};
 use core::fmt::Write;
@@ -145,6 +145,7 @@ fn start(overrides: &Overrides) {
     {
         heap.depot = depot;
     }
+    stacks::init(limited);
     thread::init(limited);
     image::drop_anchor(heap);
     read_suppressions(&options);
@@ -205,12 +206,7 @@ fn install_reports() {
         collector: collector(heap.secure),
         secure: heap.secure,
     });
-    if let Some(context) = fixed.report.as_ref() {
-        heap.handler = Some(handler::Heap { whose, open, stack: thread::stack, context });
-    }
-    if let Some(handler) = fixed.handler.as_ref() {
-        handler::install(handler);
-    }
+    faults::install();
 }
 
 /// The socket that the launcher names for reports. It is no option: it belongs to one run, and has no
@@ -218,26 +214,6 @@ fn install_reports() {
 fn collector(secure: bool) -> PathBuf {
     let name = if secure { None } else { env::variable(b"FENCEPOST_COLLECTOR") };
     name.and_then(PathBuf::parse).unwrap_or(PathBuf::EMPTY)
-}
-
-fn whose(address: Addr) -> handler::Whose {
-    if heap().page.contains(address) {
-        handler::Whose::Ours(heap().page.object_near(address))
-    } else if slab::contains(address) {
-        handler::Whose::Ours(slab::object_near(address))
-    } else if let Some(object) = heap().page.detached_near(address) {
-        handler::Whose::Ours(Some(object))
-    } else {
-        handler::Whose::Foreign
-    }
-}
-
-fn open(address: Addr) -> bool {
-    if slab::contains(address) {
-        let page = Span::new(address.page_floor(), PageCount::new(1));
-        return slab::layout::layout().backend.open(page) && vm::commit(page);
-    }
-    heap().page.open_for_access(address)
 }
 
 /// What was allocated how, in all threads.

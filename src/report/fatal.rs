@@ -229,7 +229,8 @@ pub fn note_stack_overflow(pc: usize) {
     note("stack overflow", pc, b"the address is no heap memory, and at the stack pointer");
 }
 
-fn note(what: &str, pc: usize, why: &[u8]) {
+/// Says in one line what the program is about to end by, and where.
+pub fn note(what: &str, pc: usize, why: &[u8]) {
     let Some(mut buffers) = BUFFERS.try_lock() else { return };
     let Buffers { report, maps } = &mut *buffers;
     report.clear();
@@ -442,6 +443,23 @@ mod tests {
         }))
     }
 
+    struct Forged;
+
+    impl handler::Heap for Forged {
+        fn context() -> Option<&'static Context> {
+            Some(context(faulting))
+        }
+        fn whose(_: Addr) -> Whose {
+            Whose::Ours(Some(forged()))
+        }
+        fn open(_: Addr) -> bool {
+            false
+        }
+        fn stack() -> Stack {
+            Stack::default()
+        }
+    }
+
     fn fail(case: &str) {
         let totals = match case {
             "sound" => Totals::default,
@@ -449,13 +467,7 @@ mod tests {
             _ => faulting,
         };
         let context = context(totals);
-        let heap = handler::Heap {
-            whose: |_| Whose::Ours(Some(forged())),
-            open: |_| false,
-            stack: Stack::default,
-            context,
-        };
-        handler::install(Box::leak(Box::new(heap)));
+        handler::install::<Forged>();
         if case == "fault" {
             faulting();
         }

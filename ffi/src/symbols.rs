@@ -108,6 +108,7 @@ macro_rules! other_symbols {
             "interposed" sigaltstack;
             "interposed" pthread_sigmask;
             "interposed" sigprocmask;
+            "interposed" __longjmp_chk;
             "interposed" _exit;
             "interposed" _Exit;
             "fencepost" fencepost_check;

@@ -10,7 +10,7 @@ use super::action::{self, Action, FAULT_SIGNALS};
 use super::{deliver, file, stacks};
 use crate::addr::Addr;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::{c_int, c_ulong, c_void, siginfo_t};
 
 /// The signal code of faults for which the kernel knows no address.
@@ -110,7 +110,6 @@ pub trait Receiver {
     unsafe fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void, nested: bool) -> Next;
 }
 
-static INSTALLED: AtomicBool = AtomicBool::new(false);
 /// The address of the entry that was installed, to know it by; it is not called from here.
 static FAULT_ENTRY: AtomicUsize = AtomicUsize::new(0);
 
@@ -244,18 +243,20 @@ unsafe extern "C" fn relay(number: c_int, info: *mut siginfo_t, context: *mut c_
 /// What entries block: all but what a thread's own instructions raise.
 const BLOCKED: u64 = !super::quiet::FAULTS;
 
-/// Makes `R` receive the fault signals, and keeps the dispositions found as the program's. Only the first call does.
+/// Makes `R` receive the fault signals, in the place of whoever did, and keeps the dispositions found as the program's.
 pub fn install<R: Receiver>() {
-    if INSTALLED.swap(true, Ordering::AcqRel) {
+    let entry = fault_entry::<R> as *const () as usize;
+    let before = FAULT_ENTRY.swap(entry, Ordering::AcqRel);
+    if before == entry {
         return;
     }
-    let entry = fault_entry::<R> as *const () as usize;
-    FAULT_ENTRY.store(entry, Ordering::Relaxed);
     for signal in FAULT_SIGNALS {
         let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
         let old = set(signal, entry, flags, BLOCKED);
-        let flags = c_int::try_from(old.flags).unwrap_or(0) & !SA_RESTORER;
-        action::update(signal, |_| Some(Action { handler: old.handler, flags, mask: old.mask }));
+        if before == 0 || old.handler != before {
+            let flags = c_int::try_from(old.flags).unwrap_or(0) & !SA_RESTORER;
+            action::update(signal, |_| Some(Action { handler: old.handler, flags, mask: old.mask }));
+        }
     }
 }
 

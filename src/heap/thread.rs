@@ -340,7 +340,7 @@ fn adopt() {
 /// that begins to allocate in a handler on another. The program is about to set its own.
 pub fn use_signal_stack() {
     let _unsealed = Unsealed::begin();
-    if has_own() {
+    if has_own() && !process::borrows_memory() {
         let _quiet = Quiet::begin();
         stacks::adopt();
     }

@@ -265,10 +265,15 @@ pub fn adopt() {
 pub fn leave() {
     let Some(own) = own() else { return };
     let _quiet = Quiet::begin();
-    // If the kernel refuses, the thread is on it.
-    let used = own.is(&kernels()) && !set_kernels(&own.programs());
+    let (programs, mut before) = (own.programs(), NOTHING);
+    // SAFETY: live structures; the stack is what the kernel said of the program's.
+    let left = unsafe { kernel(&raw const programs, &raw mut before) }.is_ok();
+    if left && !own.is(&before) {
+        set_kernels(&before);
+    }
     thread::set_signal_stack(0);
-    if !used {
+    // If the kernel refuses, the thread is on it.
+    if left {
         give_back(own);
     }
 }

@@ -43,7 +43,7 @@ const STRIDE: usize = GUARD + BYTES;
 /// Stacks that address space is reserved for.
 const AHEAD: usize = 256;
 /// The same where address space is limited.
-const AHEAD_LIMITED: usize = 4;
+const AHEAD_LIMITED: usize = 1;
 
 /// The bit of a thread's word while it handles a fault. Heads are aligned.
 const HANDLING: usize = 1;

@@ -267,6 +267,35 @@ fn a_stack_overflow_is_named_and_ends_by_its_signal() {
     }
 }
 
+/// A page that the program closed is its own to handle: a line, and the end by the signal, whatever `on_error` says.
+#[test]
+fn a_fault_inside_a_live_object_is_not_the_heaps() {
+    for backend in BACKENDS {
+        for (mode, size) in [("harden", "4096"), ("hunt", "4096"), ("hunt", "1048576"), ("patrol", "65536")] {
+            for on_error in ["abort", "exit", "continue"] {
+                let options = format!("mode={mode}:guards={backend}:on_error={on_error}");
+                let Some(run) = execute("fault_inside", &[size], &options) else { return };
+                assert_eq!(run.end, End::Signal(libc::SIGSEGV), "{options}: {}", run.stderr);
+                let inside = format!(" is 7 bytes inside the live {size}-byte object at 0x");
+                assert!(run.stderr.starts_with("fencepost: fault at pc 0x"), "{options}: {}", run.stderr);
+                assert!(run.stderr.contains(&inside), "{options}: {}", run.stderr);
+                assert_eq!(run.stderr.lines().count(), 1, "{options}: {}", run.stderr);
+            }
+        }
+    }
+}
+
+/// The process ends though the instruction would go through once the report is written.
+#[test]
+fn a_fault_that_was_reported_ends_the_process() {
+    for backend in BACKENDS {
+        let options = format!("mode=hunt:guards={backend}:sleep_before_dying=1");
+        let Some(run) = execute("overflow_mended", &[], &options) else { return };
+        assert_eq!((run.end, run.stdout.as_str()), (End::Signal(libc::SIGSEGV), ""), "{}", run.stderr);
+        assert_eq!(kinds(&run), ["heap-buffer-overflow"], "{}", run.stderr);
+    }
+}
+
 #[test]
 fn a_debugger_has_time_before_the_end() {
     for (program, argument, signal) in
@@ -317,6 +346,20 @@ fn a_java_null_pointer_is_an_exception() {
 #[test]
 fn node_traps_are_exceptions() {
     keeps_its_handling("node", &[], "faults.js", "traps 200 overflow true\n");
+}
+
+/// It executes a program through `vfork`, and sets its handler back in the child.
+#[test]
+fn python_has_its_handler_after_a_subprocess() {
+    let Some(python) = installed("python3") else { return };
+    let script = "import subprocess,ctypes;subprocess.run(['true']);ctypes.string_at(0)";
+    for mode in ["harden", "hunt"] {
+        let mut command = process::command(python, Some(library::path()), &format!("mode={mode}"));
+        command.env("PATH", "/usr/bin:/bin:/usr/local/bin").args(["-X", "faulthandler", "-c", script]);
+        let run = process::run(&mut command, Duration::from_secs(120));
+        assert_eq!(run.end, End::Signal(libc::SIGSEGV), "{mode}: {}", run.stderr);
+        assert!(run.stderr.contains("Fatal Python error: Segmentation fault"), "{mode}: {}", run.stderr);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! - [`fallback`]: the C library's own allocator.
 //! - [`deepbind`]: which libraries may be opened with `RTLD_DEEPBIND`.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
+//! - [`jump`]: `longjmp` from alternate stacks.
 //! - [`modules`]: the loaded modules and what they define; [`runtimes`]: processes with several C++ runtimes.
 //! - [`signals`]: handlers of the program beside ours, and the exit status.
 //! - [`init`]: what runs at load and at exit.
@@ -30,6 +31,8 @@ mod entry;
 mod fallback;
 mod init;
 mod interpose;
+#[cfg(target_env = "gnu")]
+mod jump;
 mod modules;
 mod replaced;
 mod runtimes;

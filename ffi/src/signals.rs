@@ -1,66 +1,44 @@
 //! The C library's functions that set what a signal does.
 //!
 //! For SIGSEGV and SIGBUS the kernel keeps this library's handler, and what the program asks for is kept
-//! beside it and done for every fault that is not the heap's: see `sys::deliver`. The program is told of
-//! what it installed and not of ours. All other signals go to the C library. Blocking the two is believed
-//! and not done: a thread that faults with the signal blocked would be killed without a report.
+//! beside it and done for every fault that is not the heap's: see `sys::deliver`. A handler of another signal that is to
+//! run on the alternate stack (`SA_ONSTACK`) is kept as well: the kernel's alternate stack is this library's, and the
+//! program's, if it has one, is where the handler runs. The program is told of what it installed and not of ours. All
+//! else goes to the C library. Blocking the two is believed and not done: a thread that faults with the signal blocked
+//! would be killed without a report.
+//!
+//! A child of `vfork` runs in its parent's memory, with dispositions, masks and an alternate stack of its own: what it
+//! sets goes to the kernel and is not remembered.
 //!
 //! `_exit` is here as well: a program that went on after errors ends with its summary, and with the status
 //! that says so, whichever way it ends.
 
-use crate::init;
-use core::ffi::{CStr, c_int, c_void};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use crate::{init, jump};
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicU64, Ordering};
 use fencepost_core::heap;
 use fencepost_core::sys::action::{self, Action, bit};
-use fencepost_core::sys::{die, errno};
-use libc::{sigaction as SigAction, sighandler_t, sigset_t};
+use fencepost_core::sys::signal::{self, SA_RESTORER};
+use fencepost_core::sys::{die, errno, process, stacks};
+use libc::{sigaction as SigAction, sighandler_t, sigset_t, stack_t};
 
-type SigActionFunction = unsafe extern "C" fn(c_int, *const SigAction, *mut SigAction) -> c_int;
-type SignalFunction = unsafe extern "C" fn(c_int, sighandler_t) -> sighandler_t;
+unsafe extern "C" {
+    /// `sigaction` under its other name, which nobody replaces: no pointer to it has to be looked up and kept.
+    #[link_name = "__sigaction"]
+    fn libc_sigaction(number: c_int, new: *const SigAction, old: *mut SigAction) -> c_int;
+}
 
 /// `SIG_HOLD`, which `sigset` alone takes.
 const SIG_HOLD: sighandler_t = 2;
+/// The first and the last of the signals that the C library keeps to itself.
+const RESERVED: core::ops::RangeInclusive<c_int> = 32..=33;
 
-/// A function of the C library's, looked up once.
-struct Real {
-    name: &'static CStr,
-    address: AtomicPtr<c_void>,
-}
+/// The signals whose handlers, set by `signal`, interrupt system calls: what `siginterrupt` said.
+static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
 
-static REAL_SIGACTION: Real = Real::new(c"sigaction");
-static REAL_SIGNAL: Real = Real::new(c"signal");
-
-impl Real {
-    const fn new(name: &'static CStr) -> Self {
-        Self { name, address: AtomicPtr::new(core::ptr::null_mut()) }
-    }
-
-    fn get(&self) -> *mut c_void {
-        let mut real = self.address.load(Ordering::Acquire);
-        if real.is_null() {
-            real = init::next(self.name);
-            self.address.store(real, Ordering::Release);
-        }
-        real
-    }
-}
-
-fn real_sigaction() -> Option<SigActionFunction> {
-    // SAFETY: the symbol `sigaction` is a function of this type; null becomes `None`.
-    unsafe { core::mem::transmute::<*mut c_void, Option<SigActionFunction>>(REAL_SIGACTION.get()) }
-}
-
-fn real_signal() -> Option<SignalFunction> {
-    // SAFETY: the symbol `signal` is a function of this type; null becomes `None`.
-    unsafe { core::mem::transmute::<*mut c_void, Option<SignalFunction>>(REAL_SIGNAL.get()) }
-}
-
-/// Looks the C library's functions up while that is safe: programs call them in signal handlers.
 extern "C" fn on_load() {
     action::unblock_faults();
-    REAL_SIGACTION.get();
-    REAL_SIGNAL.get();
+    jump::look_up();
 }
 
 #[used]
@@ -83,25 +61,81 @@ fn to_libc(action: Action) -> SigAction {
     result
 }
 
-/// Sets what a signal does, for the functions below; the action before. `None` and `errno` if the C
-/// library refuses.
-fn exchange(number: c_int, new: Action) -> Option<Action> {
-    if action::is_kept(number) {
-        init::ensure();
-        return Some(action::update(number, |_| Some(new)));
+fn from_libc(action: &SigAction) -> Action {
+    Action { handler: action.sa_sigaction, flags: action.sa_flags, mask: first_word(&action.sa_mask) }
+}
+
+/// Sets what a signal does if there is something to be set, and says what it did; the errno of a refusal.
+fn exchange(number: c_int, new: Option<Action>) -> Result<Action, c_int> {
+    if !(1..=64).contains(&number) || RESERVED.contains(&number) {
+        return Err(libc::EINVAL);
     }
-    let (new, mut old) = (to_libc(new), to_libc(Action::DEFAULT));
-    let Some(real) = real_sigaction() else {
-        errno::set(libc::ENOSYS);
-        return None;
-    };
-    // SAFETY: both are live.
-    let status = unsafe { real(number, &raw const new, &raw mut old) };
-    (status == 0).then(|| Action {
-        handler: old.sa_sigaction,
-        flags: old.sa_flags,
-        mask: first_word(&old.sa_mask),
+    init::ensure();
+    if process::borrows_memory() {
+        // The parent's dispositions were copied, and are the child's own from here on.
+        if new.is_some_and(|new| new.flags & libc::SA_ONSTACK != 0) {
+            stacks::make_kernels();
+        }
+        return exchange_kernels(number, new).map(|old| as_program_knows(number, old, action::get(number)));
+    }
+    if action::is_fault(number) {
+        return Ok(action::update(number, |_| new));
+    }
+    action::change(number, |kept, keep| {
+        let relayed = new.filter(|new| new.is_handler() && new.flags & libc::SA_ONSTACK != 0);
+        // First what is to be called, then who calls it.
+        if let Some(new) = relayed {
+            keep(Action { flags: new.flags & !SA_RESTORER, ..new });
+        }
+        match exchange_kernels(number, relayed.map(signal::relayed).or(new)) {
+            Ok(old) => Ok(as_program_knows(number, old, kept)),
+            Err(error) => {
+                if relayed.is_some() {
+                    keep(kept);
+                }
+                Err(error)
+            }
+        }
     })
+}
+
+/// What the program installed where the kernel has an entry of ours, or had one until it was called once. What the
+/// kernel and `siginterrupt` changed, the kernel knows better.
+fn as_program_knows(number: c_int, kernels: Action, kept: Action) -> Action {
+    if signal::is_entry(kernels.handler) && action::is_fault(number) {
+        return kept;
+    }
+    let relayed = signal::relayed(kept);
+    let is_relayed = kernels.handler == relayed.handler;
+    let was_relayed = kernels.handler == libc::SIG_DFL && kernels.mask == relayed.mask;
+    if !is_relayed && !was_relayed {
+        return kernels;
+    }
+    let flags = kept.flags & !libc::SA_RESTART | kernels.flags & (libc::SA_RESTART | SA_RESTORER);
+    let handler = if is_relayed { kept.handler } else { libc::SIG_DFL };
+    Action { handler, flags, ..kept }
+}
+
+/// The C library's `sigaction`.
+fn exchange_kernels(number: c_int, new: Option<Action>) -> Result<Action, c_int> {
+    let (new, mut old) = (new.map(to_libc), to_libc(Action::DEFAULT));
+    let new = new.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    // SAFETY: null or live, and a live place for the answer; handlers are functions as the program or `signal` says.
+    match unsafe { libc_sigaction(number, new, &raw mut old) } {
+        0 => Ok(from_libc(&old)),
+        _ => Err(errno::get()),
+    }
+}
+
+/// 0, or -1 and `errno`.
+fn status(result: Result<(), c_int>) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            errno::set(error);
+            -1
+        }
+    }
 }
 
 /// `sigaction`; the fault signals keep this library's handler.
@@ -110,54 +144,60 @@ fn exchange(number: c_int, new: Action) -> Option<Action> {
 /// As the C library's manual says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sigaction(number: c_int, new: *const SigAction, old: *mut SigAction) -> c_int {
-    if !action::is_kept(number) {
-        return match real_sigaction() {
-            // SAFETY: the caller vouches for the same.
-            Some(real) => unsafe { real(number, new, old) },
-            None => {
-                errno::set(libc::ENOSYS);
-                -1
-            }
-        };
-    }
-    init::ensure();
     // SAFETY: null or a live action of the caller's.
-    let new = unsafe { new.as_ref() }.map(|new| Action {
-        handler: new.sa_sigaction,
-        flags: new.sa_flags,
-        mask: first_word(&new.sa_mask),
-    });
-    let before = action::update(number, |_| new);
-    if !old.is_null() {
-        // SAFETY: the caller passes a place for the result.
-        unsafe { old.write(to_libc(before)) };
-    }
-    0
+    let result = exchange(number, unsafe { new.as_ref() }.map(from_libc));
+    status(result.map(|before| {
+        if !old.is_null() {
+            // SAFETY: the caller passes a place for the result.
+            unsafe { old.write(to_libc(before)) };
+        }
+    }))
 }
 
-/// `signal` and its kin, for the fault signals and others alike.
+/// `signal` and its kin.
 fn set_handler(number: c_int, handler: sighandler_t, flags: c_int, mask: u64) -> sighandler_t {
-    match exchange(number, Action { handler, flags, mask }) {
-        Some(old) => old.handler,
-        None => libc::SIG_ERR,
+    if handler == libc::SIG_ERR {
+        errno::set(libc::EINVAL);
+        return libc::SIG_ERR;
+    }
+    match exchange(number, Some(Action { handler, flags, mask })) {
+        Ok(old) => old.handler,
+        Err(error) => {
+            errno::set(error);
+            libc::SIG_ERR
+        }
     }
 }
 
-/// `signal` as BSD and glibc have it: the handler stays, system calls are restarted. Other signals go to
-/// the C library, which remembers what `siginterrupt` said of them.
+/// `signal` as BSD and glibc have it: the handler stays, system calls are restarted unless `siginterrupt` said
+/// otherwise.
 ///
 /// # Safety
 /// The handler is a function of one argument, `SIG_DFL` or `SIG_IGN`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn signal(number: c_int, handler: sighandler_t) -> sighandler_t {
-    if action::is_kept(number) {
-        return set_handler(number, handler, libc::SA_RESTART, bit(number));
-    }
-    match real_signal() {
-        // SAFETY: the caller vouches for the same.
-        Some(real) => unsafe { real(number, handler) },
-        None => set_handler(number, handler, libc::SA_RESTART, bit(number)),
-    }
+    let interrupts = INTERRUPTING.load(Ordering::Relaxed) & bit(number) != 0;
+    set_handler(number, handler, if interrupts { 0 } else { libc::SA_RESTART }, bit(number))
+}
+
+/// `siginterrupt`: whether a signal's handler interrupts system calls, now and when `signal` sets one.
+///
+/// # Safety
+/// None but the ABI's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn siginterrupt(number: c_int, interrupts: c_int) -> c_int {
+    let changed = exchange(number, None).and_then(|old| {
+        let kept = old.flags & !libc::SA_RESTART;
+        let flags = if interrupts != 0 {
+            INTERRUPTING.fetch_or(bit(number), Ordering::Relaxed);
+            kept
+        } else {
+            INTERRUPTING.fetch_and(!bit(number), Ordering::Relaxed);
+            kept | libc::SA_RESTART
+        };
+        exchange(number, Some(Action { flags, ..old }))
+    });
+    status(changed.map(|_| ()))
 }
 
 /// `signal` under its other names.
@@ -231,10 +271,18 @@ pub unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> sighand
 /// None but the ABI's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sigignore(number: c_int) -> c_int {
-    match exchange(number, Action { handler: libc::SIG_IGN, flags: 0, mask: 0 }) {
-        Some(_) => 0,
-        None => -1,
-    }
+    status(exchange(number, Some(Action { handler: libc::SIG_IGN, flags: 0, mask: 0 })).map(|_| ()))
+}
+
+/// `sigaltstack`: the program is told of its own stack, the kernel has this library's.
+///
+/// # Safety
+/// As the C library's manual says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sigaltstack(new: *const stack_t, old: *mut stack_t) -> c_int {
+    heap::use_signal_stack();
+    // SAFETY: the caller vouches for the same.
+    status(unsafe { stacks::exchange(new, old) })
 }
 
 /// # Safety
@@ -269,13 +317,7 @@ pub unsafe extern "C" fn pthread_sigmask(how: c_int, set: *const sigset_t, old: 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sigprocmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int {
     // SAFETY: the caller vouches for the same.
-    match unsafe { change_mask(how, set, old) } {
-        Ok(()) => 0,
-        Err(error) => {
-            errno::set(error);
-            -1
-        }
-    }
+    status(unsafe { change_mask(how, set, old) })
 }
 
 /// `_exit`, with the status that errors ask for.

@@ -105,8 +105,11 @@ macro_rules! other_symbols {
             "interposed" __sysv_signal;
             "interposed" sigset;
             "interposed" sigignore;
+            "interposed" siginterrupt;
+            "interposed" sigaltstack;
             "interposed" pthread_sigmask;
             "interposed" sigprocmask;
+            "interposed" __longjmp_chk;
             "interposed" _exit;
             "interposed" _Exit;
             "fencepost" fencepost_check;

@@ -6,6 +6,7 @@
 //! - [`ops`]: allocate, free, resize; the fast paths first.
 //! - [`ending`]: checks on request and at exit, the exit status.
 //! - [`usage`]: figures of what is in use; giving memory back.
+//! - [`faults`]: what the fault handler asks.
 //! - [`fork`]: what happens around `fork`.
 //! - [`image`]: the heap of another process, for tools.
 //! - [`leaks`]: what is still allocated at the end.
@@ -18,6 +19,7 @@
 //! an [`Unsealed`], or with [`thread::with`], which does so for threads whose states are sealed.
 
 mod ending;
+mod faults;
 mod fork;
 pub mod image;
 mod leaks;
@@ -37,12 +39,13 @@ pub use ops::{
 pub use query::{Answer, ask_size};
 pub use resize::{Denied, resize};
 pub use start::{Overrides, ensure_started, options};
+pub use thread::use_signal_stack;
 pub use usage::{Usage, trim, usage};
 
 use crate::fault::{Event, Fault};
 use crate::options::Options;
 use crate::page::PageArm;
-use crate::report::{Finding, fatal, handler};
+use crate::report::{Finding, fatal};
 use crate::request::Site;
 use crate::sys::pkey::Unsealed;
 use crate::trace::{self, Depot};
@@ -58,7 +61,6 @@ struct Heap {
     page: PageArm,
     depot: Depot,
     report: Option<fatal::Context>,
-    handler: Option<handler::Heap>,
 }
 
 struct Global(UnsafeCell<Heap>);
@@ -75,7 +77,6 @@ static HEAP: Global = Global(UnsafeCell::new(Heap {
     page: PageArm::NONE,
     depot: Depot::EMPTY,
     report: None,
-    handler: None,
 }));
 
 /// The heap. Callers passed the gate of [`start::ensure_started`].

@@ -3,16 +3,16 @@
 //! The first allocation of the process does it, whoever makes it: the dynamic loader, an IFUNC
 //! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
-use super::{HEAP, fork, heap, image, thread};
-use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use super::{HEAP, faults, fork, heap, image, thread};
+use crate::addr::{Addr, PAGE_SIZE, PageCount};
 use crate::canary::Content;
 use crate::fault::Object;
 use crate::options::{
     Align, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_line,
 };
 use crate::page;
+use crate::report::fatal;
 use crate::report::suppress::{self, Flaw};
-use crate::report::{fatal, handler};
 use crate::rng::{self, Rng};
 use crate::slab;
 use crate::stats::Totals;
@@ -20,7 +20,9 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sys::guard::Backend;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
-use crate::sys::{aux, cpu, die, entropy, env, file, futex, limits, lines, thread as sys_thread, vm};
+use crate::sys::{
+    aux, cpu, die, entropy, env, file, futex, limits, lines, stacks, thread as sys_thread, vm,
+};
 use crate::text::{Excerpt, Text};
 use crate::trace::{self, Depot};
 use core::fmt::Write;
@@ -150,6 +152,7 @@ fn start(overrides: &Overrides) {
     {
         heap.depot = depot;
     }
+    stacks::init(limited);
     thread::init(limited);
     image::drop_anchor(heap);
     read_suppressions(&options);
@@ -216,12 +219,7 @@ fn install_reports() {
         collector: collector(heap.secure),
         secure: heap.secure,
     });
-    if let Some(context) = fixed.report.as_ref() {
-        heap.handler = Some(handler::Heap { whose, open, stack: thread::stack, context });
-    }
-    if let Some(handler) = fixed.handler.as_ref() {
-        handler::install(handler);
-    }
+    faults::install();
 }
 
 /// The socket that the launcher names for reports. It is no option: it belongs to one run, and has no
@@ -231,32 +229,12 @@ fn collector(secure: bool) -> PathBuf {
     name.and_then(PathBuf::parse).unwrap_or(PathBuf::EMPTY)
 }
 
-fn whose(address: Addr) -> handler::Whose {
-    if heap().page.contains(address) {
-        handler::Whose::Ours(heap().page.object_near(address))
-    } else if slab::contains(address) {
-        handler::Whose::Ours(slab::object_near(address))
-    } else if let Some(object) = heap().page.detached_near(address) {
-        handler::Whose::Ours(Some(object))
-    } else {
-        handler::Whose::Foreign
-    }
-}
-
 /// What an arm put at `address`, near `object`.
 fn content(address: Addr, object: Option<&Object>) -> Content {
     if slab::contains(address) {
         return slab::content(address, object);
     }
     heap().page.canary_at(address).map_or(Content::Program, Content::Canary)
-}
-
-fn open(address: Addr) -> bool {
-    if slab::contains(address) {
-        let page = Span::new(address.page_floor(), PageCount::new(1));
-        return slab::layout::layout().backend.open(page) && vm::commit(page);
-    }
-    heap().page.open_for_access(address)
 }
 
 /// What was allocated how, in all threads.

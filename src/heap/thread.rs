@@ -1,4 +1,4 @@
-//! What each thread has: its slab cache, its lane, its random numbers, its signal stack.
+//! What each thread has: its slab cache, its lane, its random numbers.
 //!
 //! The word of thread-local storage is 0 in a thread that has not allocated, the address of a
 //! [`Thread`], or that of [`GONE`], which is always busy, in a thread whose state was handed on. Where tables
@@ -19,7 +19,7 @@ use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_f
 use crate::sync::{Lock, Rank};
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
-use crate::sys::{signal, thread as sys, vm};
+use crate::sys::{process, stacks, thread as sys, vm};
 use crate::trace::Stack;
 use core::ffi::c_void;
 use core::mem::size_of;
@@ -107,17 +107,20 @@ static WIPED: AtomicBool = AtomicBool::new(false);
 const RNGS: usize = 16 << 10;
 /// The same where address space is limited.
 const RNGS_LIMITED: usize = 256;
+/// Before them a word that is wiped with them; see [`process`].
+const BEFORE_RNGS: usize = 64;
+const _: () = assert!(BEFORE_RNGS.is_multiple_of(align_of::<Rng>()) && BEFORE_RNGS >= size_of::<AtomicU32>());
 /// The lane of the shared state.
 const SHARED_LANE: u32 = PageArm::LANES as u32 - 1;
 /// Rounds of destructors after which a thread's state is handed on: the C library runs four.
 const LAST_ROUND: u32 = 3;
 
-/// Bytes of one state's mapping: the state and the signal stack behind it.
+/// Bytes of a state.
 const STATE_BYTES: usize = size_of::<Thread>().next_multiple_of(PAGE_SIZE);
 
-/// Bytes of all that a thread has: its state, its signal stack, and a page for a generator of its own
-/// where the wiped pages have none left.
-const STATE_STRIDE: usize = STATE_BYTES + signal::STACK_BYTES + PAGE_SIZE;
+/// Bytes of all that a thread has: its state, and a page for a generator of its own where the wiped pages have none
+/// left.
+const STATE_STRIDE: usize = STATE_BYTES + PAGE_SIZE;
 /// States that are mapped at start.
 const AHEAD: u32 = 256;
 /// The same where address space is limited.
@@ -128,11 +131,15 @@ const AHEAD_LIMITED: u32 = 4;
 pub fn init(limited: bool) {
     let Some(mut registry) = REGISTRY.lock_quietly() else { return };
     let count = if limited { RNGS_LIMITED } else { RNGS };
-    let bytes = count * size_of::<Rng>();
+    let bytes = BEFORE_RNGS + count * size_of::<Rng>();
     if let Some(base) = vm::tables(bytes) {
         let wiped = vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
         WIPED.store(wiped, Ordering::Relaxed);
-        registry.rngs = base.as_ptr();
+        if wiped {
+            // SAFETY: within the fresh zeroed mapping, which lives as long as the process, and used for this alone.
+            process::keep_word(unsafe { &*base.as_ptr::<AtomicU32>() });
+        }
+        registry.rngs = base.plus(BEFORE_RNGS).as_ptr();
         registry.rng_count = count;
     }
     let count = if limited { AHEAD_LIMITED } else { AHEAD };
@@ -178,10 +185,6 @@ impl Thread {
         compiler_fence(Ordering::SeqCst);
         self.gate.store(gate, Ordering::Relaxed);
     }
-
-    fn signal_stack(&self) -> Addr {
-        Addr::of(core::ptr::from_ref(self)).plus(STATE_BYTES)
-    }
 }
 
 /// A state for the calling thread or for sharing; `None` when the kernel grants no memory. Signals are
@@ -214,7 +217,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     let base = ahead.or_else(|| vm::tables(STATE_STRIDE))?;
     let thread = base.as_ptr::<Thread>();
     let rng = if own_rng {
-        base.plus(STATE_BYTES + signal::STACK_BYTES).as_ptr()
+        base.plus(STATE_BYTES).as_ptr()
     } else {
         // SAFETY: the ordinal is below the number of generators mapped.
         unsafe { rngs.add(ordinal as usize) }
@@ -320,16 +323,22 @@ fn adopt() {
     let gate = state.close_gate();
     // Now and not when a report needs it: a sandbox that the program enters later may not permit the call.
     state.id();
-    let stack = Span::new(state.signal_stack(), PageCount::holding(signal::STACK_BYTES));
-    // The kernel writes signals' frames there, and handlers run on it.
-    if vm::unseal(stack) {
-        signal::use_stack(stack.start);
-    }
+    stacks::adopt();
     // May allocate; the state is busy, so that it uses the shared one.
     if let Some(value) = NonNull::new(thread.cast::<c_void>()) {
         sys::arm_exit(value);
     }
     state.open_gate(gate);
+}
+
+/// Gives the calling thread a signal stack of ours if it has a state and none yet: the kernel refuses one to a thread
+/// that begins to allocate in a handler on another. The program is about to set its own.
+pub fn use_signal_stack() {
+    let _unsealed = Unsealed::begin();
+    if has_own() && !process::borrows_memory() {
+        let _quiet = Quiet::begin();
+        stacks::adopt();
+    }
 }
 
 fn enter<R>(thread: *mut Thread, action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
@@ -354,7 +363,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
     if state.gate.load(Ordering::Relaxed) & BUSY != 0 {
         // It was cancelled inside the allocator, or left by a signal handler: what it was in the middle of is
         // not known, and its state not used again.
-        signal::leave_stack(state.signal_stack());
+        stacks::leave();
         sys::set_slot(gone());
         // SAFETY: this thread does not come back.
         unsafe { fork::abandon_all() };
@@ -367,7 +376,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
         }
     }
     state.close_gate();
-    signal::leave_stack(state.signal_stack());
+    stacks::leave();
     state.slab.drain();
     if let Some(fault) = state.take_fault() {
         heap().misuse(fault, crate::request::Site::default());

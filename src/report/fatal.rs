@@ -219,7 +219,8 @@ pub fn note_stack_overflow(pc: usize) {
     note("stack overflow", pc, b"the address is no heap memory, and at the stack pointer");
 }
 
-fn note(what: &str, pc: usize, why: &[u8]) {
+/// Says in one line what the program is about to end by, and where.
+pub fn note(what: &str, pc: usize, why: &[u8]) {
     if !turn::try_enter(true) {
         return;
     }
@@ -446,6 +447,23 @@ mod tests {
         }))
     }
 
+    struct Forged;
+
+    impl handler::Heap for Forged {
+        fn context() -> Option<&'static Context> {
+            Some(context(faulting))
+        }
+        fn whose(_: Addr) -> Whose {
+            Whose::Ours(Some(forged()))
+        }
+        fn open(_: Addr) -> bool {
+            false
+        }
+        fn stack() -> Stack {
+            Stack::default()
+        }
+    }
+
     fn fail(case: &str) {
         let totals = match case {
             "sound" => Totals::default,
@@ -453,13 +471,7 @@ mod tests {
             _ => faulting,
         };
         let context = context(totals);
-        let heap = handler::Heap {
-            whose: |_| Whose::Ours(Some(forged())),
-            open: |_| false,
-            stack: Stack::default,
-            context,
-        };
-        handler::install(Box::leak(Box::new(heap)));
+        handler::install::<Forged>();
         if case == "fault" {
             faulting();
         }

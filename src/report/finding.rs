@@ -114,6 +114,12 @@ fn relation(address: Addr, start: Addr, size: usize) -> Relation {
     }
 }
 
+/// Whether `address` lies inside an object that is live: a fault there is not the heap's.
+pub fn is_inside_live(address: Addr, object: &Object) -> bool {
+    let size = object.size.unwrap_or(0);
+    !object.freed && matches!(relation(address, object.start, size), Relation::Inside(_))
+}
+
 /// What a bad access to `address` is, given the object nearest to it. Accesses far from any object
 /// are wild: further than a page past a live object, or past a freed one's own pages.
 fn kind_of_access(address: Addr, object: &Object) -> Kind {
@@ -122,8 +128,6 @@ fn kind_of_access(address: Addr, object: &Object) -> Kind {
         (Relation::Inside(_), true) => Kind::HeapUseAfterFree,
         (Relation::After(distance), true) if distance < PAGE_SIZE => Kind::HeapUseAfterFree,
         (Relation::Before(distance), true) if distance < PAGE_SIZE => Kind::HeapUseAfterFree,
-        // Inside a live object a fault can only be a race with its free.
-        (Relation::Inside(_), false) => Kind::HeapUseAfterFree,
         (Relation::After(distance), false) if distance < FAR => Kind::HeapBufferOverflow,
         (Relation::Before(distance), false) if distance < FAR => Kind::HeapBufferUnderflow,
         _ => Kind::WildAccess,
@@ -155,6 +159,13 @@ mod tests {
         assert_eq!(kind(0x10_0ff4, true), Kind::HeapUseAfterFree);
         assert_eq!(kind(0x20_0000, false), Kind::WildAccess);
         assert_eq!(kind(0x20_0000, true), Kind::WildAccess);
+    }
+
+    #[test]
+    fn a_live_object_ends_with_its_last_byte() {
+        let inside = |address, freed| is_inside_live(Addr::new(address), &object(freed));
+        assert!(inside(0x10_0ff3, false) && inside(0x10_0fff, false));
+        assert!(!inside(0x10_0ff2, false) && !inside(0x10_1000, false) && !inside(0x10_0ff4, true));
     }
 
     #[test]

@@ -1,23 +1,29 @@
 //! The handler of SIGSEGV and SIGBUS: recognises faults in the arenas, reports them, and hands all
 //! others to the program.
 //!
+//! A fault inside a live object is the program's own, whoever the address belongs to: it closed pages of what it
+//! allocated (a write barrier, a guard of its own), and nothing here closes a live object.
+//!
 //! After a report the instruction is returned to. With `on_error=continue`, or where a suppression covers
-//! the error, the page was opened and the access goes through; else the signal has its default disposition,
-//! and the core dump shows the faulting frame.
+//! the error, the page was opened and the access goes through; else the process ends by the signal before the
+//! instruction runs again ([`signal::end_at_return`]), and the core dump shows the faulting frame.
 
 use super::access;
 use super::fatal::{self, Context, Outcome};
-use super::finding::{Access, Finding};
+use super::finding::{Access, Finding, is_inside_live};
 use super::turn;
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::Object;
 use crate::options::OnError;
-use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::{self, Unsealed};
-use crate::sys::signal::{self, Next};
+use crate::sys::signal::{self, Next, Receiver};
 use crate::sys::{deliver, die, file, thread, vm};
+use crate::text::Text;
 use crate::trace::{self, Stack};
+use core::fmt::Write;
+use core::marker::PhantomData;
 use libc::{c_int, c_void, siginfo_t};
 
 /// What the heap knows of a faulting address.
@@ -29,20 +35,20 @@ pub enum Whose {
 }
 
 /// What the handler asks of the heap.
-pub struct Heap {
+pub trait Heap {
+    /// For the reports; `None` until the heap is set up, when every fault is foreign.
+    fn context() -> Option<&'static Context>;
     /// Whose an address is.
-    pub whose: fn(Addr) -> Whose,
+    fn whose(address: Addr) -> Whose;
     /// Opens the page of an address, for `on_error=continue`; `false` if it cannot.
-    pub open: fn(Addr) -> bool,
+    fn open(address: Addr) -> bool;
     /// The calling thread's stack.
-    pub stack: fn() -> Stack,
-    /// For the reports.
-    pub context: &'static Context,
+    fn stack() -> Stack;
 }
 
-static HEAP: AtomicPtr<Heap> = AtomicPtr::new(core::ptr::null_mut());
-/// The address whose fault is being let through to end the process.
-static FINAL: AtomicUsize = AtomicUsize::new(0);
+/// The process in which a thread was reported and ends the process; 0 for none. A child that shares the memory ends
+/// alone.
+static ENDING: AtomicU32 = AtomicU32::new(0);
 
 /// The last fault that was let through, as one number, and how often it came again.
 static LET_THROUGH: AtomicUsize = AtomicUsize::new(0);
@@ -55,88 +61,122 @@ const MOST_AGAIN: u32 = 64;
 const BELOW_STACK: usize = 1 << 20;
 const ABOVE_STACK: usize = 1 << 16;
 
-/// Takes the fault signals when the program is loaded; until [`install`] says for which heap, every
-/// fault is foreign. The Rust runtime takes the signals before `main` if they are free, and it
-/// allocates between looking and taking: the first allocation would be too late.
-extern "C" fn on_load() {
-    signal::install(on_fault);
+/// Takes the fault signals for the heap `H`. The Rust runtime takes them before `main` if they are free, and it
+/// allocates between looking and taking: this is to be called when the program is loaded, and not with the first
+/// allocation.
+pub fn install<H: Heap>() {
+    signal::install::<Faults<H>>();
 }
 
-#[used]
-#[unsafe(link_section = ".init_array")]
-static ON_LOAD: extern "C" fn() = on_load;
+struct Faults<H>(PhantomData<H>);
 
-/// Installs the handler for `heap`.
-pub fn install(heap: &'static Heap) {
-    HEAP.store(core::ptr::from_ref(heap).cast_mut(), Ordering::Release);
-    signal::install(on_fault);
-}
-
-fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
-    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
-    // SAFETY: null or the static that `install` stored.
-    let heap = unsafe { HEAP.load(Ordering::Acquire).as_ref() };
-    if turn::is_here() {
-        fatal::end_failed_report(number);
-        return Next::RETURN;
+impl<H: Heap> Receiver for Faults<H> {
+    unsafe fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void, nested: bool) -> Next {
+        let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
+        if turn::is_here() {
+            fatal::end_failed_report(number);
+            return Next::RETURN;
+        }
+        if nested {
+            // Nothing is known of the state that this thread left behind, and the fault would come again.
+            file::write_stderr(b"fencepost: a fault while handling a fault\n");
+            signal::restore_default(number);
+            return Next::RETURN;
+        }
+        // SAFETY: as the caller says.
+        unsafe { on_first_fault::<H>(number, info, context) }
     }
+}
+
+/// # Safety
+/// As [`Receiver::on_fault`].
+unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
+    let reports = H::context();
     // SAFETY: the kernel passed both.
     let (address, registers) = unsafe { (signal::fault_address(info), signal::context(context)) };
     // SAFETY: as above.
     let key = unsafe { signal::denying_key(number, info) };
     let sealed = key.is_some_and(pkey::is_own);
-    let ours = heap.zip(address).and_then(|(heap, address)| match (heap.whose)(address) {
-        _ if sealed => Some((heap, address, None)),
+    let mut inside = None;
+    let ours = reports.zip(address).and_then(|(reports, address)| match H::whose(address) {
+        _ if sealed => Some((reports, address, None)),
         // The program sealed its own memory.
         _ if key.is_some() => None,
-        Whose::Ours(object) => Some((heap, address, object)),
+        Whose::Ours(Some(object)) if is_inside_live(address, &object) => {
+            inside = Some(object);
+            None
+        }
+        Whose::Ours(object) => Some((reports, address, object)),
         Whose::Foreign => None,
     });
-    let Some((heap, address, object)) = ours else {
-        if heap.is_some() && signal::ends_process(number) {
-            // SAFETY: as above.
-            note_foreign(unsafe { signal::is_general_protection(info) }, address, &registers);
+    let Some((reports, address, object)) = ours else {
+        if reports.is_some() && signal::ends_process(number) {
+            match inside.zip(address) {
+                Some((object, address)) => note_inside(&object, address, &registers),
+                // SAFETY: as above.
+                None => note_foreign(unsafe { signal::is_general_protection(info) }, address, &registers),
+            }
         }
         // SAFETY: as above.
         return unsafe { deliver::hand_on(number, info, context) };
     };
-    if FINAL.load(Ordering::Acquire) == 0 {
-        let goes_on = report(heap, address, object, sealed, &registers);
-        if goes_on && let_through(heap, address, sealed, &registers) {
+    let process = thread::pid();
+    if ENDING.load(Ordering::Acquire) != process {
+        // SAFETY: as above.
+        let goes_on = unsafe { report::<H>(reports, address, object, sealed, &registers, context) };
+        if goes_on && let_through::<H>(address, sealed, &registers) {
             return Next::RETURN;
         }
-        FINAL.store(address.get().max(1), Ordering::Release);
-        fatal::before_dying(heap.context);
+        ENDING.store(process, Ordering::Release);
+        // SAFETY: as above.
+        unsafe { wait_before_dying(reports, context) };
     } else {
         // Another thread ends the process, now or when a debugger had its time.
-        thread::sleep_seconds(heap.context.options.sleep_before_dying);
+        thread::sleep_seconds(reports.options.sleep_before_dying);
     }
-    signal::restore_default(number);
+    // SAFETY: as above.
+    unsafe { signal::end_at_return(number, info) };
     Next::RETURN
 }
 
+/// Waits for a debugger, if that is wanted. Signals may end the process meanwhile.
+///
+/// # Safety
+/// `context` is what the kernel passed to the handler.
+unsafe fn wait_before_dying(reports: &Context, context: *const c_void) {
+    if reports.options.sleep_before_dying != 0 {
+        // SAFETY: as the caller says.
+        unsafe { signal::with_interrupted_mask(context, || fatal::before_dying(reports)) };
+    }
+}
+
 /// Reports a fault of the heap's; whether the program goes on.
-fn report(
-    heap: &Heap,
+///
+/// # Safety
+/// `context` is what the kernel passed to the handler.
+unsafe fn report<H: Heap>(
+    reports: &Context,
     address: Addr,
     object: Option<Object>,
     sealed: bool,
     registers: &signal::Context,
+    context: *const c_void,
 ) -> bool {
     let kind = match registers.write {
         Some(true) => Access::Write,
         Some(false) => Access::Read,
         None => Access::Unknown,
     };
-    let frames = trace::capture_fault(registers, trace::MAX_FRAMES, (heap.stack)());
+    let frames = trace::capture_fault(registers, trace::MAX_FRAMES, H::stack());
     let mut finding = Finding::of_access(address, kind, object, frames, (registers.fp(), registers.sp()));
     finding.sealed = sealed;
     finding.extent = access::at(registers, address).map(|extent| (extent.start, extent.size));
-    match (fatal::report(heap.context, &finding), heap.context.options.on_error) {
+    match (fatal::report(reports, &finding), reports.options.on_error) {
         (Outcome::Known | Outcome::Suppressed, _) | (Outcome::Written, OnError::Continue) => true,
         (Outcome::Written, OnError::Exit) => {
-            fatal::before_dying(heap.context);
-            die::exit_now(fatal::exit_status(heap.context))
+            // SAFETY: as the caller says.
+            unsafe { wait_before_dying(reports, context) };
+            die::exit_now(fatal::exit_status(reports))
         }
         (Outcome::Written, OnError::Abort) | (Outcome::Nested, _) => false,
     }
@@ -144,7 +184,7 @@ fn report(
 
 /// Opens the page of an access. `false` where that does not let it through: code is never executed there, what
 /// is sealed stays so, and an access that comes again and again faults for another reason.
-fn let_through(heap: &Heap, address: Addr, sealed: bool, registers: &signal::Context) -> bool {
+fn let_through<H: Heap>(address: Addr, sealed: bool, registers: &signal::Context) -> bool {
     let access = registers.pc.rotate_left(32) ^ address.get();
     let again = match LET_THROUGH.swap(access, Ordering::Relaxed) == access {
         true => AGAIN.fetch_add(1, Ordering::Relaxed),
@@ -153,11 +193,24 @@ fn let_through(heap: &Heap, address: Addr, sealed: bool, registers: &signal::Con
             0
         }
     };
-    let through = !registers.fetch && !sealed && again < MOST_AGAIN && (heap.open)(address);
+    let through = !registers.fetch && !sealed && again < MOST_AGAIN && H::open(address);
     if !through {
         file::write_stderr(b"fencepost: the access cannot be let through\n");
     }
     through
+}
+
+/// A line on the end of a program that closed pages of its own object and handles no fault.
+fn note_inside(object: &Object, address: Addr, registers: &signal::Context) {
+    let mut why = Text::<200>::new();
+    let into = address.offset_from(object.start).unwrap_or(0);
+    let (size, start) = (object.size.unwrap_or(0), object.start.get());
+    let _ = write!(
+        why,
+        "0x{:012x} is {into} bytes inside the live {size}-byte object at 0x{start:012x}, whose page the program closed",
+        address.get()
+    );
+    fatal::note("fault", registers.pc, why.as_bytes());
 }
 
 /// A line on the end of a program that the heap has no part in, where there is one to say.

@@ -1,10 +1,20 @@
-//! What the program wants done with the fault signals, while the kernel has our handler for them.
+//! What the program wants done with signals for which the kernel has a handler of ours: the fault signals, and all
+//! whose handler asked for the alternate stack.
 //!
-//! Each signal has a slot that is read inside signal handlers: a sequence lock. A writer makes the number
-//! odd, writes, and makes it even again, with all signals blocked, so that no handler of its own thread
-//! finds it odd. Readers look again until they saw one even number throughout.
+//! Each signal has two copies of its disposition and a number: the copy that counts is the number's lowest bit.
+//! A writer, one at a time ([`Turn`]), fills the other copy and counts up. A reader, who may be a signal handler
+//! anywhere, looks again only if a whole update ended meanwhile: nobody waits for a writer that does not run.
+//!
+//! | step of a writer | a reader finds |
+//! |---|---|
+//! | has its turn, signals are held back | the copy that counts, untouched |
+//! | fills the other copy | the same |
+//! | counts up | the new copy; who was reading the old one looks again, since the next update fills it |
+//!
+//! A fork between any two leaves the copy that counts whole.
 
-use super::thread;
+use super::turn::Turn;
+use super::{process, thread};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use libc::c_int;
 
@@ -37,20 +47,16 @@ pub const fn bit(signal: c_int) -> u64 {
     1_u64.wrapping_shl(signal.wrapping_sub(1).cast_unsigned())
 }
 
-struct Slot {
-    sequence: AtomicU32,
+/// One of a signal's two copies.
+struct Copy {
     handler: AtomicUsize,
     flags: AtomicI32,
     mask: AtomicU64,
 }
 
-impl Slot {
-    const NEW: Self = Self {
-        sequence: AtomicU32::new(0),
-        handler: AtomicUsize::new(libc::SIG_DFL),
-        flags: AtomicI32::new(0),
-        mask: AtomicU64::new(0),
-    };
+impl Copy {
+    const NEW: Self =
+        Self { handler: AtomicUsize::new(libc::SIG_DFL), flags: AtomicI32::new(0), mask: AtomicU64::new(0) };
 
     fn load(&self) -> Action {
         Action {
@@ -67,59 +73,86 @@ impl Slot {
     }
 }
 
-static SLOTS: [Slot; 2] = [const { Slot::NEW }; 2];
+struct Slot {
+    number: AtomicU32,
+    copies: [Copy; 2],
+}
+
+impl Slot {
+    const NEW: Self = Self { number: AtomicU32::new(0), copies: [Copy::NEW; 2] };
+
+    fn copy(&self, number: u32) -> &Copy {
+        let [even, odd] = &self.copies;
+        if number.is_multiple_of(2) { even } else { odd }
+    }
+
+    fn load(&self) -> Action {
+        loop {
+            let number = self.number.load(Ordering::Acquire);
+            let action = self.copy(number).load();
+            fence(Ordering::Acquire);
+            if self.number.load(Ordering::Relaxed) == number {
+                return action;
+            }
+        }
+    }
+
+    /// By the one whose turn it is.
+    fn store(&self, action: Action) {
+        let next = self.number.load(Ordering::Relaxed).wrapping_add(1);
+        // Who sees a word of what follows sees that the number was counted up before.
+        fence(Ordering::Release);
+        self.copy(next).store(action);
+        self.number.store(next, Ordering::Release);
+    }
+}
+
+/// The highest signal.
+pub const SIGNALS: usize = 64;
+
+static SLOTS: [Slot; SIGNALS] = [const { Slot::NEW }; SIGNALS];
+static TURN: Turn = Turn::NEW;
 
 fn slot(signal: c_int) -> Option<&'static Slot> {
-    SLOTS.get(FAULT_SIGNALS.iter().position(|known| *known == signal)?)
+    SLOTS.get(usize::try_from(signal).ok()?.checked_sub(1)?)
 }
 
-/// Whether the signal is one of those that are kept here.
-pub fn is_kept(signal: c_int) -> bool {
-    slot(signal).is_some()
+/// Whether the kernel's disposition of the signal is always ours.
+pub fn is_fault(signal: c_int) -> bool {
+    FAULT_SIGNALS.contains(&signal)
 }
 
-/// The program's disposition of a fault signal; the default for any other.
+/// What was last stored for a signal; the default for none.
 pub fn get(signal: c_int) -> Action {
-    let Some(slot) = slot(signal) else { return Action::DEFAULT };
-    loop {
-        let before = slot.sequence.load(Ordering::Acquire);
-        let action = slot.load();
-        fence(Ordering::Acquire);
-        if before.is_multiple_of(2) && slot.sequence.load(Ordering::Relaxed) == before {
-            return action;
+    slot(signal).map_or(Action::DEFAULT, Slot::load)
+}
+
+/// Keeps other threads from changing dispositions while `change` does, which is given the one that is stored and a
+/// way to store another. Signals are held back.
+pub fn change<R>(signal: c_int, change: impl FnOnce(Action, &dyn Fn(Action)) -> R) -> R {
+    let _turn = TURN.take();
+    let slot = slot(signal);
+    let old = slot.map_or(Action::DEFAULT, Slot::load);
+    change(old, &|new| {
+        if let Some(slot) = slot {
+            slot.store(new);
         }
-        core::hint::spin_loop();
-    }
+    })
 }
 
-/// Lets `change` say from the disposition of a fault signal what it is to be, if anything else; the one
-/// before.
+/// Lets `change` say from the disposition of a signal what it is to be, if anything else; the one before.
 pub fn update(signal: c_int, change: impl FnOnce(Action) -> Option<Action>) -> Action {
-    let Some(slot) = slot(signal) else { return Action::DEFAULT };
-    let unblocked = block(u64::MAX);
-    let mut number = slot.sequence.load(Ordering::Relaxed) & !1;
-    while let Err(other) =
-        slot.sequence.compare_exchange_weak(number, number | 1, Ordering::Acquire, Ordering::Relaxed)
-    {
-        number = other & !1;
-        core::hint::spin_loop();
-    }
-    fence(Ordering::Release);
-    let old = slot.load();
-    if let Some(new) = change(old) {
-        slot.store(new);
-    }
-    slot.sequence.store(number.wrapping_add(2), Ordering::Release);
-    set_mask(unblocked);
-    old
+    self::change(signal, |old, store| {
+        if let Some(new) = change(old) {
+            store(new);
+        }
+        old
+    })
 }
 
-/// In a forked child: ends what another thread was in the middle of.
+/// In a forked child: another thread's turn is over.
 pub fn in_child() {
-    for slot in &SLOTS {
-        let number = slot.sequence.load(Ordering::Relaxed);
-        slot.sequence.store(number.next_multiple_of(2), Ordering::Release);
-    }
+    TURN.in_child();
 }
 
 /// Blocks the signals of `mask` in the calling thread as well; the mask before. Not by the C library,
@@ -148,20 +181,29 @@ const RESERVED: u64 = bit(32) | bit(33);
 /// Changes the calling thread's mask for the program, which is told that the fault signals are blocked where
 /// it blocks them. They are not: the kernel kills a thread that faults with the signal blocked, without
 /// a word. The mask before as the program knows it; the errno of a change that there is not.
+///
+/// A child that runs in its parent's memory has a mask of its own and not a place to remember it: it blocks them.
 pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
     let known = thread::blocked();
     let mut old = 0_u64;
     let Some(set) = set else { return Ok(block(0) | known) };
-    let (mask, now) = match how {
+    let (mut mask, now) = match how {
         libc::SIG_BLOCK => (set & !FAULTS, known | set & FAULTS),
         libc::SIG_UNBLOCK => (set, known & !set),
         libc::SIG_SETMASK => (set & !FAULTS, set & FAULTS),
         _ => return Err(libc::EINVAL),
     };
-    let mask = mask & !RESERVED;
+    // Only what would be remembered differs.
+    let borrowed = now != known && process::borrows_memory();
+    if borrowed {
+        mask = set;
+    }
+    mask &= !RESERVED;
     // SAFETY: both are live words, of the size that is stated.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, &raw mut old, 8_usize) };
-    thread::set_blocked(now);
+    if !borrowed {
+        thread::set_blocked(now);
+    }
     Ok(old | known)
 }
 
@@ -203,5 +245,39 @@ mod tests {
         assert_eq!(update(libc::SIGBUS, |_| None), mine);
         assert_eq!(update(libc::SIGBUS, |_| Some(before)), mine);
         assert_eq!(get(libc::SIGUSR1), Action::DEFAULT);
+        for none in [0, -1, 65, c_int::MIN] {
+            assert_eq!(update(none, |_| Some(mine)), Action::DEFAULT);
+            assert_eq!(get(none), Action::DEFAULT);
+        }
+    }
+
+    #[test]
+    fn no_reader_sees_parts_of_two_dispositions() {
+        const UNUSED: c_int = 60;
+        let number = |number: u32| Action {
+            handler: number as usize,
+            flags: number.cast_signed(),
+            mask: u64::from(number),
+        };
+        update(UNUSED, |_| Some(number(0)));
+        std::thread::scope(|scope| {
+            for writer in 0..2 {
+                scope.spawn(move || {
+                    (0..20_000).for_each(|step| {
+                        update(UNUSED, |_| Some(number(step * 2 + writer)));
+                    })
+                });
+            }
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..40_000 {
+                        let action = get(UNUSED);
+                        assert_eq!(action.handler as u64, action.mask);
+                        assert_eq!(action.flags.cast_unsigned() as usize, action.handler);
+                    }
+                });
+            }
+        });
+        update(UNUSED, |_| Some(Action::DEFAULT));
     }
 }

@@ -1,8 +1,8 @@
-//! Handing a fault that is not ours to the program, as the kernel would have delivered it.
+//! Handing a signal to the program, as the kernel would have delivered it.
 //!
-//! The kernel has our handler, on an alternate stack where there is one. What the program asked for is done
-//! here instead: its mask is blocked, a one-shot disposition reset, and where it did not ask for the
-//! alternate stack, the signal's frame is moved to the stack that was interrupted:
+//! The kernel has our handler, on a stack of ours where the thread has one ([`super::stacks`]). What the program asked for
+//! is done here instead: its mask is blocked, a one-shot disposition reset, and the signal's frame is moved to the
+//! stack that the kernel would have taken: the program's alternate one, or the one that was interrupted:
 //!
 //! ```text
 //! frame:  | return address | ucontext (304 bytes) | siginfo (128) |  ...  | vector state |   red zone
@@ -11,10 +11,13 @@
 //! ```
 //!
 //! The handler returns into `rt_sigreturn`, which finds the frame by the stack pointer: nothing depends on
-//! the frame that the kernel made any more.
+//! the frame that the kernel made any more. The frame names our stack as the alternate one, since `rt_sigreturn`
+//! makes that the kernel's.
 
-use super::action::{self, bit};
+use super::action::{self, Action, bit};
+use super::process;
 use super::signal::{self, Next, restorer};
+use super::stacks::{self, Room};
 use crate::addr::{Addr, PAGE_SIZE};
 use core::mem::{offset_of, size_of};
 use libc::{c_int, c_void, mcontext_t, siginfo_t, ucontext_t};
@@ -37,99 +40,149 @@ const EXTENDED: u32 = 0x4650_5853;
 /// More than any processor's.
 const EXTENDED_MOST: usize = 32 << 10;
 
-/// Does what the program wants done with a signal. Where that is the default, the kernel's disposition is
-/// restored: the instruction that is returned to faults again and ends the process.
+/// Does what the program wants done with a fault signal. Where that is the default, the process ends by it, in spite of
+/// what becomes of the faulting page meanwhile.
 ///
 /// # Safety
-/// `info` and `context` are what the kernel passed to the handler that returns the result.
+/// `info` and `context` are what the kernel passed to the handler that goes on as the result says.
 pub unsafe fn hand_on(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
-    let one_shot = |action: action::Action| {
-        let reset = action.is_handler() && action.flags & libc::SA_RESETHAND != 0;
-        reset.then_some(action::Action { handler: libc::SIG_DFL, ..action })
-    };
-    let mut action = action::get(number);
-    if one_shot(action).is_some() {
-        action = action::update(number, one_shot);
+    let action = take_action(number);
+    if action.is_handler() {
+        // SAFETY: as the caller says.
+        return unsafe { deliver(number, info, context.cast(), action) };
     }
     // SAFETY: the kernel passed a live siginfo.
     let sent = info.is_null() || unsafe { (*info).si_code } <= 0;
-    if !action.is_handler() {
-        // The kernel lets nobody ignore a fault.
-        if !sent || action.handler == libc::SIG_DFL {
-            end(number, sent);
-        }
-        return Next::RETURN;
+    // The kernel lets nobody ignore a fault.
+    if !sent || action.handler == libc::SIG_DFL {
+        // SAFETY: as the caller says.
+        unsafe { signal::end_at_return(number, info) };
     }
+    Next::RETURN
+}
+
+/// The program's disposition of a fault signal that came; the default from now on if it asked for one shot.
+fn take_action(number: c_int) -> Action {
+    let one_shot = |action: Action| {
+        let reset = action.is_handler() && action.flags & libc::SA_RESETHAND != 0;
+        reset.then_some(Action { handler: libc::SIG_DFL, ..action })
+    };
+    let action = action::get(number);
+    if one_shot(action).is_none() {
+        return action;
+    }
+    if process::borrows_memory() {
+        // What is remembered is the parent's.
+        signal::restore_default(number);
+        return action;
+    }
+    action::update(number, one_shot)
+}
+
+/// Goes on in the handler of another signal, which the program wants on its alternate stack. The kernel has done what
+/// the flags ask for.
+///
+/// # Safety
+/// As [`hand_on`].
+pub(super) unsafe fn relay(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
+    // SAFETY: as the caller says.
+    unsafe { deliver(number, info, context.cast(), action::get(number)) }
+}
+
+/// # Safety
+/// As [`hand_on`]; the action is a handler's.
+unsafe fn deliver(number: c_int, info: *mut siginfo_t, context: *mut ucontext_t, action: Action) -> Next {
+    let own = if action.flags & libc::SA_NODEFER == 0 { bit(number) } else { 0 };
     let mut next = Next {
         handler: action.handler,
         info: info.addr(),
         context: context.addr(),
         stack: context.addr().wrapping_sub(size_of::<usize>()),
+        // SAFETY: as the caller says.
+        mask: unsafe { interrupted_mask(context) } | action.mask | own,
     };
     // SAFETY: as the caller says.
-    if action.flags & libc::SA_ONSTACK == 0 && unsafe { has_switched(context.cast()) } {
-        // SAFETY: as above.
-        match unsafe { move_frame(info, context.cast()) } {
-            Some(frame) => {
-                next.stack = frame;
-                next.context = frame.wrapping_add(size_of::<usize>());
-                next.info = next.context.wrapping_add(CONTEXT_BYTES);
-            }
-            // As the kernel does when a stack has no room for a signal.
-            None => {
-                end(number, sent);
-                return Next::RETURN;
-            }
+    let Some(room) = (unsafe { room_for(context, action) }) else { return next };
+    // SAFETY: as above; the frame is on another stack than the room.
+    match unsafe { move_frame(info, context, room) } {
+        Some(frame) => {
+            next.stack = frame;
+            next.context = frame.wrapping_add(size_of::<usize>());
+            next.info = next.context.wrapping_add(CONTEXT_BYTES);
+            next
+        }
+        // As the kernel does when a stack has no room for a signal.
+        None => {
+            signal::note_no_room();
+            let (number, info) = if action::is_fault(number) {
+                (number, info.cast_const())
+            } else {
+                (libc::SIGSEGV, core::ptr::null())
+            };
+            // SAFETY: as the caller says.
+            unsafe { signal::end_at_return(number, info) };
+            Next::RETURN
         }
     }
-    let own = if action.flags & libc::SA_NODEFER == 0 { bit(number) } else { 0 };
-    action::block(action.mask | own);
-    next
 }
 
-/// Ends the process by the signal: at the return if it is a fault, here if somebody sent it.
-fn end(number: c_int, sent: bool) {
-    signal::restore_default(number);
-    if sent {
-        signal::raise(number);
-    }
-}
-
-/// Whether the kernel went to the alternate stack for this signal.
+/// The signals that were blocked where a signal came.
 ///
 /// # Safety
 /// `context` is what the kernel passed to a handler.
-unsafe fn has_switched(context: *const ucontext_t) -> bool {
-    // SAFETY: as the caller says.
-    let stack = unsafe { (*context).uc_stack };
-    let holds = |address: usize| address.wrapping_sub(stack.ss_sp.addr()) < stack.ss_size;
-    // SAFETY: as above.
-    let interrupted = unsafe { signal::context(context.cast()) }.sp();
-    holds(context.addr()) && !holds(interrupted)
+pub(super) unsafe fn interrupted_mask(context: *const ucontext_t) -> u64 {
+    // SAFETY: the kernel's context has the mask there, in a word.
+    unsafe { context.byte_add(offset_of!(ucontext_t, uc_sigmask)).cast::<u64>().read() }
 }
 
-/// Copies the signal's frame to the interrupted stack; the address of the copy, `None` if there is no room.
+/// Where the frame of a signal belongs, `None` if the kernel put it there.
 ///
 /// # Safety
-/// `info` and `context` are what the kernel passed to a handler that runs on another stack.
-unsafe fn move_frame(info: *const siginfo_t, context: *const ucontext_t) -> Option<usize> {
+/// `context` is what the kernel passed to a handler.
+unsafe fn room_for(context: *const ucontext_t, action: Action) -> Option<Room> {
     // SAFETY: as the caller says.
+    let stack = unsafe { (*context).uc_stack };
+    // SAFETY: as above.
     let sp = unsafe { signal::context(context.cast()) }.sp();
-    // SAFETY: as above; the pointer lies within the kernel's context.
+    let holds = |address: usize| address.wrapping_sub(stack.ss_sp.addr()) < stack.ss_size;
+    let switched = stack.ss_flags & libc::SS_DISABLE == 0 && holds(context.addr()) && !holds(sp);
+    if !switched {
+        return None;
+    }
+    let on_alternate = action.flags & libc::SA_ONSTACK != 0;
+    let ours = stacks::own().filter(|own| own.is(&stack));
+    if ours.is_none() && on_alternate {
+        return None;
+    }
+    let programs = ours.and_then(stacks::Own::room_of_programs);
+    let interrupted = Room { floor: 0, top: sp.saturating_sub(RED_ZONE) };
+    Some(match programs {
+        // Also of handlers that did not ask for it: they stay on the stack that they interrupted.
+        Some(room) if room.holds(sp) => Room { floor: room.floor, ..interrupted },
+        Some(room) if on_alternate => room,
+        _ => interrupted,
+    })
+}
+
+/// Copies a signal's frame to the top of `room`; the address of the copy, `None` if there is no room.
+///
+/// # Safety
+/// `info` and `context` are what the kernel passed to a handler, on a stack that `room` is no part of.
+unsafe fn move_frame(info: *const siginfo_t, context: *const ucontext_t, room: Room) -> Option<usize> {
+    // SAFETY: the pointer lies within the kernel's context.
     let state = unsafe { context.byte_add(STATE_OFFSET).cast::<*const u8>().read() };
     // SAFETY: the kernel's pointer to the state it saved, or null.
     let state_bytes = unsafe { state_bytes(state) };
-    let top = sp.checked_sub(RED_ZONE)?;
-    let new_state = top.checked_sub(state_bytes)? & !63;
+    let new_state = room.top.checked_sub(state_bytes)? & !63;
     // A function finds its stack pointer 8 past a multiple of 16.
     let frame = (new_state.checked_sub(FRAME_BYTES)? & !15).checked_sub(size_of::<usize>())?;
-    if !is_writable(frame, top) {
+    if frame < room.floor || !is_writable(frame, room.top) {
         return None;
     }
     let new_context = frame.checked_add(size_of::<usize>())?;
     let new_info = new_context.checked_add(CONTEXT_BYTES)?;
-    // SAFETY: from `frame` to `top` lies writable stack that the interrupted function does not use, and the
-    // parts do not overlap; the sources are the kernel's, on another stack.
+    // SAFETY: from `frame` to the top of the room lies writable stack that the interrupted function does not use, and
+    // the parts do not overlap; the sources are the kernel's, on another stack.
     unsafe {
         Addr::new(frame).as_ptr::<usize>().write(restorer as *const () as usize);
         let copy = Addr::new(new_context).as_ptr::<u8>();

@@ -6,7 +6,7 @@ use super::action::{bit, block, set_mask};
 use core::marker::PhantomData;
 
 /// What a thread's own instructions raise.
-const FAULTS: u64 = bit(libc::SIGSEGV)
+pub(super) const FAULTS: u64 = bit(libc::SIGSEGV)
     | bit(libc::SIGBUS)
     | bit(libc::SIGILL)
     | bit(libc::SIGFPE)

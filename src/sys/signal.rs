@@ -1,13 +1,16 @@
-//! Signals: taking SIGSEGV and SIGBUS over, and ending by a signal.
+//! Signals: taking SIGSEGV and SIGBUS over, standing before handlers of the program's, and ending by a signal.
 //!
-//! The kernel calls [`entry`], which asks the handler what is to follow ([`Next`]): return, or go on in a
-//! handler of the program, on the stack and with the frame that the kernel would have given it
-//! ([`super::deliver`]). Nothing of ours is left on the stack then.
+//! The kernel calls [`fault_entry`] for the fault signals, which asks the [`Receiver`] what is to follow ([`Next`]):
+//! return, or go on in a handler of the program, on the stack and with the frame that the kernel would have given it
+//! ([`super::deliver`]); and [`relay_entry`] for other signals whose handler is to run on the program's alternate
+//! stack. Both work on a stack of ours ([`super::stacks`]), with all signals but faults blocked until that stack is
+//! left: nothing of ours is left on any stack then, and no signal finds us there.
 
 use super::action::{self, Action, FAULT_SIGNALS};
+use super::{deliver, file, stacks};
 use crate::addr::Addr;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::{c_int, c_ulong, c_void, siginfo_t};
 
 /// The signal code of faults for which the kernel knows no address.
@@ -15,13 +18,11 @@ const SI_KERNEL: c_int = 0x80;
 /// The code of a fault that a protection key made, and where the key is in `siginfo_t`.
 const SEGV_PKUERR: c_int = 4;
 const KEY_OFFSET: usize = 32;
-const SA_RESTORER: c_int = 0x0400_0000;
+/// The flag of a disposition that says what its handlers return to.
+pub const SA_RESTORER: c_int = 0x0400_0000;
 
 /// The processor's number of the exception.
 const PAGE_FAULT: usize = 14;
-
-/// Bytes of an alternate signal stack.
-pub const STACK_BYTES: usize = 64 * 1024;
 
 /// What a fault's context says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,18 +91,27 @@ pub struct Next {
     pub context: usize,
     /// Its stack pointer, at its return address.
     pub stack: usize,
+    /// The signals that are blocked while it runs.
+    pub mask: u64,
 }
 
 impl Next {
     /// Where the signal interrupted the program.
-    pub const RETURN: Self = Self { handler: 0, info: 0, context: 0, stack: 0 };
+    pub const RETURN: Self = Self { handler: 0, info: 0, context: 0, stack: 0, mask: 0 };
 }
 
-/// A handler: the signal, and what the kernel passed with it.
-pub type Handler = fn(c_int, *mut siginfo_t, *mut c_void) -> Next;
+/// What becomes of a fault. Its function is named in the code of [`fault_entry`]: no pointer to it lies in memory that
+/// can be written.
+pub trait Receiver {
+    /// The signal, what the kernel passed with it, and whether the thread was handling a fault already.
+    ///
+    /// # Safety
+    /// `info` and `context` are what the kernel passed to a handler that goes on as the result says.
+    unsafe fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void, nested: bool) -> Next;
+}
 
-static HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
-static INSTALLED: AtomicBool = AtomicBool::new(false);
+/// The address of the entry that was installed, to know it by; it is not called from here.
+static FAULT_ENTRY: AtomicUsize = AtomicUsize::new(0);
 
 /// The kernel's `struct sigaction`.
 #[repr(C)]
@@ -119,58 +129,147 @@ pub(super) extern "C" fn restorer() {
     core::arch::naked_asm!(".byte 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0", "syscall")
 }
 
-/// What the kernel calls. Registers need no saving: returning from the signal restores them all.
-#[unsafe(naked)]
-extern "C" fn entry(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    core::arch::naked_asm!(
-        "sub rsp, 40",
-        "mov ebx, edi",
-        "mov rcx, rsp",
-        "call {dispatch}",
-        "mov rax, [rsp + {handler}]",
-        "test rax, rax",
-        "jz 2f",
-        "mov edi, ebx",
-        "mov rsi, [rsp + {info}]",
-        "mov rdx, [rsp + {context}]",
-        "mov rsp, [rsp + {stack}]",
-        "jmp rax",
-        "2:",
-        "add rsp, 40",
-        "ret",
-        dispatch = sym dispatch,
-        handler = const offset_of!(Next, handler),
-        info = const offset_of!(Next, info),
-        context = const offset_of!(Next, context),
-        stack = const offset_of!(Next, stack),
-    )
+/// What the kernel calls: `$place` says on which stack to go on, `$dispatch` what is to follow, in a [`Next`].
+///
+/// Registers need no saving: returning from the signal restores them all. In those that functions keep: `ebx` the signal,
+/// `r12` the kernel's frame and then the handler, `r13` and `r14` the other arguments, `r15` what `$place` lent,
+/// `rbp` the mask. The mask is set, by the system call, when no stack of ours is in use any more.
+macro_rules! signal_entry {
+    ($place:path, $dispatch:path) => {
+        core::arch::naked_asm!(
+            "mov ebx, edi",
+            "mov r12, rsp",
+            "mov r13, rsi",
+            "mov r14, rdx",
+            "mov rdi, rsp",
+            "sub rsp, 8",
+            "call {place}",
+            "mov r15, rdx",
+            "mov rsp, rax",
+            "and rsp, -16",
+            "sub rsp, 48",
+            "mov edi, ebx",
+            "mov rsi, r13",
+            "mov rdx, r14",
+            "mov rcx, rsp",
+            "call {dispatch}",
+            "mov rax, [rsp + {handler}]",
+            "test rax, rax",
+            "jz 2f",
+            "mov r12, rax",
+            "mov r13, [rsp + {info}]",
+            "mov r14, [rsp + {context}]",
+            "mov rbp, [rsp + {mask}]",
+            "mov rsp, [rsp + {stack}]",
+            "test r15, r15",
+            "jz 4f",
+            "sub rsp, 8",
+            "mov rdi, r15",
+            "call {end_loan}",
+            "add rsp, 8",
+            "4:",
+            "push rbp",
+            "mov edi, {set}",
+            "mov rsi, rsp",
+            "xor edx, edx",
+            "mov r10d, 8",
+            "mov eax, {sigprocmask}",
+            "syscall",
+            "pop rbp",
+            "mov edi, ebx",
+            "mov rsi, r13",
+            "mov rdx, r14",
+            "xor eax, eax",
+            "jmp r12",
+            "2:",
+            "mov rsp, r12",
+            "test r15, r15",
+            "jz 3f",
+            "sub rsp, 8",
+            "mov rdi, r15",
+            "call {end_loan}",
+            "add rsp, 8",
+            "3:",
+            "ret",
+            place = sym $place,
+            dispatch = sym $dispatch,
+            end_loan = sym stacks::end_loan,
+            handler = const offset_of!(Next, handler),
+            info = const offset_of!(Next, info),
+            context = const offset_of!(Next, context),
+            mask = const offset_of!(Next, mask),
+            stack = const offset_of!(Next, stack),
+            set = const libc::SIG_SETMASK,
+            sigprocmask = const libc::SYS_rt_sigprocmask,
+        )
+    };
 }
 
-unsafe extern "C" fn dispatch(number: c_int, info: *mut siginfo_t, context: *mut c_void, next: *mut Next) {
-    let handler = HANDLER.load(Ordering::Acquire);
-    let mut result = Next::RETURN;
-    if !handler.is_null() {
-        // SAFETY: `install` stored a function of this type.
-        let handler = unsafe { core::mem::transmute::<*mut (), Handler>(handler) };
-        result = handler(number, info, context);
+const _: () = assert!(size_of::<Next>() <= 48, "the room that the entries have for it");
+
+/// The kernel's handler of the fault signals.
+#[unsafe(naked)]
+extern "C" fn fault_entry<R: Receiver>(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    signal_entry!(stacks::place, receive::<R>)
+}
+
+/// The kernel's handler of other signals whose program's handler asked for the alternate stack.
+#[unsafe(naked)]
+extern "C" fn relay_entry(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    signal_entry!(stacks::place_if_own, relay)
+}
+
+unsafe extern "C" fn receive<R: Receiver>(
+    number: c_int,
+    info: *mut siginfo_t,
+    context: *mut c_void,
+    next: *mut Next,
+) {
+    let first = stacks::begin_fault();
+    // SAFETY: the kernel passed both, and `fault_entry` goes on as the result says.
+    let result = unsafe { R::on_fault(number, info, context, !first) };
+    if first {
+        stacks::end_fault();
     }
-    // SAFETY: `entry` passes room on its stack.
+    // SAFETY: `fault_entry` passes room on its stack.
     unsafe { next.write(result) };
 }
 
-/// Installs `handler` for the fault signals, on the alternate stack where a thread has one, and keeps the
-/// dispositions found as the program's. Only the first call does.
-pub fn install(handler: Handler) {
-    if INSTALLED.swap(true, Ordering::AcqRel) {
+unsafe extern "C" fn relay(number: c_int, info: *mut siginfo_t, context: *mut c_void, next: *mut Next) {
+    // SAFETY: the kernel passed both, and `relay_entry` goes on as the result says, and passes room on its stack.
+    unsafe { next.write(deliver::relay(number, info, context)) };
+}
+
+/// What entries block: all but what a thread's own instructions raise.
+const BLOCKED: u64 = !super::quiet::FAULTS;
+
+/// Makes `R` receive the fault signals, in the place of whoever did, and keeps the dispositions found as the program's.
+pub fn install<R: Receiver>() {
+    let entry = fault_entry::<R> as *const () as usize;
+    let before = FAULT_ENTRY.swap(entry, Ordering::AcqRel);
+    if before == entry {
         return;
     }
-    HANDLER.store(handler as *mut (), Ordering::Release);
     for signal in FAULT_SIGNALS {
         let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        let old = set(signal, entry as *const () as usize, flags, 0);
-        let flags = c_int::try_from(old.flags).unwrap_or(0) & !SA_RESTORER;
-        action::update(signal, |_| Some(Action { handler: old.handler, flags, mask: old.mask }));
+        let old = set(signal, entry, flags, BLOCKED);
+        if before == 0 || old.handler != before {
+            let flags = c_int::try_from(old.flags).unwrap_or(0) & !SA_RESTORER;
+            action::update(signal, |_| Some(Action { handler: old.handler, flags, mask: old.mask }));
+        }
     }
+}
+
+/// Whether a handler that the kernel names is one of the entries here: what the program wants is in [`action`].
+pub fn is_entry(handler: usize) -> bool {
+    handler == relay_entry as *const () as usize
+        || handler == FAULT_ENTRY.load(Ordering::Relaxed) && handler != 0
+}
+
+/// The kernel's disposition for a signal whose handler, `action`, is to be called by [`relay_entry`].
+pub fn relayed(action: Action) -> Action {
+    let handler = relay_entry as *const () as usize;
+    Action { handler, flags: action.flags | libc::SA_SIGINFO, mask: BLOCKED }
 }
 
 /// Sets the kernel's disposition of a signal; the one before. By the system call: the C library's
@@ -227,6 +326,47 @@ pub fn restore_default(signal: c_int) {
     set(signal, libc::SIG_DFL, 0, 0);
 }
 
+/// Ends the process by the signal that is being handled, whatever its thread does meanwhile: the default disposition, and
+/// the same signal once more, with what the kernel said of it, blocked until the handler returns. It comes before the
+/// interrupted instruction, which may not fault any more, and a core file shows that instruction and its fault.
+///
+/// # Safety
+/// `info` is null or what the kernel passed to the handler.
+pub unsafe fn end_at_return(signal: c_int, info: *const siginfo_t) {
+    restore_default(signal);
+    action::block(action::bit(signal));
+    // SAFETY: as the caller says; to oneself one may send what the kernel sends.
+    let sent = !info.is_null()
+        && unsafe {
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), libc::gettid(), signal, info)
+        } == 0;
+    if !sent {
+        raise(signal);
+    }
+}
+
+/// Runs `action` with the signals let through that are not blocked where the handler's signal came.
+///
+/// # Safety
+/// `context` is null or what the kernel passed to the handler.
+pub unsafe fn with_interrupted_mask<R>(context: *const c_void, action: impl FnOnce() -> R) -> R {
+    let blocked = action::block(0);
+    if !context.is_null() {
+        // SAFETY: as the caller says.
+        action::set_mask(unsafe { deliver::interrupted_mask(context.cast()) });
+    }
+    let result = action();
+    action::set_mask(blocked);
+    result
+}
+
+/// Says that the stack that a signal's handler is to run on has no room for it.
+pub(super) fn note_no_room() {
+    without_sigpipe(|| {
+        file::write_stderr(b"fencepost: a signal finds no room on the stack of its handler\n")
+    });
+}
+
 /// Sends a signal to the calling thread.
 pub fn raise(signal: c_int) {
     // SAFETY: sending a signal has no memory effect.
@@ -267,41 +407,6 @@ pub fn without_sigpipe<R>(action: impl FnOnce() -> R) -> R {
     }
     action::set_mask(old);
     result
-}
-
-/// The alternate stack that a signal is being handled on in this thread: its lowest address, and one past
-/// its highest.
-pub fn stack_in_use() -> Option<(usize, usize)> {
-    let mut current = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
-    // SAFETY: queries into a live structure.
-    let known = unsafe { libc::sigaltstack(core::ptr::null(), &raw mut current) } == 0;
-    let low = current.ss_sp.expose_provenance();
-    (known && current.ss_flags & libc::SS_ONSTACK != 0).then(|| (low, low.saturating_add(current.ss_size)))
-}
-
-/// Gives the calling thread an alternate signal stack at `base` unless it has one.
-pub fn use_stack(base: Addr) -> bool {
-    let mut current = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
-    // SAFETY: queries into a live structure.
-    let known = unsafe { libc::sigaltstack(core::ptr::null(), &raw mut current) } == 0;
-    if !known || current.ss_flags & libc::SS_DISABLE == 0 {
-        return false;
-    }
-    let stack = libc::stack_t { ss_sp: base.as_ptr(), ss_flags: 0, ss_size: STACK_BYTES };
-    // SAFETY: the caller hands over STACK_BYTES of mapped memory that nothing else uses.
-    unsafe { libc::sigaltstack(&raw const stack, core::ptr::null_mut()) == 0 }
-}
-
-/// Takes the alternate stack at `base` from the calling thread, if it still uses that one.
-pub fn leave_stack(base: Addr) {
-    let mut current = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
-    // SAFETY: queries into a live structure.
-    let known = unsafe { libc::sigaltstack(core::ptr::null(), &raw mut current) } == 0;
-    if known && Addr::of(current.ss_sp.cast::<u8>()) == base && current.ss_flags & libc::SS_DISABLE == 0 {
-        let off = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-        // SAFETY: disables this thread's alternate stack.
-        unsafe { libc::sigaltstack(&raw const off, core::ptr::null_mut()) };
-    }
 }
 
 /// The faulting address of a signal; `None` for a signal that somebody sent.

@@ -86,6 +86,15 @@ thread_word! {
 }
 
 thread_word! {
+    "fencepost_thread_stack",
+    /// The calling thread's signal stack of ours, and whether it handles a fault: see [`super::stacks`].
+    signal_stack,
+    /// Sets what [`signal_stack`] says.
+    set_signal_stack,
+    usize
+}
+
+thread_word! {
     "fencepost_thread_id",
     /// The calling thread's id, 0 until it is asked for.
     #[inline(always)]
@@ -209,6 +218,12 @@ static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Says that the calling process is the heap's: at start, and in a forked child.
 pub fn own_process() {
     PROCESS.store(pid(), Ordering::Relaxed);
+    super::process::mark();
+}
+
+/// Whether the heap has a process yet.
+pub(super) fn has_process() -> bool {
+    PROCESS.load(Ordering::Relaxed) != 0
 }
 
 /// Whether the calling process is the heap's.

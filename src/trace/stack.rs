@@ -1,7 +1,7 @@
 //! Where stacks lie, and reading them.
 
 use crate::addr::{Addr, PageCount, Span};
-use crate::sys::{aux, limits, signal, thread, vm};
+use crate::sys::{aux, limits, stacks, thread, vm};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The most bytes of a stack that are walked.
@@ -102,7 +102,7 @@ fn end_of_other(sp: usize, stack: Stack) -> usize {
     if stack.holds(sp) {
         return stack.end;
     }
-    match signal::stack_in_use() {
+    match stacks::in_use(sp) {
         Some((low, end)) if (Stack { low, end }).holds(sp) => end,
         _ => sp,
     }

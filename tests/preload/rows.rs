@@ -248,6 +248,12 @@ pub const PAGE_ARM: &[Row] = &[
     row("waf_reuse", "5000 8", use_after_free(Write, 8, 5000)),
     row("waf_exit", "5000 8", use_after_free(Write, 8, 5000)),
     row("realloc_stale", "5000", use_after_free(Write, 0, 5000)),
+    row("overflow_small_stack", "alternate 2048", overflow(Write, 0, 4096)),
+    row("overflow_small_stack", "alternate 4096", overflow(Write, 0, 4096)),
+    row("overflow_small_stack", "alternate 8192", overflow(Write, 0, 4096)),
+    row("overflow_small_stack", "alternate 16384", overflow(Write, 0, 4096)),
+    row("overflow_small_stack", "coroutine 2048", overflow(Write, 0, 4096)),
+    row("overflow_small_stack", "thread 16384", overflow(Write, 0, 4096)),
 ];
 
 /// Found in `hunt` whatever the alignment: frees, and small objects that fill multiples of 16 bytes.
@@ -420,7 +426,8 @@ pub const SLAB: &[Row] = &[
 pub const FOREIGN: &[(&str, i32)] = &[("foreign_fault", libc::SIGSEGV), ("foreign_abort", libc::SIGABRT)];
 
 /// Run by `tests/ending.rs`, each in its own way.
-pub const ENDING: &[&str] = &["leak_kinds", "many_errors", "stack_overflow"];
+pub const ENDING: &[&str] =
+    &["fault_inside", "leak_kinds", "many_errors", "overflow_mended", "stack_overflow"];
 
 /// Run by `tests/canaries.rs`, each in its own way.
 pub const CANARIES: &[&str] = &["canary_forge", "stale_calloc", "text_past_end", "underrun"];
@@ -428,6 +435,7 @@ pub const CANARIES: &[&str] = &["canary_forge", "stale_calloc", "text_past_end",
 /// Correct programs: silent, with status 0.
 pub const CLEAN: &[&str] = &[
     "clean_align",
+    "clean_barrier",
     "clean_calloc",
     "clean_cancel",
     "clean_containers",
@@ -439,6 +447,7 @@ pub const CLEAN: &[&str] = &[
     "clean_fork_threads",
     "clean_grow",
     "clean_huge",
+    "clean_jump",
     "clean_libc",
     "clean_limit",
     "clean_limit_late",
@@ -446,6 +455,7 @@ pub const CLEAN: &[&str] = &[
     "clean_mlock",
     "clean_mlockall",
     "clean_new",
+    "clean_onstack",
     "clean_realloc",
     "clean_segv_default",
     "clean_segv_handler",
@@ -457,6 +467,7 @@ pub const CLEAN: &[&str] = &[
     "clean_tls",
     "clean_trim",
     "clean_usable_size",
+    "clean_vfork",
     "clean_zero",
     "clean_zero_many",
 ];

@@ -1,0 +1,55 @@
+//! What the fault handler asks of the heap, and its installation.
+
+use super::{heap, start, thread};
+use crate::addr::{Addr, PageCount, Span};
+use crate::report::{fatal, handler};
+use crate::slab;
+use crate::sys::vm;
+use crate::trace::Stack;
+
+/// The heap, as the handler sees it.
+struct Ours;
+
+impl handler::Heap for Ours {
+    fn context() -> Option<&'static fatal::Context> {
+        start::is_started().then(|| heap().report.as_ref()).flatten()
+    }
+
+    fn whose(address: Addr) -> handler::Whose {
+        if heap().page.contains(address) {
+            handler::Whose::Ours(heap().page.object_near(address))
+        } else if slab::contains(address) {
+            handler::Whose::Ours(slab::object_near(address))
+        } else if let Some(object) = heap().page.detached_near(address) {
+            handler::Whose::Ours(Some(object))
+        } else {
+            handler::Whose::Foreign
+        }
+    }
+
+    fn open(address: Addr) -> bool {
+        if slab::contains(address) {
+            let page = Span::new(address.page_floor(), PageCount::new(1));
+            return slab::layout::layout().backend.open(page) && vm::commit(page);
+        }
+        heap().page.open_for_access(address)
+    }
+
+    fn stack() -> Stack {
+        thread::stack()
+    }
+}
+
+/// Takes the fault signals, once.
+pub fn install() {
+    handler::install::<Ours>();
+}
+
+/// When the program is loaded, which may be before the first allocation.
+extern "C" fn on_load() {
+    install();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ON_LOAD: extern "C" fn() = on_load;

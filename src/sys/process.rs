@@ -1,0 +1,53 @@
+//! Whether what this process changes in memory is seen by another one.
+//!
+//! A child of `vfork` has a process id, signal dispositions and masks of its own, and its parent's memory: what is
+//! remembered there is the parent's. A child of a bare `fork` or `clone`, which runs no hooks, has another id as
+//! well, but a copy of the memory. A word in pages that the kernel wipes in copies tells them apart:
+//!
+//! | the id | the word | who runs here |
+//! |---|---|---|
+//! | the heap's | any | the heap's process |
+//! | another | 1 | a child that shares the memory |
+//! | another | 0 | a child with a copy |
+//!
+//! Where the kernel cannot wipe pages, every child without hooks is taken for one that shares: what it sets is the
+//! kernel's alone to keep.
+
+use super::pkey::Unsealed;
+use super::thread;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// The word; null until [`keep_word`].
+static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Says where the word is: zero in every copy of the memory, and never unmapped.
+pub fn keep_word(word: &'static AtomicU32) {
+    word.store(1, Ordering::Relaxed);
+    WORD.store(core::ptr::from_ref(word).cast_mut(), Ordering::Release);
+}
+
+fn word() -> Option<&'static AtomicU32> {
+    // SAFETY: null, or what `keep_word` was given.
+    unsafe { WORD.load(Ordering::Acquire).as_ref() }
+}
+
+/// Says that the memory is the calling process's.
+pub(super) fn mark() {
+    let _unsealed = Unsealed::begin();
+    if let Some(word) = word() {
+        word.store(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether the memory is another process's, which the calling one only borrows.
+pub fn borrows_memory() -> bool {
+    if !thread::has_process() || thread::is_own_process() {
+        return false;
+    }
+    // The word is in a table.
+    let _unsealed = Unsealed::begin();
+    match word() {
+        Some(word) => word.load(Ordering::Relaxed) != 0,
+        None => true,
+    }
+}

@@ -1,0 +1,493 @@
+//! Signal stacks: the kernel's alternate stack of a thread is the library's own, and the program's is kept beside it.
+//!
+//! A fault must find room for its frame and for a report, wherever the thread was: at the end of its stack, on a
+//! coroutine's, on an alternate stack of 2 KiB. So a thread that has a state gives the kernel a stack of ours. What
+//! the program says by `sigaltstack` is kept in the stack's [`Head`], and [`super::deliver`] moves the frames of the
+//! program's signals to where the kernel would have put them. No function of the program's runs on a stack of ours.
+//!
+//! ```text
+//! | closed, 256 KiB | stack, 64 KiB ...  | head | closed, 256 KiB | stack ... | head | ...
+//!                   ^ low                ^ top
+//! ```
+//!
+//! Stacks lie in a reservation of their own, far from any table, and are opened when they are first used. Those
+//! beyond it are mapped one by one. A stack is never unmapped: it waits in a list for the next thread. The kernel
+//! writes there, so stacks are not sealed.
+//!
+//! A program's stack with `SS_AUTODISARM` is the kernel's alternate stack itself: the kernel takes it away while a
+//! handler runs and gives it back in the end, which nobody else can do. Faults then begin there, and go on on ours.
+//!
+//! The word of a thread, in thread-local storage:
+//!
+//! | word | meaning | set by |
+//! |---|---|---|
+//! | 0 | no stack of ours; the kernel has what the program set | [`leave`] |
+//! | a head's address | the thread's stack | [`adopt`], signals held back |
+//! | with [`HANDLING`] | the thread handles a fault | [`begin_fault`], taken back by [`end_fault`] |
+//!
+//! The list of free stacks is one word, the page of the first head and a number that counts changes; who takes the
+//! first exchanges it for the next. Handlers do so anywhere and wait for nobody.
+
+use super::quiet::Quiet;
+use super::{process, thread, vm};
+use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
+use core::mem::size_of;
+use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use libc::{c_int, stack_t};
+
+/// Bytes of a stack with its head.
+const BYTES: usize = 64 << 10;
+/// Closed bytes below it.
+const GUARD: usize = 256 << 10;
+const STRIDE: usize = GUARD + BYTES;
+/// Stacks that address space is reserved for.
+const AHEAD: usize = 256;
+/// The same where address space is limited.
+const AHEAD_LIMITED: usize = 1;
+
+/// The bit of a thread's word while it handles a fault. Heads are aligned.
+const HANDLING: usize = 1;
+
+/// `SS_AUTODISARM` of `linux/signal.h`.
+const AUTODISARM: c_int = c_int::MIN;
+
+/// What the program said of a thread's alternate stack, and the stack's place in the list of free ones.
+#[repr(C, align(64))]
+struct Head {
+    low: AtomicUsize,
+    size: AtomicUsize,
+    flags: AtomicI32,
+    /// The next head in the list, 0 for none.
+    next: AtomicUsize,
+}
+
+/// A stack of ours.
+#[derive(Clone, Copy)]
+pub struct Own(&'static Head);
+
+/// The room that a signal's frame may take on a stack: from `floor` to below `top`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Its lowest address.
+    pub floor: usize,
+    /// One past its highest.
+    pub top: usize,
+}
+
+impl Own {
+    fn top(self) -> usize {
+        core::ptr::from_ref(self.0).expose_provenance()
+    }
+
+    fn low(self) -> usize {
+        self.top().wrapping_sub(BYTES - size_of::<Head>())
+    }
+
+    /// Whether a stack pointer is in it.
+    fn holds(self, sp: usize) -> bool {
+        sp.wrapping_sub(self.low()) <= BYTES - size_of::<Head>()
+    }
+
+    /// Whether this is what the kernel calls a thread's alternate stack.
+    pub fn is(self, stack: &stack_t) -> bool {
+        stack.ss_flags & libc::SS_DISABLE == 0 && stack.ss_sp.addr() == self.low()
+    }
+
+    fn as_kernels(self) -> stack_t {
+        stack_t { ss_sp: Addr::new(self.low()).as_ptr(), ss_flags: 0, ss_size: BYTES - size_of::<Head>() }
+    }
+
+    /// What the program set.
+    fn programs(self) -> stack_t {
+        stack_t {
+            ss_sp: Addr::new(self.0.low.load(Ordering::Relaxed)).as_ptr(),
+            ss_flags: self.0.flags.load(Ordering::Relaxed),
+            ss_size: self.0.size.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Remembers what the kernel said of a stack of the program's. Signals are held back.
+    fn set_programs(self, stack: &stack_t) {
+        self.0.low.store(stack.ss_sp.expose_provenance(), Ordering::Relaxed);
+        self.0.size.store(stack.ss_size, Ordering::Relaxed);
+        // Whether a thread is on it is asked anew each time.
+        self.0.flags.store(stack.ss_flags & !libc::SS_ONSTACK, Ordering::Relaxed);
+    }
+
+    /// The program's alternate stack, if it has one.
+    pub fn room_of_programs(self) -> Option<Room> {
+        let stack = self.programs();
+        let floor = stack.ss_sp.addr();
+        (stack.ss_flags & libc::SS_DISABLE == 0 && stack.ss_size != 0)
+            .then(|| Room { floor, top: floor.saturating_add(stack.ss_size) })
+    }
+}
+
+impl Room {
+    /// Whether a stack pointer is in it, as the kernel sees it: a stack that nothing was pushed on yet is.
+    pub fn holds(self, sp: usize) -> bool {
+        sp > self.floor && sp <= self.top
+    }
+}
+
+/// The reservation: where the next stack lies that was never used, and where it ends.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+static END: AtomicUsize = AtomicUsize::new(0);
+/// The list of free stacks.
+static FREE: AtomicU64 = AtomicU64::new(0);
+/// Bits of a page number: addresses have 47.
+const PAGE_BITS: u32 = 47 - PAGE_SHIFT;
+const PAGE_MASK: u64 = (1 << PAGE_BITS) - 1;
+
+/// Reserves address space for the stacks. Called once, at start; `limited` says whether address space is.
+pub fn init(limited: bool) {
+    let bytes = STRIDE * if limited { AHEAD_LIMITED } else { AHEAD };
+    if let Some(base) = vm::closed_tables(bytes) {
+        END.store(base.plus(bytes).get(), Ordering::Relaxed);
+        NEXT.store(base.get(), Ordering::Release);
+    }
+}
+
+/// The head of the stack whose last page this is.
+fn head_of(page: u64) -> Option<Own> {
+    if page == 0 {
+        return None;
+    }
+    let end = (page as usize).wrapping_add(1) << PAGE_SHIFT;
+    // SAFETY: the pages in the list are the last ones of stacks, which are open and never unmapped; zero bytes are
+    // a head.
+    Some(Own(unsafe { &*Addr::new(end).minus(size_of::<Head>()).as_ptr::<Head>() }))
+}
+
+fn page_of(own: Own) -> u64 {
+    (own.top() >> PAGE_SHIFT) as u64
+}
+
+/// A stack that is nobody's; `None` if the kernel grants none.
+fn take() -> Option<Own> {
+    let mut first = FREE.load(Ordering::Acquire);
+    while let Some(own) = head_of(first & PAGE_MASK) {
+        let next = own.0.next.load(Ordering::Relaxed) as u64 & PAGE_MASK;
+        let count = (first >> PAGE_BITS).wrapping_add(1);
+        match FREE.compare_exchange(first, count << PAGE_BITS | next, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => return Some(own),
+            Err(other) => first = other,
+        }
+    }
+    open(reserved().or_else(|| vm::closed_tables(STRIDE))?)
+}
+
+/// Address space for one more stack, of the reservation.
+fn reserved() -> Option<Addr> {
+    let end = END.load(Ordering::Relaxed);
+    let within = |next: usize| (next < end).then(|| next.wrapping_add(STRIDE));
+    NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).ok().map(Addr::new)
+}
+
+fn open(base: Addr) -> Option<Own> {
+    let span = Span::new(base.plus(GUARD), PageCount::holding(BYTES));
+    // Stays closed, and its address space unused, if the kernel has no mapping left for it.
+    (vm::commit(span) && vm::unseal(span))
+        .then(|| head_of((span.end().get() >> PAGE_SHIFT) as u64 - 1))
+        .flatten()
+}
+
+/// Puts a stack back that is not used any more.
+fn give_back(own: Own) {
+    let mut first = FREE.load(Ordering::Relaxed);
+    loop {
+        own.0.next.store((first & PAGE_MASK) as usize, Ordering::Relaxed);
+        let count = (first >> PAGE_BITS).wrapping_add(1);
+        let new = count << PAGE_BITS | page_of(own);
+        match FREE.compare_exchange(first, new, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(other) => first = other,
+        }
+    }
+}
+
+/// The calling thread's stack of ours.
+pub fn own() -> Option<Own> {
+    let head = thread::signal_stack() & !HANDLING;
+    // SAFETY: the word is 0 or the address of a head, which is never unmapped.
+    (head != 0).then(|| Own(unsafe { &*Addr::new(head).as_ptr::<Head>() }))
+}
+
+const NOTHING: stack_t = stack_t { ss_sp: core::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+
+/// The system call: the C library's function is the front end's to replace.
+///
+/// # Safety
+/// As the manual says; what is pointed to may be anywhere.
+unsafe fn kernel(new: *const stack_t, old: *mut stack_t) -> Result<(), c_int> {
+    // SAFETY: as the caller says; the kernel looks at the addresses.
+    match unsafe { libc::syscall(libc::SYS_sigaltstack, new, old) } {
+        0 => Ok(()),
+        _ => Err(super::errno::get()),
+    }
+}
+
+fn set_kernels(stack: &stack_t) -> bool {
+    // SAFETY: a live structure; the stack is one of ours, or what the kernel said of the program's.
+    unsafe { kernel(stack, core::ptr::null_mut()) }.is_ok()
+}
+
+fn kernels() -> stack_t {
+    let mut current = NOTHING;
+    // SAFETY: a query into a live structure.
+    let _ = unsafe { kernel(core::ptr::null(), &raw mut current) };
+    current
+}
+
+/// Gives the calling thread a stack of ours, unless it has one or the kernel refuses, as it does while the thread is
+/// on the program's. Signals are held back.
+pub fn adopt() {
+    if thread::signal_stack() != 0 {
+        return;
+    }
+    let Some(own) = take() else { return };
+    let mut before = NOTHING;
+    let mine = own.as_kernels();
+    // SAFETY: the stack is nobody's, mapped and writable; the other structure is live.
+    if unsafe { kernel(&raw const mine, &raw mut before) }.is_err() {
+        give_back(own);
+        return;
+    }
+    if before.ss_flags & AUTODISARM != 0 && before.ss_flags & libc::SS_DISABLE == 0 {
+        set_kernels(&before);
+        before = NOTHING;
+    }
+    own.set_programs(&before);
+    thread::set_signal_stack(own.top());
+}
+
+/// Takes the stack of ours from the calling thread, which ends: the kernel has the program's again.
+pub fn leave() {
+    let Some(own) = own() else { return };
+    let _quiet = Quiet::begin();
+    let (programs, mut before) = (own.programs(), NOTHING);
+    // SAFETY: live structures; the stack is what the kernel said of the program's.
+    let left = unsafe { kernel(&raw const programs, &raw mut before) }.is_ok();
+    if left && !own.is(&before) {
+        set_kernels(&before);
+    }
+    thread::set_signal_stack(0);
+    // If the kernel refuses, the thread is on it.
+    if left {
+        give_back(own);
+    }
+}
+
+/// `sigaltstack` for the program: it is told of its own stack. The kernel judges what is asked for, and its word is
+/// what is remembered.
+///
+/// # Safety
+/// `new` and `old` are null or live.
+pub unsafe fn exchange(new: *const stack_t, old: *mut stack_t) -> Result<(), c_int> {
+    if process::borrows_memory() {
+        make_kernels();
+        // SAFETY: as the caller says.
+        return unsafe { kernel(new, old) };
+    }
+    let _quiet = Quiet::begin();
+    // SAFETY: as the caller says.
+    let Some(own) = own() else { return unsafe { kernel(new, old) } };
+    if !own.is(&kernels()) {
+        // SAFETY: as the caller says.
+        unsafe { kernel(new, old) }?;
+    } else {
+        let mut before = own.programs();
+        if on_programs() {
+            if !new.is_null() {
+                return Err(libc::EPERM);
+            }
+            before.ss_flags |= libc::SS_ONSTACK;
+        }
+        if !new.is_null() {
+            // SAFETY: as the caller says.
+            unsafe { kernel(new, core::ptr::null_mut()) }?;
+        }
+        if !old.is_null() {
+            // SAFETY: as the caller says.
+            unsafe { old.write(before) };
+        }
+    }
+    if !new.is_null() {
+        let set = kernels();
+        if set.ss_flags & AUTODISARM == 0 && set_kernels(&own.as_kernels()) {
+            own.set_programs(&set);
+        }
+    }
+    Ok(())
+}
+
+/// In a child that runs in its parent's memory: makes what the program set the kernel's alternate stack, which is the
+/// child's own to change.
+pub fn make_kernels() {
+    if let Some(own) = own()
+        && own.is(&kernels())
+    {
+        set_kernels(&own.programs());
+    }
+}
+
+/// The alternate stack that the calling thread is on at `sp`: its lowest address, and one past its highest.
+pub fn in_use(sp: usize) -> Option<(usize, usize)> {
+    if let Some(own) = own() {
+        if own.holds(sp) {
+            return Some((own.low(), own.top()));
+        }
+        if let Some(room) = own.room_of_programs().filter(|room| room.holds(sp)) {
+            return Some((room.floor, room.top));
+        }
+    }
+    let current = kernels();
+    let low = current.ss_sp.expose_provenance();
+    (current.ss_flags & libc::SS_ONSTACK != 0).then(|| (low, low.saturating_add(current.ss_size)))
+}
+
+/// Whether the calling thread is on the program's alternate stack, which is not what the kernel says.
+pub fn on_programs() -> bool {
+    let (_, _, sp) = thread::frame();
+    own().and_then(Own::room_of_programs).is_some_and(|room| room.holds(sp))
+}
+
+/// Where a handler of ours goes on.
+#[repr(C)]
+pub(super) struct Place {
+    /// Its stack pointer.
+    sp: usize,
+    /// What [`end_loan`] is to be given.
+    loan: usize,
+}
+
+/// Where a handler of ours goes on that the kernel began at `sp`: on the thread's stack of ours, on one that is lent
+/// to it if it has none, or where it is.
+pub(super) extern "C" fn place(sp: usize) -> Place {
+    let stay = Place { sp, loan: 0 };
+    // A fault while a fault is handled, on whatever stack: what is below is in use.
+    if thread::signal_stack() & HANDLING != 0 {
+        return stay;
+    }
+    match own() {
+        Some(own) if own.holds(sp) => stay,
+        Some(own) => Place { sp: own.top(), loan: 0 },
+        None => take().map_or(stay, |own| Place { sp: own.top(), loan: own.top() }),
+    }
+}
+
+/// The same for a handler that needs little: no stack is lent.
+pub(super) extern "C" fn place_if_own(sp: usize) -> Place {
+    match own() {
+        Some(own) if thread::signal_stack() & HANDLING == 0 && !own.holds(sp) => {
+            Place { sp: own.top(), loan: 0 }
+        }
+        _ => Place { sp, loan: 0 },
+    }
+}
+
+/// Takes back what [`place`] lent. The thread is on another stack.
+pub(super) extern "C" fn end_loan(loan: usize) {
+    if let Some(own) = head_of((loan >> PAGE_SHIFT) as u64) {
+        give_back(own);
+    }
+}
+
+/// Says that the calling thread handles a fault; `false` if it does already.
+pub(super) fn begin_fault() -> bool {
+    let word = thread::signal_stack();
+    thread::set_signal_stack(word | HANDLING);
+    word & HANDLING == 0
+}
+
+/// Takes [`begin_fault`] back.
+pub(super) fn end_fault() {
+    thread::set_signal_stack(thread::signal_stack() & !HANDLING);
+}
+
+const _: () =
+    assert!(size_of::<Head>() == 64 && BYTES.is_multiple_of(PAGE_SIZE), "a head is the end of a page");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn stacks_are_apart_and_come_back() {
+        let stacks: Vec<Own> = (0..3).map(|_| take().expect("a stack")).collect();
+        for own in &stacks {
+            // SAFETY: within the open stack.
+            unsafe { Addr::new(own.low()).as_ptr::<u64>().write_volatile(1) };
+            assert_eq!(vm::peek(Addr::new(own.low() - 1), &mut [0]), 0);
+            assert_eq!(vm::peek(Addr::new(own.low() - GUARD), &mut [0]), 0);
+            assert!(own.holds(own.top()) && own.holds(own.low()) && !own.holds(own.low() - 1));
+        }
+        for (number, own) in stacks.iter().enumerate() {
+            assert!(stacks.iter().skip(number + 1).all(|other| other.low().abs_diff(own.low()) >= STRIDE));
+        }
+        stacks.into_iter().for_each(give_back);
+        assert_ne!(FREE.load(Ordering::Relaxed) & PAGE_MASK, 0);
+    }
+
+    #[test]
+    fn many_threads_never_have_one_stack() {
+        std::thread::scope(|scope| {
+            for number in 1..=4_usize {
+                scope.spawn(move || {
+                    for _ in 0..5_000 {
+                        let own = take().expect("a stack");
+                        own.0.low.store(number, Ordering::Relaxed);
+                        std::hint::spin_loop();
+                        assert_eq!(own.0.low.load(Ordering::Relaxed), number);
+                        give_back(own);
+                    }
+                });
+            }
+        });
+    }
+
+    /// Runs in a thread of its own, whose alternate stack nobody else sets.
+    fn in_a_thread(action: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(action).join().expect("no panic");
+    }
+
+    #[test]
+    fn the_program_is_told_of_its_own_stack() {
+        in_a_thread(|| {
+            let none = core::ptr::null_mut::<stack_t>();
+            // SAFETY: live structures, here and below; the stack is not used.
+            unsafe { kernel(&NOTHING, none) }.expect("a change");
+            adopt();
+            assert!(own().expect("a stack").is(&kernels()));
+            let query = || {
+                let mut answer = NOTHING;
+                // SAFETY: as above.
+                unsafe { exchange(core::ptr::null(), &raw mut answer) }.map(|()| answer)
+            };
+            let answer = query().expect("an answer");
+            assert_eq!((answer.ss_sp.addr(), answer.ss_flags, answer.ss_size), (0, libc::SS_DISABLE, 0));
+            let mut memory = std::vec![0_u8; 16 << 10];
+            let set = |flags, size| {
+                let new = stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: flags, ss_size: size };
+                // SAFETY: as above.
+                unsafe { exchange(&raw const new, none) }
+            };
+            let mut set = set;
+            assert_eq!(set(0, 100), Err(libc::ENOMEM));
+            assert_eq!(set(77, 16 << 10), Err(libc::EINVAL));
+            assert_eq!(set(0, 16 << 10), Ok(()));
+            assert!(own().expect("a stack").is(&kernels()));
+            assert_eq!(query().map(|answer| (answer.ss_flags, answer.ss_size)), Ok((0, 16 << 10)));
+            assert_eq!(set(AUTODISARM, 8 << 10), Ok(()));
+            assert!(!own().expect("a stack").is(&kernels()));
+            assert_eq!(query().map(|answer| (answer.ss_flags, answer.ss_size)), Ok((AUTODISARM, 8 << 10)));
+            assert_eq!(set(0, 16 << 10), Ok(()));
+            leave();
+            assert!(own().is_none());
+            assert_eq!((kernels().ss_flags, kernels().ss_size), (0, 16 << 10));
+            // SAFETY: as above.
+            unsafe { kernel(&NOTHING, none) }.expect("a change");
+        });
+    }
+}

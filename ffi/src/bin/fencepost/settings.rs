@@ -130,9 +130,9 @@ fn flags() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().filter(|row| row.name != "help")
 }
 
-/// Whether a row's flag may stand without a value.
+/// Whether the option is on or off, more or less on perhaps, or something else as well: its flag alone means 1.
 fn is_switch(row: &Row) -> bool {
-    row.range.split(';').next() == Some(SWITCH)
+    row.range.strip_prefix("0, 1").is_some_and(|rest| rest.is_empty() || rest.starts_with([',', ';']))
 }
 
 fn flag_name(row: &Row) -> String {

@@ -3,7 +3,8 @@
 //!
 //! A generator whose page was wiped has `seeded == 0` and no bytes left, so the next draw takes a new
 //! key: parent and child never share a stream, however the child came to be (`fork`, raw `clone`).
-//! On kernels without `MADV_WIPEONFORK` the fork hook does the same by [`Rng::forget`].
+//! Where the kernel does not wipe, without `MADV_WIPEONFORK` or in spite of what it answered, the fork hook does the
+//! same by [`Rng::forget`].
 //!
 //! With a fixed `seed` option the n-th generator made in a process has the key (seed, n, which child of which
 //! child the process is), so that a single-threaded run can be repeated. Of a child of a bare `clone` nobody
@@ -68,6 +69,11 @@ impl Rng {
     pub fn forget(&mut self) {
         self.left = 0;
         self.seeded = 0;
+    }
+
+    /// Whether it has a key.
+    pub fn has_key(&self) -> bool {
+        self.seeded != 0
     }
 
     /// A random byte.

@@ -29,7 +29,7 @@ mod usage;
 
 pub use ending::{check, check_leaks, on_exit, on_quick_exit};
 pub use ops::{
-    Denied, allocate, expect_libc_objects, free, is_foreign, leaves_foreign_to_libc, lock_memory,
+    Denied, allocate, expect_libc_objects, free, is_foreign, is_granted, leaves_foreign_to_libc, lock_memory,
     may_ask_libc, misaligned, resize, set_origin, size_of, try_allocate_fast, try_allocate_small,
     try_allocate_zeroed_fast, try_free_fast, try_free_small,
 };

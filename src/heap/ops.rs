@@ -7,7 +7,7 @@
 use super::start::{is_open, is_started};
 use super::thread::{self, BUSY, Thread};
 use super::{Heap, heap};
-use crate::addr::{ABI_ALIGN, Addr};
+use crate::addr::{ABI_ALIGN, Addr, round_up};
 use crate::fault::{Fault, Kind};
 use crate::options::{Foreign, Mode};
 use crate::page::{Found, Refusal};
@@ -159,6 +159,43 @@ pub fn try_free_fast(claim: &Claim) -> bool {
 #[cold]
 #[inline(never)]
 pub fn allocate(request: &Request, site: Site) -> Option<Addr> {
+    is_granted(request).then(|| allocate_granted(request, site)).flatten()
+}
+
+/// From this size on the kernel is asked whether it would grant so much; no machine has less memory.
+const JUDGED: usize = 256 << 20;
+
+/// Whether the kernel would grant the C library's allocator what is requested. Small objects it would.
+pub fn is_granted(request: &Request) -> bool {
+    request.size < JUDGED || is_mapping_granted(request.size, request.align)
+}
+
+/// Whether the kernel would grant the C library's allocator an object of `size` bytes: a mapping with a header, and
+/// room for an alignment beyond the ABI's.
+#[cold]
+fn is_mapping_granted(size: usize, align: usize) -> bool {
+    /// The C library's chunks are so much longer than the object and a multiple of the ABI's alignment; a mapping
+    /// begins with as much again.
+    const HEADER: usize = 8;
+    const SMALLEST: usize = 32;
+    let room = if align > ABI_ALIGN { align.saturating_add(SMALLEST) } else { 0 };
+    let _errno = ErrnoGuard::new();
+    let chunk = size.checked_add(HEADER).and_then(|bytes| round_up(bytes, ABI_ALIGN));
+    let bytes = chunk.and_then(|bytes| bytes.checked_add(room)?.checked_add(HEADER));
+    bytes.is_some_and(|bytes| bytes <= isize::MAX.cast_unsigned() && vm::is_granted(bytes))
+}
+
+/// Whether the kernel would grant the C library's allocator the growth of an object: where that has a mapping of
+/// its own, only what is added to it counts.
+fn is_growth_granted(old_size: usize, request: &Request) -> bool {
+    /// From here on the C library maps objects by themselves.
+    const MAPPED: usize = 128 << 10;
+    let added = if old_size < MAPPED { request.size } else { request.size.saturating_sub(old_size) };
+    request.size < JUDGED || added == 0 || is_mapping_granted(added, request.align)
+}
+
+/// [`allocate`] for what the kernel was asked for.
+fn allocate_granted(request: &Request, site: Site) -> Option<Addr> {
     let errno = ErrnoGuard::new();
     let heap = heap();
     let pointer = loop {
@@ -461,6 +498,9 @@ impl Heap {
         if claim.size.is_some_and(|stated| stated != old_size) {
             return self.deny(claim, request, site);
         }
+        if !is_growth_granted(old_size, request) {
+            return Err(Denied::NoMemory);
+        }
         if claim.address.is_aligned(request.align) && self.resize_in_place(claim, request) {
             return Ok(claim.address);
         }
@@ -469,7 +509,8 @@ impl Heap {
         let new = match moved {
             Some(new) => new,
             None => {
-                let new = allocate(&Request { zeroed: false, ..*request }, site).ok_or(Denied::NoMemory)?;
+                let new =
+                    allocate_granted(&Request { zeroed: false, ..*request }, site).ok_or(Denied::NoMemory)?;
                 let len = old_size.min(request.size);
                 // SAFETY: the old object is live and the caller's; the new one was just allocated; both
                 // have at least `len` bytes.

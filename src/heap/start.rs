@@ -6,7 +6,7 @@
 use super::{HEAP, fork, heap, image, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::options::{
-    Align, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_text,
+    Align, Guards, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_text,
 };
 use crate::page;
 use crate::report::suppress::{self, Flaw};
@@ -18,7 +18,7 @@ use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sys::guard::Backend;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
-use crate::sys::{aux, cpu, die, entropy, env, file, limits, thread as sys_thread, vm};
+use crate::sys::{aux, cpu, die, entropy, env, file, limits, probe, thread as sys_thread, vm};
 use crate::text::Text;
 use crate::trace::{self, Depot};
 use core::fmt::Write;
@@ -124,8 +124,14 @@ fn start(overrides: &Overrides) {
     let _unsealed = Unsealed::begin();
     rng::set_seed(seed_for_generators(&options, seed));
     let mut rng = Rng::new();
-    let backend = Backend::choose(options.guards);
-    let limit = limits::address_space();
+    let kernel = probe::examine(options.guards != Guards::Mprotect);
+    let backend = Backend::choose(options.guards, kernel);
+    if options.guards == Guards::Madvise && backend != Backend::Madvise {
+        file::write_stderr(
+            b"fencepost: guards=madvise has no effect here: guard pages are mappings instead\n",
+        );
+    }
+    let limit = address_space(kernel);
     let limited = limits::writable(limit).is_some();
     if limited {
         vm::forbid_moves();
@@ -149,6 +155,15 @@ fn start(overrides: &Overrides) {
     image::drop_anchor(heap);
     read_suppressions(&options);
     install_reports();
+}
+
+/// What an emulator may be asked to reserve: it keeps books of every page.
+const EMULATED: u64 = 4 << 30;
+
+/// Bytes that the process may map in all, if that is limited.
+fn address_space(kernel: probe::Kernel) -> Option<u64> {
+    let emulated = kernel.pretends.then_some(EMULATED);
+    [limits::address_space(), emulated].into_iter().flatten().min()
 }
 
 /// Says that an arm could not be set up. What the other and the C library serve, the program gets.

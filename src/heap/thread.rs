@@ -15,7 +15,7 @@ use crate::policy;
 use crate::rng::Rng;
 use crate::slab;
 use crate::stats::{Counts, Totals};
-use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
 use crate::sync::{Lock, Patience};
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
@@ -99,9 +99,6 @@ static REGISTRY: Lock<Registry> = Lock::new(Registry {
 /// The list of all states, for sums; only grows.
 static ALL: AtomicPtr<Thread> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Whether the kernel wipes the generators in a forked child.
-static WIPED: AtomicBool = AtomicBool::new(false);
-
 /// Generators in the pages that are wiped; states beyond have theirs wiped by the fork hook alone.
 const RNGS: usize = 16 << 10;
 /// The same where address space is limited.
@@ -130,8 +127,7 @@ pub fn init(limited: bool) {
     let count = if limited { RNGS_LIMITED } else { RNGS };
     let bytes = count * size_of::<Rng>();
     if let Some(base) = vm::tables(bytes) {
-        let wiped = vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
-        WIPED.store(wiped, Ordering::Relaxed);
+        vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
         let mut registry = REGISTRY.lock();
         registry.rngs = base.as_ptr();
         registry.rng_count = count;
@@ -442,18 +438,18 @@ pub fn in_child() {
             state.slab.reorder();
         }
     }
-    let made = REGISTRY.try_lock().map_or(0, |mut registry| {
+    if let Some(mut registry) = REGISTRY.try_lock() {
         registry.owned = u32::from(has_own());
-        registry.made
-    });
-    if WIPED.load(Ordering::Relaxed) && made as usize <= RNGS {
-        return;
     }
     let mut thread = ALL.load(Ordering::Acquire);
     while !thread.is_null() {
         // SAFETY: states are never unmapped, and the other ones are nobody's in the child.
         unsafe {
-            (*(*thread).rng).forget();
+            // Those that the kernel wiped have no key. It may have no such advice, or answer and not do it.
+            let rng = &mut *(*thread).rng;
+            if rng.has_key() {
+                rng.forget();
+            }
             thread = (*thread).next;
         }
     }

@@ -385,8 +385,10 @@ impl Arena {
             if known {
                 return pair.start;
             }
-            if let Some(entries) = self.page_entry(span.start) {
-                vm::release(Span::new(Addr::of(core::ptr::from_ref(entries)), PageCount::new(1)));
+            if let Some(entries) = self.page_entry(span.start)
+                && !vm::discard(Span::new(Addr::of(core::ptr::from_ref(entries)), PageCount::new(1)))
+            {
+                self.set_record(span, RecordId(0));
             }
             states().for_each(|chunk| chunk.named.store(0, Ordering::Relaxed));
         }

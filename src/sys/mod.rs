@@ -20,6 +20,7 @@ pub mod guard;
 pub mod limits;
 pub mod loader;
 pub mod pkey;
+pub mod probe;
 pub mod quiet;
 pub mod signal;
 pub mod thread;

@@ -7,6 +7,7 @@
 //! - [`cxx`]: the C++ operators.
 //! - [`fallback`]: the C library's own allocator.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
+//! - [`limits`]: resource limits that the process sets itself.
 //! - [`runtimes`]: processes with several C++ runtimes.
 //! - [`signals`]: handlers of the program beside ours, and the exit status.
 //! - [`init`]: what runs at load and at exit.
@@ -27,6 +28,8 @@ mod entry;
 mod fallback;
 mod init;
 mod interpose;
+#[cfg(target_env = "gnu")]
+mod limits;
 mod runtimes;
 #[cfg(target_env = "gnu")]
 mod signals;

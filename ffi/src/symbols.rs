@@ -108,6 +108,10 @@ macro_rules! other_symbols {
             "interposed" sigprocmask;
             "interposed" _exit;
             "interposed" _Exit;
+            "interposed" setrlimit;
+            "interposed" setrlimit64;
+            "interposed" prlimit;
+            "interposed" prlimit64;
             "fencepost" fencepost_check;
             "fencepost" fencepost_check_leaks;
         }

@@ -7,7 +7,7 @@
 //! this fork to end. So locks are waited for a while; the child puts in order what was not to be had.
 //! Signals are held back from before the first lock is taken until all are released.
 
-use super::{heap, start, thread};
+use super::{heap, limit, start, thread};
 use crate::report::fatal;
 use crate::rng;
 use crate::slab::central;
@@ -104,6 +104,8 @@ unsafe extern "C" fn child() {
         central::inherit_all();
         heap().page.inherit_all();
     }
+    // SAFETY: as above.
+    unsafe { limit::in_child() };
     start::own_process();
     rng::begin_child();
     thread::in_child();

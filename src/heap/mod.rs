@@ -6,6 +6,7 @@
 //! - [`ops`]: allocate, free, resize; the fast paths first.
 //! - [`ending`]: checks on request and at exit, the exit status.
 //! - [`usage`]: figures of what is in use; giving memory back.
+//! - [`limit`]: what happens when the process limits its address space.
 //! - [`fork`]: what happens around `fork`.
 //! - [`image`]: the heap of another process, for tools.
 //! - [`leaks`]: what is still allocated at the end.
@@ -21,6 +22,7 @@ mod ending;
 mod fork;
 pub mod image;
 mod leaks;
+pub mod limit;
 pub mod ops;
 mod shared;
 pub mod start;

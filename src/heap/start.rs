@@ -132,16 +132,17 @@ fn start(overrides: &Overrides) {
         );
     }
     let limit = address_space(kernel);
+    let memory = limits::machine_memory();
     let limited = limits::writable(limit).is_some();
     if limited {
         vm::forbid_moves();
     }
     let protection =
         slab::Protection { canary: options.canary, zero: options.zero, mismatch: options.mismatch };
-    if !slab::init(slab::Config { backend, limit, protection }, &mut rng) {
+    if !slab::init(slab::Config { backend, limit, memory, protection }, &mut rng) {
         do_without("slabs");
     }
-    if !heap.page.init(page_config(&options, backend, limit), &mut rng) {
+    if !heap.page.init(page_config(&options, backend, limit, memory), &mut rng) {
         do_without("guarded objects");
     }
     // SAFETY: this is the start, and the gate still keeps everyone out who might capture a stack.
@@ -182,15 +183,30 @@ fn seed_for_generators(options: &Options, seed: u64) -> u64 {
     }
 }
 
-fn page_config(options: &Options, backend: Backend, limit: Option<u64>) -> page::Config {
+/// Address space that the page arm gets for a mode, with so much memory in the machine: at least so much, and at
+/// least so many times the memory. A freed address comes back when a lane of it was used once.
+fn reserve(mode: Mode, memory: Option<u64>) -> u64 {
+    const TIB: u64 = 1 << 40;
+    let (least, times) = match mode {
+        Mode::Hunt => (8 * TIB, 256),
+        Mode::Harden | Mode::Patrol => (2 * TIB, 64),
+    };
+    memory.unwrap_or(0).saturating_mul(times).max(least)
+}
+
+fn page_config(options: &Options, backend: Backend, limit: Option<u64>, memory: Option<u64>) -> page::Config {
     let budget = match options.budget_mb {
-        0 => limits::memory().unwrap_or(1 << 32) / 2,
+        0 => limits::memory(memory).unwrap_or(1 << 32) / 2,
         megabytes => megabytes.saturating_mul(1 << 20),
     };
     page::Config {
         backend,
         limit,
-        reserve: usize::try_from(options.reserve_gb.saturating_mul(1 << 30)).unwrap_or(usize::MAX),
+        reserve: usize::try_from(match options.reserve_gb {
+            0 => reserve(options.mode, memory),
+            gigabytes => gigabytes.saturating_mul(1 << 30),
+        })
+        .unwrap_or(usize::MAX),
         exact: options.align == Align::Exact,
         canary: options.canary,
         // In production only the bytes an off-by-some is likely to hit.

@@ -140,6 +140,18 @@ pub fn init(limited: bool) {
     }
 }
 
+/// Gives back room for the states of further threads, but for what there is where address space is limited.
+pub fn cut() {
+    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
+    let kept = registry.ahead_left.min(AHEAD_LIMITED);
+    let more = (registry.ahead_left - kept) as usize * STATE_STRIDE;
+    registry.ahead_left = kept;
+    if more != 0 {
+        let start = registry.ahead.plus(kept as usize * STATE_STRIDE);
+        vm::give_back(Span::new(start, PageCount::holding(more)));
+    }
+}
+
 impl Thread {
     /// The generator.
     pub fn rng(&mut self) -> &mut Rng {

@@ -15,13 +15,17 @@
 //! splits a mapping unless the run touches inaccessible space, so the more gaps there are, the longer a
 //! run must be to be worth another: see [`worth`].
 //!
+//! A process that limits its address space while it runs keeps the chunks in use and a few more; the others are given
+//! back and are none of the arena's any more: [`Arena::has`] knows them by [`Parts`].
+//!
 //! What pages last held is remembered until the records have been used again for other objects; then
 //! [`Arena::forget_old`], which goes after each lane, gives that part of the table back.
 
+use super::parts::Parts;
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::meta::RecordId;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
-use crate::sync::{Lock, Patience};
+use crate::sync::{Guard, Lock, Patience};
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::mem::offset_of;
@@ -66,7 +70,7 @@ fn worth(run: usize, added: i64, holes: i64) -> bool {
 
 /// A chunk's entry.
 #[repr(C)]
-struct Chunk {
+pub(super) struct Chunk {
     /// Objects in it that are not freed, and [`ACTIVE`].
     live: AtomicU32,
     /// The record of the large object it is part of, 0 for lanes' chunks.
@@ -108,7 +112,17 @@ pub struct Arena {
     order: Lock<()>,
     /// Whether dead chunks may be buried already: a fork cut the burying thread short.
     distrust: AtomicBool,
+    /// Whether address space was given back; [`Arena::parts`] are what is left then.
+    pub(super) is_cut: AtomicBool,
+    pub(super) parts: [Parts<LANE_PARTS>; LANES],
+    pub(super) large_parts: Parts<LARGE_PARTS>,
+    /// Lanes that there still are, a bit each.
+    pub(super) kept_lanes: AtomicU32,
 }
+
+/// Runs of chunks that are left of a lane, and of the area of large objects.
+pub(super) const LANE_PARTS: usize = 8;
+const LARGE_PARTS: usize = 64;
 
 // SAFETY: the tables are mappings of atomics that live as long as the process.
 unsafe impl Send for Arena {}
@@ -126,12 +140,16 @@ impl Arena {
         holes: AtomicI64::new(0),
         order: Lock::new(()),
         distrust: AtomicBool::new(false),
+        is_cut: AtomicBool::new(false),
+        parts: [const { Parts::NONE }; LANES],
+        large_parts: Parts::NONE,
+        kept_lanes: AtomicU32::new(0),
     };
 
-    /// Reserves the largest arena up to `wanted` bytes (0: as large as possible) that the kernel and
+    /// Reserves the largest arena up to `wanted` bytes that the kernel and
     /// `limit`, the bytes the process may map in all, grant.
     pub fn reserve(backend: Backend, wanted: usize, limit: Option<u64>) -> Option<Self> {
-        let wanted = if wanted == 0 { MAX_BYTES } else { wanted.min(MAX_BYTES) };
+        let wanted = wanted.min(MAX_BYTES);
         let most = match limit {
             None => wanted,
             Some(limit) => wanted.min(usize::try_from(limit / 8).unwrap_or(usize::MAX)),
@@ -160,9 +178,7 @@ impl Arena {
             pages: tables.as_ptr(),
             chunks: tables.plus(page_bytes).as_ptr(),
             chunk_count,
-            holes: AtomicI64::new(0),
-            order: Lock::new(()),
-            distrust: AtomicBool::new(false),
+            ..Self::NONE
         };
         // Said once for all lanes: mappings that differ in it would not merge. Without guard markers
         // an object's mapping is too short for a huge page anyway.
@@ -177,7 +193,7 @@ impl Arena {
         Geometry { span: self.span, pages: Addr::of(self.pages), chunks: Addr::of(self.chunks) }
     }
 
-    /// All of it.
+    /// All of it, as it was reserved.
     pub fn region(&self) -> Span {
         self.span
     }
@@ -185,7 +201,23 @@ impl Arena {
     /// Whether `address` lies in the arena.
     #[inline(always)]
     pub fn contains(&self, address: Addr) -> bool {
-        address.get().wrapping_sub(self.span.start.get()) < self.span.bytes()
+        let offset = address.get().wrapping_sub(self.span.start.get());
+        offset < self.span.bytes() && self.has(offset / CHUNK_BYTES)
+    }
+
+    /// Whether a chunk of those that were reserved was not given back.
+    #[inline(always)]
+    fn has(&self, chunk: usize) -> bool {
+        !self.is_cut.load(Ordering::Acquire) || self.has_in_parts(chunk)
+    }
+
+    #[cold]
+    fn has_in_parts(&self, chunk: usize) -> bool {
+        match self.parts.get(chunk / self.lane_chunks().max(1)).filter(|_| chunk < self.large_chunks().start)
+        {
+            Some(parts) => parts.have(chunk),
+            None => self.large_parts.have(chunk),
+        }
     }
 
     /// The number of lanes.
@@ -222,13 +254,13 @@ impl Arena {
 
     fn page_entry(&self, address: Addr) -> Option<&AtomicU32> {
         let offset = self.contains(address).then(|| address.get() - self.span.start.get())?;
-        // SAFETY: the table has an entry for every page of the arena.
+        // SAFETY: the table has an entry for every page of the arena that was not given back.
         Some(unsafe { &*self.pages.add(offset >> PAGE_SHIFT) })
     }
 
     fn chunk(&self, chunk: usize) -> Option<&Chunk> {
-        // SAFETY: the table has an entry for every chunk number below the count.
-        (chunk < self.chunk_count).then(|| unsafe { &*self.chunks.add(chunk) })
+        // SAFETY: the table has an entry for every chunk number below the count that was not given back.
+        (chunk < self.chunk_count && self.has(chunk)).then(|| unsafe { &*self.chunks.add(chunk) })
     }
 
     /// The record of the object that has, or last had, the page of `address`.
@@ -307,6 +339,18 @@ impl Arena {
         {
             self.bury(number);
         }
+    }
+
+    /// The lock under which chunks are buried; `None` if the calling thread has it.
+    pub(super) fn order(&self) -> Option<Guard<'_, ()>> {
+        self.order.enter()
+    }
+
+    /// Whether a chunk has live objects, or is to be buried by whoever freed the last one.
+    pub(super) fn is_in_use(&self, number: usize) -> bool {
+        self.chunk(number).is_some_and(|chunk| {
+            chunk.live.load(Ordering::Acquire) != 0 || chunk.state.load(Ordering::Relaxed) == OPEN
+        })
     }
 
     fn state(&self, number: usize) -> u8 {
@@ -418,7 +462,7 @@ impl Arena {
 
     /// Takes the whole arena out of locked memory.
     pub fn unlock_memory(&self) {
-        vm::unlock(self.span);
+        self.each_part().for_each(vm::unlock);
     }
 
     /// Whether a chunk belongs to the live large object with this record.

@@ -5,6 +5,7 @@
 //! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others;
 //!   [`detached`]: those that find no room in the arena.
 //! - [`placement`], [`slack`]: how an object lies in its pages and what is around it.
+//! - [`cut`], [`parts`]: what is left when the process limits its address space.
 //! - [`locks`]: what a fork holds; [`returns`]: records on their way to a lane whose lock is out of reach.
 //! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address.
 //!
@@ -17,12 +18,14 @@
 
 pub mod arena;
 mod batch;
+mod cut;
 mod detached;
 mod lane;
 mod large;
 mod live;
 mod locks;
 mod lookup;
+mod parts;
 pub mod placement;
 mod release;
 mod resize;
@@ -59,7 +62,7 @@ pub struct Config {
     pub backend: Backend,
     /// Bytes that the process may map in all, if that is limited.
     pub limit: Option<u64>,
-    /// Bytes to reserve, 0 for as many as possible.
+    /// Bytes to reserve.
     pub reserve: usize,
     /// C objects end exactly at their guard.
     pub exact: bool,
@@ -219,7 +222,7 @@ impl PageArm {
         rng: &mut Rng,
     ) -> Result<Addr, Refusal> {
         let align = alignment(request, self.config.exact);
-        let lane = lane % self.arena.lanes();
+        let lane = self.lane_of(lane);
         let pages = pages(request.size, align).ok_or(Refusal::Memory)?;
         let mut large = || {
             let placed = self.allocate_large(request, side, pages, pages, lane, event, rng);
@@ -290,9 +293,11 @@ impl PageArm {
             })
         });
         let Some(span) = span else {
-            let map = || self.detached.lock_quietly()?.map(pages);
-            if let Some(span) = (align <= PAGE_SIZE).then(map).flatten() {
-                let start = address(span, request.size, align, side);
+            let map = || self.detached.lock_quietly()?.map(pages, align);
+            if let Some(span) = map() {
+                // Alignments above a page place the object at the start of its pages.
+                let start =
+                    if align > PAGE_SIZE { span.start } else { address(span, request.size, align, side) };
                 self.finish(record, start, request, span, event, lane);
                 self.detached.lock_quietly()?.add(start, id);
                 self.any_detached.store(true, Ordering::Release);

@@ -34,7 +34,7 @@ impl PageArm {
             record.refuse_free();
             return Err(Fault::new(Kind::CanaryOverwritten, wrong, record.object()));
         }
-        let lane = lane % self.arena.lanes();
+        let lane = self.lane_of(lane);
         if self.may_wait(record) {
             return self.defer(record, id, lane, event);
         }

@@ -89,7 +89,7 @@ impl PageArm {
         if !take(found.record) {
             return None;
         }
-        let grown = self.grow_taken(found, request, lane % self.arena.lanes(), event, rng);
+        let grown = self.grow_taken(found, request, self.lane_of(lane), event, rng);
         found.record.refuse_free();
         grown
     }

@@ -216,6 +216,9 @@ impl Cache {
         let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
         let within = start.wrapping_sub(info.start) & layout.region_mask;
         let slot = info.slot_at(within);
+        if info.is_beyond(slot) {
+            return false;
+        }
         let state = info.load(slot);
         let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };
         let slack = state.live_slack_up_to(most, origin);

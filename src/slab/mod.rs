@@ -3,6 +3,7 @@
 //! - [`class`]: slot sizes, pure.
 //! - [`layout`]: where regions, slots and their states lie; address to slot.
 //! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
+//! - [`cut`]: what happens to regions and tables when the process limits its address space.
 //! - [`depot`]: batches of freed slots on their way from one thread to another.
 //! - [`cache`]: a thread's free slots and the fast paths; [`exchange`]: what it takes from and gives to the
 //!   central store; [`misuse`]: what is wrong with a slot.
@@ -22,6 +23,7 @@ pub mod cache;
 mod canary;
 pub mod central;
 pub mod class;
+pub mod cut;
 mod depot;
 mod exchange;
 pub mod layout;

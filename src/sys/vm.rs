@@ -116,13 +116,15 @@ fn map_as_stack(bytes: usize, rights: c_int) -> Option<Addr> {
 }
 
 /// The spans that [`tables`] mapped first: start, and one past the end. The large ones are mapped at the
-/// process's start and are among them.
-static TABLES: [[AtomicUsize; 2]; 32] = [const { [const { AtomicUsize::new(0) }; 2] }; 32];
+/// process's start and are among them, in parts if some was given back.
+static TABLES: [[AtomicUsize; 2]; 512] = [const { [const { AtomicUsize::new(0) }; 2] }; 512];
 
 fn remember(span: Span) {
     for [start, end] in &TABLES {
         let here = span.start.get();
-        if start.compare_exchange(0, here, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if start.load(Ordering::Relaxed) == 0
+            && start.compare_exchange(0, here, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
             end.store(span.end().get(), Ordering::Release);
             return;
         }
@@ -151,6 +153,23 @@ pub fn unmap(span: Span) {
         // SAFETY: callers pass spans of their own reservations that nothing refers to any more.
         unsafe { libc::munmap(span.start.as_ptr(), span.bytes()) };
     }
+}
+
+/// Gives a part of a reservation or of tables back, for good: from now on it may be anybody's. What the kernel
+/// refuses, for want of mappings, stays as it is.
+pub fn give_back(part: Span) {
+    let (from, until) = (part.start.get(), part.end().get());
+    for [start, end] in &TABLES {
+        let (first, last) = (start.load(Ordering::Acquire), end.load(Ordering::Acquire));
+        if first != 0 && first <= from && until <= last {
+            end.store(from, Ordering::Release);
+            if until < last {
+                remember(Span::new(part.end(), PageCount::holding(last - until)));
+            }
+        }
+    }
+    // SAFETY: the caller says that nothing of its own lies there and that nobody will look.
+    unsafe { libc::munmap(part.start.as_ptr(), part.bytes()) };
 }
 
 /// Makes reserved pages readable and writable; `false` if the kernel refuses for want of memory,

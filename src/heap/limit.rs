@@ -1,0 +1,53 @@
+//! A process that limits its own address space.
+//!
+//! What is reserved counts against `RLIMIT_AS`. Under a limit from the start the reservations are small. Where the
+//! limit comes later, everything that is not in use is given back, but for what lets the heap go on, so that the
+//! program has as much room as without it; afterwards the heap is as under a limit from the start. Other threads go on
+//! meanwhile: each lock is taken for a moment, none with another one of its kind.
+//!
+//! A child of `vfork` runs in its parent's memory, and its limit is not its parent's.
+
+use super::{heap, start, thread};
+use crate::rng::Rng;
+use crate::slab;
+use crate::sync::Lock;
+use crate::sys::errno::ErrnoGuard;
+use crate::sys::pkey::Unsealed;
+use crate::sys::quiet::Quiet;
+use crate::sys::vm;
+
+/// One thread at a time.
+static CUTTING: Lock<()> = Lock::new(());
+
+/// Of a limit, the part that the reservations may have is one of so many.
+const PART: u64 = 4;
+
+/// Keeps the heap within a part of `limit`, the bytes that the process may map from now on.
+#[cold]
+pub fn address_space(limit: u64) {
+    if !start::is_started() || !start::is_own_process() {
+        return;
+    }
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
+    let reserved = slab::cut::reserved().saturating_add(heap().page.reserved());
+    if limit / PART >= reserved as u64 {
+        return;
+    }
+    // No handler is to find this thread with a lock.
+    let _quiet = Quiet::begin();
+    let Some(_cutting) = CUTTING.enter() else { return };
+    vm::forbid_moves();
+    slab::cut::cut(limit);
+    heap().page.cut(limit, &mut Rng::new());
+    heap().depot.cut();
+    thread::cut();
+}
+
+/// Puts the lock in order in a forked child.
+///
+/// # Safety
+/// As [`Lock::inherit`].
+pub unsafe fn in_child() {
+    // SAFETY: as the caller says. What the thread was in the middle of giving back stays mapped, and unused.
+    unsafe { CUTTING.inherit(|()| ()) };
+}

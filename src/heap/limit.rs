@@ -2,7 +2,8 @@
 //!
 //! What is reserved counts against `RLIMIT_AS`. Under a limit from the start the reservations are small. Where the
 //! limit comes later, everything that is not in use is given back, but for what lets the heap go on, so that the
-//! program has as much room as without it; afterwards the heap is as under a limit from the start. Other threads go on
+//! program has as much room as without it; afterwards the heap is as under a limit from the start. When there is nothing
+//! left for an object, the heap gives up what it kept to go on in. Other threads go on
 //! meanwhile: each lock is taken for a moment, none with another one of its kind.
 //!
 //! A child of `vfork` runs in its parent's memory, and its limit is not its parent's.
@@ -11,10 +12,16 @@ use super::{heap, start, thread};
 use crate::rng::Rng;
 use crate::slab;
 use crate::sync::Lock;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::Unsealed;
 use crate::sys::quiet::Quiet;
 use crate::sys::vm;
+
+/// Whether the process has a limit on its address space.
+static LIMITED: AtomicBool = AtomicBool::new(false);
+/// Whether the last that the heap has to spare was given back.
+static SQUEEZED: AtomicBool = AtomicBool::new(false);
 
 /// One thread at a time.
 static CUTTING: Lock<()> = Lock::new(());
@@ -33,6 +40,31 @@ pub fn address_space(limit: u64) {
     if limit / PART >= reserved as u64 {
         return;
     }
+    set_limited();
+    SQUEEZED.store(false, Ordering::Relaxed);
+    cut(limit);
+}
+
+/// Says that the process has a limit on its address space.
+pub(super) fn set_limited() {
+    LIMITED.store(true, Ordering::Relaxed);
+}
+
+/// Where address space is limited and there is none left for an object: gives back what the heap keeps for further
+/// slots and guarded objects, so that the program's memory ends where the limit is. `false` if there is nothing to give.
+/// The caller has no lock and is not inside the heap.
+pub(super) fn squeeze() -> bool {
+    if !LIMITED.load(Ordering::Relaxed) || SQUEEZED.swap(true, Ordering::Relaxed) || !start::is_own_process()
+    {
+        return false;
+    }
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
+    cut(0);
+    true
+}
+
+/// Cuts everything to what is in use and a small part of `limit`.
+fn cut(limit: u64) {
     // No handler is to find this thread with a lock.
     let _quiet = Quiet::begin();
     let Some(_cutting) = CUTTING.enter() else { return };

@@ -6,7 +6,7 @@
 
 use super::start::{is_open, is_started};
 use super::thread::{self, BUSY, Thread};
-use super::{Heap, heap};
+use super::{Heap, heap, limit};
 use crate::addr::{ABI_ALIGN, Addr, round_up};
 use crate::fault::{Fault, Kind};
 use crate::options::{Foreign, Mode};
@@ -159,7 +159,11 @@ pub fn try_free_fast(claim: &Claim) -> bool {
 #[cold]
 #[inline(never)]
 pub fn allocate(request: &Request, site: Site) -> Option<Addr> {
-    is_granted(request).then(|| allocate_granted(request, site)).flatten()
+    if !is_granted(request) {
+        return None;
+    }
+    allocate_granted(request, site)
+        .or_else(|| limit::squeeze().then(|| allocate_granted(request, site)).flatten())
 }
 
 /// From this size on the kernel is asked whether it would grant so much; no machine has less memory.

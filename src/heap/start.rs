@@ -132,6 +132,9 @@ fn start(overrides: &Overrides) {
         );
     }
     let limit = address_space(kernel);
+    if limit.is_some() {
+        super::limit::set_limited();
+    }
     let memory = limits::machine_memory();
     let limited = limits::writable(limit).is_some();
     if limited {

@@ -59,20 +59,24 @@ pub(super) fn squeeze() -> bool {
         return false;
     }
     let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
-    cut(0);
-    true
+    cut(0)
 }
 
-/// Cuts everything to what is in use and a small part of `limit`.
-fn cut(limit: u64) {
+/// Cuts everything to what is in use and a small part of `limit`; `false` if that cannot be done here. In a handler that
+/// interrupted the allocator others may wait for what it has, and this would wait for them.
+fn cut(limit: u64) -> bool {
     // No handler is to find this thread with a lock.
     let _quiet = Quiet::begin();
-    let Some(_cutting) = CUTTING.enter() else { return };
+    if thread::is_inside() {
+        return false;
+    }
+    let Some(_cutting) = CUTTING.enter() else { return false };
     vm::forbid_moves();
     slab::cut::cut(limit);
     heap().page.cut(limit, &mut Rng::new());
     heap().depot.cut();
     thread::cut();
+    true
 }
 
 /// Puts the lock in order in a forked child.

@@ -432,6 +432,12 @@ fn has_own() -> bool {
     !thread.is_null() && thread.addr() != gone()
 }
 
+/// Whether the calling thread is inside the allocator: a handler interrupted it there. Tables are not sealed.
+pub fn is_inside() -> bool {
+    // SAFETY: it is this thread's state.
+    has_own() && unsafe { (*own()).gate.load(Ordering::Relaxed) } & BUSY != 0
+}
+
 /// Releases them, in parent and child.
 pub fn release_all() {
     REGISTRY.release();

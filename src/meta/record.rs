@@ -363,6 +363,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn records_in_use_survive_a_cut() {
+        let records = Records::map(1 << 20).expect("mapping");
+        let id = records.take_block(5).expect("room");
+        records.cut(1 << 15);
+        assert_eq!(records.table().1, 1 << 15);
+        let span = Span::new(Addr::new(0x1000), PageCount::new(1));
+        let record = records.get(id).expect("it was given out");
+        record.allocate(span.start, 13, span, Origin::New, Event::default(), 0);
+        assert_eq!(record.size(), 13);
+        // What is left is given out, and no more than that.
+        let mut given = 0;
+        while records.take_block(64).is_some() {
+            given += 64;
+        }
+        assert!((1 << 14..1 << 15).contains(&given), "{given}");
+        assert!(records.get(RecordId((1 << 15) - 1)).is_some());
+    }
+
+    #[test]
     fn a_copy_says_what_the_record_says() {
         let record = Record::default();
         let span = Span::new(Addr::new(0x7000_0000_0000), PageCount::new(3));

@@ -66,10 +66,11 @@ impl<const N: usize> Parts<N> {
         }
         first.store(0, Ordering::Release);
         let mut at = whole.start;
-        for run in runs().chain([whole.end..whole.end]) {
+        for run in runs() {
             gone(at..run.start);
             at = run.end;
         }
+        gone(at..whole.end);
     }
 
     /// Takes unused chunks away from both ends of each run.
@@ -104,7 +105,7 @@ impl<F: Fn(usize) -> bool> Iterator for Runs<'_, F> {
     fn next(&mut self) -> Option<Range<usize>> {
         let start = self.left.find(|chunk| (self.used)(*chunk))?;
         let mut end = start + 1;
-        while let Some(chunk) = self.left.next() {
+        for chunk in self.left.by_ref() {
             if (self.used)(chunk) {
                 end = chunk + 1;
             } else if chunk >= end + self.bridged {

@@ -193,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn stacks_survive_a_cut() {
+        let depot = Depot::map(false).expect("mapping");
+        let first = depot.insert(&frames(&[1, 2, 3]));
+        depot.cut();
+        assert_eq!(depot.log().1, LOG_WORDS_LIMITED);
+        assert_eq!(depot.get(first).as_slice(), [1, 2, 3]);
+        let second = depot.insert(&frames(&[4, 5]));
+        assert_eq!(depot.get(second).as_slice(), [4, 5]);
+        assert_eq!(depot.insert(&frames(&[1, 2, 3])), first);
+    }
+
+    #[test]
     fn wild_numbers_are_harmless() {
         let depot = Depot::map(true).expect("mapping");
         assert!(depot.get(u32::MAX).as_slice().is_empty());

@@ -51,6 +51,7 @@ impl Patience {
 
 #[path = "../../src/sync/lock.rs"]
 pub mod lock;
+pub use lock::Lock;
 
 pub mod atomic {
     use super::{IN_MODEL, MADE};

@@ -227,7 +227,7 @@ fn a_commit_limit_from_the_start() {
 /// A process that takes address space away from itself has what is left of it, for threads too.
 #[test]
 fn limits_that_come_later() {
-    let limits = ["threads=0 as=64", "as=256", "as=1024", "threads=0 data=64", "data=256", "data=1024"];
+    let limits = ["threads=0 as=128", "as=256", "as=1024", "threads=0 data=64", "data=256", "data=1024"];
     work(false, &limits, "guards=auto");
     work(false, &["as=256", "data=256"], "guards=mprotect");
 }

@@ -22,7 +22,7 @@ int main(void) {
     struct sysinfo info;
     if (sysinfo(&info) != 0) return 0;
     size_t all = (info.totalram + info.totalswap) * info.mem_unit;
-    ask("a page less", all - 4096);
+    ask("a MiB less", all - (1 << 20));
     ask("all but a header", all - 32);
     ask("all but half a header", all - 16);
     ask("all", all);

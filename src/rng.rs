@@ -5,7 +5,8 @@
 //! key: parent and child never share a stream, however the child came to be (`fork`, raw `clone`). A handler may fork in
 //! the middle of a draw, which the child then ends: so each draw looks at `seeded` behind its reads, and begins anew if
 //! the page was wiped under it.
-//! On kernels without `MADV_WIPEONFORK` the fork hook does the same by [`Rng::forget`].
+//! Where the kernel does not wipe, without `MADV_WIPEONFORK` or in spite of what it answered, the fork hook does the
+//! same by [`Rng::forget`].
 //!
 //! With a fixed `seed` option the n-th generator made in a process has the key (seed, n, which child of which
 //! child the process is), so that a single-threaded run can be repeated. Of a child of a bare `clone` nobody
@@ -70,6 +71,11 @@ impl Rng {
     pub fn forget(&mut self) {
         self.left = 0;
         self.seeded = 0;
+    }
+
+    /// Whether it has a key.
+    pub fn has_key(&self) -> bool {
+        self.seeded != 0
     }
 
     /// Whether the key that the draw began with is still there. What was read before is not read after.

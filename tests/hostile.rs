@@ -117,6 +117,21 @@ const CALLS: &[&str] = &[
     "prlimit64:EPERM",
 ];
 
+/// Advice that is answered with success and not followed: guards installed and removed, memory freed, wiped in a
+/// child, looked at. Emulators do so with what they do not know.
+const PRETENDED: &[&str] = &[
+    "madvise/2=102:nothing",
+    "madvise/2=103:nothing",
+    "madvise/2=102:nothing madvise/2=103:nothing",
+    "madvise/2=4:nothing",
+    "madvise/2=18:nothing",
+    "madvise/2=22:nothing",
+    "madvise/2=22:EPERM",
+    "madvise/2=102:EAGAIN",
+    "madvise:nothing",
+    "process_madvise:nothing",
+];
+
 /// Calls that no correct program causes the library to make once it runs: a sandbox may kill for them. The
 /// table of `ffi/README.md` has those that it does make.
 const NEVER: &[&str] = &[
@@ -138,6 +153,29 @@ const NEVER: &[&str] = &[
 #[test]
 fn calls_that_fail_from_the_start() {
     work(true, CALLS, "guards=auto");
+}
+
+#[test]
+fn calls_that_do_nothing() {
+    work(true, PRETENDED, "guards=auto");
+    work(true, PRETENDED, "guards=auto:unmap=batch:8");
+    work(true, PRETENDED, "guards=mprotect");
+}
+
+/// Whoever forces markers that the kernel does not install is told.
+#[test]
+fn forced_markers_without_effect() {
+    let Some(work) = program("work") else { return };
+    for rule in ["madvise/2=102:nothing", "madvise/2=103:nothing", "madvise/2=102:EINVAL"] {
+        let options = Some("mode=hunt:guards=madvise");
+        let Some(run) = confined(&[rule], &work, &["threads=0"], options) else { return };
+        let said = "fencepost: guards=madvise has no effect here: guard pages are mappings instead\n";
+        assert_eq!(
+            (run.end, run.stdout.as_str(), run.stderr.as_str()),
+            (End::Status(0), "done\n", said),
+            "{rule}"
+        );
+    }
 }
 
 #[test]
@@ -186,13 +224,61 @@ fn a_commit_limit_from_the_start() {
     let _ = fs::remove_dir_all(directory);
 }
 
-/// A process that takes address space away from itself starts no more threads, with the reservations that it
-/// has; its heap goes on.
+/// A process that takes address space away from itself has what is left of it, for threads too.
 #[test]
 fn limits_that_come_later() {
-    let limits = ["threads=0 as=64", "threads=0 as=256", "threads=0 data=64", "data=256", "data=1024"];
+    let limits = ["threads=0 as=128", "as=256", "as=1024", "threads=0 data=64", "data=256", "data=1024"];
     work(false, &limits, "guards=auto");
-    work(false, &["threads=0 as=256", "data=256"], "guards=mprotect");
+    work(false, &["as=256", "data=256"], "guards=mprotect");
+}
+
+/// A limit that a process sets itself, in every manner and at every time: `lower` says what must hold.
+#[test]
+fn a_limit_that_the_process_sets_itself() {
+    let Some(lower) = program("lower") else { return };
+    for part in ["early", "late", "beside", "twice", "vfork", "child", "end"] {
+        for mode in MODES {
+            for guards in ["auto", "mprotect"] {
+                let options = format!("{mode}:guards={guards}");
+                let Some(run) = confined(&[], &lower, &[part], Some(&options)) else { return };
+                assert_eq!(wrong(&run), None, "{part} {options}");
+            }
+        }
+        let Some(run) = confined(&[], &lower, &[part], None) else { return };
+        assert_eq!(wrong(&run), None, "{part} without the library");
+    }
+}
+
+/// A shell's `ulimit` is for what it starts, and the shell goes on under it.
+#[test]
+fn shells_limit_what_they_start() {
+    for shell in ["/bin/dash", "/bin/bash"] {
+        if !Path::new(shell).exists() {
+            skip::skip(&format!("{shell}: not installed"));
+            continue;
+        }
+        let script = "ulimit -v 262144; x=$(ulimit -v | cat); [ $x = 262144 ] && for i in 1 2 3; do (/bin/true); done && echo done";
+        for mode in MODES {
+            let Some(run) = confined(&[], Path::new(shell), &["-c", script], Some(mode)) else { return };
+            assert_eq!(wrong(&run), None, "{shell} {mode}");
+        }
+    }
+}
+
+/// What is beyond memory and swap is refused where the kernel would refuse it the C library, and nothing else is.
+#[test]
+fn sizes_beyond_memory() {
+    let Some(sizes) = program("sizes") else { return };
+    let Some(plain) = confined(&[], &sizes, &[], None) else { return };
+    assert_eq!((plain.end, plain.stderr.as_str()), (End::Status(0), ""));
+    for mode in MODES {
+        for guards in ["auto", "mprotect"] {
+            let options = format!("{mode}:guards={guards}");
+            let Some(run) = confined(&[], &sizes, &[], Some(&options)) else { return };
+            assert_eq!((run.end, run.stderr.as_str()), (End::Status(0), ""), "{options}");
+            assert_eq!(run.stdout, plain.stdout, "{options}");
+        }
+    }
 }
 
 /// Locked by the system call, which the library does not see: on a kernel without guard regions all tables would be
@@ -239,6 +325,14 @@ fn detection_without_guard_regions() {
     let rows = || tables.into_iter().flatten();
     detect(&["madvise/2=102:EINVAL", "madvise/2=103:EINVAL"], rows());
     detect(&["madvise/2=102:ENOSYS"], rows().step_by(5));
+    for rules in [
+        &["madvise/2=102:nothing", "madvise/2=103:nothing"][..],
+        &["madvise/2=102:nothing"],
+        &["madvise/2=103:nothing"],
+        &["madvise:nothing"],
+    ] {
+        detect(rules, rows().step_by(7));
+    }
 }
 
 #[test]

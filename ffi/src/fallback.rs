@@ -93,7 +93,9 @@ pub fn usable_size(pointer: *mut c_void) -> usize {
 /// An object of the C library's own for a request that the heap could not serve; null if it cannot either.
 pub fn allocate(request: &Request) -> *mut c_void {
     let _errno = ErrnoGuard::new();
-    if !heap::may_ask_libc() || request.size > isize::MAX.cast_unsigned() {
+    // What the kernel refuses as a mapping the C library would go on to ask for in other ways.
+    let possible = request.size <= isize::MAX.cast_unsigned() && heap::is_granted(request);
+    if !heap::may_ask_libc() || !possible {
         return core::ptr::null_mut();
     }
     if !SAID.load(Ordering::Relaxed) {

@@ -9,6 +9,7 @@
 //! - [`deepbind`]: which libraries may be opened with `RTLD_DEEPBIND`.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
 //! - [`jump`]: `longjmp` from alternate stacks.
+//! - [`limits`]: resource limits that the process sets itself.
 //! - [`modules`]: the loaded modules and what they define; [`runtimes`]: processes with several C++ runtimes.
 //! - [`signals`]: handlers of the program beside ours, and the exit status.
 //! - [`init`]: what runs at load and at exit.
@@ -33,6 +34,8 @@ mod init;
 mod interpose;
 #[cfg(target_env = "gnu")]
 mod jump;
+#[cfg(target_env = "gnu")]
+mod limits;
 mod modules;
 mod replaced;
 mod runtimes;

@@ -112,6 +112,10 @@ macro_rules! other_symbols {
             "interposed" __longjmp_chk;
             "interposed" _exit;
             "interposed" _Exit;
+            "interposed" setrlimit;
+            "interposed" setrlimit64;
+            "interposed" prlimit;
+            "interposed" prlimit64;
             "fencepost" fencepost_check;
             "fencepost" fencepost_check_leaks;
         }

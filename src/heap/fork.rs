@@ -26,7 +26,7 @@
 //! it finds the lock its own. Between the fork and the hook a signal handler in the child may meet a lock of a
 //! thread that is not there: it does without, as everybody does in a process that is not the heap's.
 
-use super::{heap, leaks, shared, start, thread};
+use super::{heap, leaks, limit, shared, start, thread};
 use crate::report::fatal;
 use crate::rng;
 use crate::slab::{central, sweep};
@@ -58,6 +58,8 @@ unsafe extern "C" fn child() {
         heap().page.inherit_all();
     }
     going_without::in_child();
+    // SAFETY: as above.
+    unsafe { limit::in_child() };
     rng::begin_child(thread::fork_number());
     thread::in_child();
     // SAFETY: as above.

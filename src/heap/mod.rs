@@ -7,6 +7,7 @@
 //! - [`ending`]: checks on request and at exit, the exit status.
 //! - [`usage`]: figures of what is in use; giving memory back.
 //! - [`faults`]: what the fault handler asks.
+//! - [`limit`]: what happens when the process limits its address space.
 //! - [`fork`]: what happens around `fork`.
 //! - [`image`]: the heap of another process, for tools.
 //! - [`leaks`]: what is still allocated at the end.
@@ -23,6 +24,7 @@ mod faults;
 mod fork;
 pub mod image;
 mod leaks;
+pub mod limit;
 pub mod ops;
 mod query;
 mod resize;
@@ -33,8 +35,9 @@ mod usage;
 
 pub use ending::{check, check_leaks, on_exit, on_quick_exit};
 pub use ops::{
-    allocate, expect_libc_objects, free, lock_memory, may_ask_libc, set_origin, size_of, try_allocate_fast,
-    try_allocate_small, try_allocate_zeroed_fast, try_free_aligned, try_free_fast, try_free_small,
+    allocate, expect_libc_objects, free, is_granted, lock_memory, may_ask_libc, set_origin, size_of,
+    try_allocate_fast, try_allocate_small, try_allocate_zeroed_fast, try_free_aligned, try_free_fast,
+    try_free_small,
 };
 pub use query::{Answer, ask_size};
 pub use resize::{Denied, resize};

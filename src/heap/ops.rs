@@ -6,8 +6,8 @@
 
 use super::start::{is_open, is_started};
 use super::thread::{self, BUSY, Thread};
-use super::{Heap, heap};
-use crate::addr::{ABI_ALIGN, Addr};
+use super::{Heap, heap, limit};
+use crate::addr::{ABI_ALIGN, Addr, round_up};
 use crate::fault::{Event, Fault, Kind};
 use crate::options::{Foreign, Mode};
 use crate::page::Refusal;
@@ -159,11 +159,52 @@ pub fn try_free_aligned(claim: &Claim) -> bool {
 #[cold]
 #[inline(never)]
 pub fn allocate(request: &Request, site: Site) -> Option<Addr> {
+    if !is_granted(request) {
+        return None;
+    }
     allocate_for(request, false, site)
 }
 
-/// [`allocate`] for an object that may have grown already.
+/// From this size on the kernel is asked whether it would grant so much; no machine has less memory.
+const JUDGED: usize = 256 << 20;
+
+/// Whether the kernel would grant the C library's allocator what is requested. Small objects it would.
+pub fn is_granted(request: &Request) -> bool {
+    request.size < JUDGED || is_mapping_granted(request.size, request.align)
+}
+
+/// Whether the kernel would grant the C library's allocator an object of `size` bytes: a mapping with a header, and
+/// room for an alignment beyond the ABI's.
+#[cold]
+fn is_mapping_granted(size: usize, align: usize) -> bool {
+    /// The C library's chunks are so much longer than the object and a multiple of the ABI's alignment; a mapping
+    /// begins with as much again.
+    const HEADER: usize = 8;
+    const SMALLEST: usize = 32;
+    let room = if align > ABI_ALIGN { align.saturating_add(SMALLEST) } else { 0 };
+    let _errno = ErrnoGuard::new();
+    let chunk = size.checked_add(HEADER).and_then(|bytes| round_up(bytes, ABI_ALIGN));
+    let bytes = chunk.and_then(|bytes| bytes.checked_add(room)?.checked_add(HEADER));
+    bytes.is_some_and(|bytes| bytes <= isize::MAX.cast_unsigned() && vm::is_granted(bytes))
+}
+
+/// Whether the kernel would grant the C library's allocator the growth of an object: where that has a mapping of
+/// its own, only what is added to it counts.
+#[inline(always)]
+pub(super) fn is_growth_granted(old_size: usize, request: &Request) -> bool {
+    /// From here on the C library maps objects by themselves.
+    const MAPPED: usize = 128 << 10;
+    let added = if old_size < MAPPED { request.size } else { request.size.saturating_sub(old_size) };
+    request.size < JUDGED || added == 0 || is_mapping_granted(added, request.align)
+}
+
+/// [`allocate`] for what the kernel was asked for; it `grows` if the object may have grown already.
 pub(super) fn allocate_for(request: &Request, grows: bool, site: Site) -> Option<Addr> {
+    allocate_now(request, grows, site)
+        .or_else(|| limit::squeeze().then(|| allocate_now(request, grows, site)).flatten())
+}
+
+fn allocate_now(request: &Request, grows: bool, site: Site) -> Option<Addr> {
     let errno = ErrnoGuard::new();
     let heap = heap();
     let pointer = loop {

@@ -3,7 +3,7 @@
 //! What freeing the object would find wrong is found first, so that an object that is resized in place, and never
 //! freed by this call, is judged as one that is copied.
 
-use super::ops::{allocate, allocate_for, free};
+use super::ops::{allocate, allocate_for, free, is_growth_granted};
 use super::start::is_started;
 use super::{Heap, heap, thread};
 use crate::addr::Addr;
@@ -56,6 +56,9 @@ impl Heap {
         let old_size = object.size;
         if claim.size.is_some_and(|stated| stated != old_size) {
             return self.deny(claim, request, site);
+        }
+        if !is_growth_granted(old_size, request) {
+            return Err(Denied::NoMemory);
         }
         let mismatch = object.origin != claim.origin && self.options.mismatch;
         let judged;

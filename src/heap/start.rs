@@ -8,7 +8,7 @@ use crate::addr::{Addr, PAGE_SIZE, PageCount};
 use crate::canary::Content;
 use crate::fault::Object;
 use crate::options::{
-    Align, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_line,
+    Align, Guards, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_line,
 };
 use crate::page;
 use crate::report::fatal;
@@ -21,7 +21,7 @@ use crate::sys::guard::Backend;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
 use crate::sys::{
-    aux, cpu, die, entropy, env, file, futex, limits, lines, stacks, thread as sys_thread, vm,
+    aux, cpu, die, entropy, env, file, futex, limits, lines, probe, stacks, thread as sys_thread, vm,
 };
 use crate::text::{Excerpt, Text};
 use crate::trace::{self, Depot};
@@ -130,8 +130,18 @@ fn start(overrides: &Overrides) {
     let _unsealed = Unsealed::begin();
     rng::set_seed(seed_for_generators(&options, seed));
     let mut rng = Rng::new();
-    let backend = Backend::choose(options.guards);
-    let limit = limits::address_space();
+    let kernel = probe::examine(options.guards != Guards::Mprotect);
+    let backend = Backend::choose(options.guards, kernel);
+    if options.guards == Guards::Madvise && backend != Backend::Madvise {
+        file::write_stderr(
+            b"fencepost: guards=madvise has no effect here: guard pages are mappings instead\n",
+        );
+    }
+    let limit = address_space(kernel);
+    if limit.is_some() {
+        super::limit::set_limited();
+    }
+    let memory = limits::machine_memory();
     let limited = limits::writable(limit).is_some();
     if limited {
         vm::forbid_moves();
@@ -139,10 +149,10 @@ fn start(overrides: &Overrides) {
     let protection =
         slab::Protection { canary: options.canary, zero: options.zero, mismatch: options.mismatch };
     let quarantine = quarantine_bytes(&options);
-    if !slab::init(slab::Config { backend, limit, protection }, quarantine, &mut rng) {
+    if !slab::init(slab::Config { backend, limit, memory, protection }, quarantine, &mut rng) {
         do_without("slabs");
     }
-    if !heap.page.init(page_config(&options, backend, limit), &mut rng) {
+    if !heap.page.init(page_config(&options, backend, limit, memory), &mut rng) {
         do_without("guarded objects");
     }
     // SAFETY: this is the start, and the gate still keeps everyone out who might capture a stack.
@@ -157,6 +167,15 @@ fn start(overrides: &Overrides) {
     image::drop_anchor(heap);
     read_suppressions(&options);
     install_reports();
+}
+
+/// What an emulator may be asked to reserve: it keeps books of every page.
+const EMULATED: u64 = 4 << 30;
+
+/// Bytes that the process may map in all, if that is limited.
+fn address_space(kernel: probe::Kernel) -> Option<u64> {
+    let emulated = kernel.pretends.then_some(EMULATED);
+    [limits::address_space(), emulated].into_iter().flatten().min()
 }
 
 /// Says that an arm could not be set up. What the other and the C library serve, the program gets.
@@ -180,15 +199,30 @@ pub fn quarantine_bytes(options: &Options) -> usize {
     usize::try_from(options.quarantine_mb.bytes()).unwrap_or(usize::MAX)
 }
 
-fn page_config(options: &Options, backend: Backend, limit: Option<u64>) -> page::Config {
+/// Address space that the page arm gets for a mode, with so much memory in the machine: at least so much, and at
+/// least so many times the memory. A freed address comes back when a lane of it was used once.
+fn reserve(mode: Mode, memory: Option<u64>) -> u64 {
+    const TIB: u64 = 1 << 40;
+    let (least, times) = match mode {
+        Mode::Hunt => (8 * TIB, 256),
+        Mode::Harden | Mode::Patrol => (2 * TIB, 64),
+    };
+    memory.unwrap_or(0).saturating_mul(times).max(least)
+}
+
+fn page_config(options: &Options, backend: Backend, limit: Option<u64>, memory: Option<u64>) -> page::Config {
     let budget = match options.budget_mb {
-        0 => limits::memory().unwrap_or(1 << 32) / 2,
+        0 => limits::memory(memory).unwrap_or(1 << 32) / 2,
         megabytes => megabytes.saturating_mul(1 << 20),
     };
     page::Config {
         backend,
         limit,
-        reserve: usize::try_from(options.reserve_gb.saturating_mul(1 << 30)).unwrap_or(usize::MAX),
+        reserve: usize::try_from(match options.reserve_gb {
+            0 => reserve(options.mode, memory),
+            gigabytes => gigabytes.saturating_mul(1 << 30),
+        })
+        .unwrap_or(usize::MAX),
         exact: options.align == Align::Exact,
         canary: options.canary,
         // In production only the bytes an off-by-some is likely to hit.

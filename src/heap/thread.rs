@@ -15,7 +15,7 @@ use crate::policy;
 use crate::rng::Rng;
 use crate::slab;
 use crate::stats::{Counts, Totals};
-use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
 use crate::sync::{Lock, Rank};
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
@@ -100,9 +100,6 @@ static REGISTRY: Lock<Registry> = Lock::new(
 /// The list of all states, for sums; only grows.
 static ALL: AtomicPtr<Thread> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Whether the kernel wipes the generators in a forked child.
-static WIPED: AtomicBool = AtomicBool::new(false);
-
 /// Generators in the pages that are wiped; states beyond have theirs wiped by the fork hook alone.
 const RNGS: usize = 16 << 10;
 /// The same where address space is limited.
@@ -133,9 +130,7 @@ pub fn init(limited: bool) {
     let count = if limited { RNGS_LIMITED } else { RNGS };
     let bytes = BEFORE_RNGS + count * size_of::<Rng>();
     if let Some(base) = vm::tables(bytes) {
-        let wiped = vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes)));
-        WIPED.store(wiped, Ordering::Relaxed);
-        if wiped {
+        if vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes))) {
             // SAFETY: within the fresh zeroed mapping, which lives as long as the process, and used for this alone.
             process::keep_word(unsafe { &*base.as_ptr::<AtomicU32>() });
         }
@@ -146,6 +141,18 @@ pub fn init(limited: bool) {
     if let Some(base) = vm::tables(STATE_STRIDE * count as usize) {
         registry.ahead = base;
         registry.ahead_left = count;
+    }
+}
+
+/// Gives back room for the states of further threads, but for what there is where address space is limited.
+pub fn cut() {
+    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
+    let kept = registry.ahead_left.min(AHEAD_LIMITED);
+    let more = (registry.ahead_left - kept) as usize * STATE_STRIDE;
+    registry.ahead_left = kept;
+    if more != 0 {
+        let start = registry.ahead.plus(kept as usize * STATE_STRIDE);
+        vm::give_back(Span::new(start, PageCount::holding(more)));
     }
 }
 
@@ -444,6 +451,12 @@ fn has_own() -> bool {
     !thread.is_null() && thread.addr() != gone()
 }
 
+/// Whether the calling thread is inside the allocator: a handler interrupted it there. Tables are not sealed.
+pub fn is_inside() -> bool {
+    // SAFETY: it is this thread's state.
+    has_own() && unsafe { (*own()).gate.load(Ordering::Relaxed) } & BUSY != 0
+}
+
 /// In a forked child: new ids and keys for the one thread that is left.
 pub fn in_child() {
     if has_own() {
@@ -456,15 +469,15 @@ pub fn in_child() {
             state.slab.reorder();
         }
     }
-    let made = REGISTRY.try_lock().map_or(0, |registry| registry.made);
-    if WIPED.load(Ordering::Relaxed) && made as usize <= RNGS {
-        return;
-    }
     let mut thread = ALL.load(Ordering::Acquire);
     while !thread.is_null() {
         // SAFETY: states are never unmapped, and the other ones are nobody's in the child.
         unsafe {
-            (*(*thread).rng).forget();
+            // Those that the kernel wiped have no key. It may have no such advice, or answer and not do it.
+            let rng = &mut *(*thread).rng;
+            if rng.has_key() {
+                rng.forget();
+            }
             thread = (*thread).next;
         }
     }

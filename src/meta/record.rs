@@ -19,10 +19,11 @@
 //! Nobody waits: a free leaves the closing to who looks, a resize in place is refused while somebody looks. A sweep
 //! whose thread is not there in a forked child is ended by the child, which knows the record ([`super::super::page`]).
 
-use crate::addr::{Addr, PageCount, Span};
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::{Event, History, Object};
 use crate::request::Origin;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Lock, Rank};
 use crate::sys::vm;
 use core::mem::offset_of;
 
@@ -324,7 +325,10 @@ const SMALL_BYTES: usize = 4 << 20;
 /// The table of records.
 pub struct Records {
     base: *const Record,
-    len: u32,
+    /// How many there is room for.
+    len: AtomicU32,
+    /// Taken by whoever opens more of it, or gives the end of it back.
+    bounds: Lock<()>,
     /// Records given out so far, from the front.
     used: AtomicU32,
     /// Records that may be touched, from the front; core files get these.
@@ -338,14 +342,23 @@ unsafe impl Sync for Records {}
 
 impl Records {
     /// A table without records.
-    pub const EMPTY: Self =
-        Self { base: core::ptr::null(), len: 0, used: AtomicU32::new(0), opened: AtomicU32::new(0) };
+    pub const EMPTY: Self = Self::new(core::ptr::null(), 0);
+
+    const fn new(base: *const Record, len: u32) -> Self {
+        Self {
+            base,
+            len: AtomicU32::new(len),
+            bounds: Lock::new(Rank::Records, ()),
+            used: AtomicU32::new(1),
+            opened: AtomicU32::new(0),
+        }
+    }
 
     /// Maps a table of `len` records; `None` if the kernel refuses.
     pub fn map(len: u32) -> Option<Self> {
         let bytes = (len as usize).checked_mul(core::mem::size_of::<Record>())?;
         let base = vm::closed_tables(bytes)?.as_ptr::<Record>();
-        let table = Self { base, len, used: AtomicU32::new(1), opened: AtomicU32::new(0) };
+        let table = Self::new(base, len);
         table.open(1).then_some(table)
     }
 
@@ -354,7 +367,12 @@ impl Records {
         if end <= self.opened.load(Ordering::Acquire) {
             return true;
         }
-        let part = end.next_multiple_of(OPEN_STEP).saturating_mul(2).min(self.len);
+        let Some(_bounds) = self.bounds.enter() else { return false };
+        let len = self.len.load(Ordering::Relaxed);
+        if end > len {
+            return false;
+        }
+        let part = end.next_multiple_of(OPEN_STEP).saturating_mul(2).min(len);
         let bytes = part as usize * size_of::<Record>();
         let opened = vm::commit(Span::new(Addr::of(self.base), PageCount::holding(bytes)));
         if opened {
@@ -380,19 +398,50 @@ impl Records {
 
     /// Where the table is and how many records it has room for.
     pub fn table(&self) -> (Addr, u32) {
-        (Addr::of(self.base), self.len)
+        (Addr::of(self.base), self.len.load(Ordering::Relaxed))
+    }
+
+    /// Gives back what is neither open nor among the first `least`.
+    pub fn cut(&self, least: u32) {
+        let Some(_bounds) = self.bounds.enter() else { return };
+        let bytes = |count: u32| (count as usize * size_of::<Record>()).next_multiple_of(PAGE_SIZE);
+        let had = self.len.load(Ordering::Relaxed);
+        let kept = self.opened.load(Ordering::Relaxed).max(least).min(had);
+        self.len.store(kept, Ordering::Relaxed);
+        if let Some(more) = bytes(had).checked_sub(bytes(kept)).filter(|more| *more != 0) {
+            let start = Addr::of(self.base).plus(bytes(kept));
+            vm::give_back(Span::new(start, PageCount::holding(more)));
+        }
+    }
+
+    /// Puts the lock in order in a forked child.
+    ///
+    /// # Safety
+    /// As [`Lock::inherit`].
+    pub unsafe fn inherit(&self) {
+        // SAFETY: as the caller says. What is open is counted after it was opened, and what is gone before it went.
+        unsafe { self.bounds.inherit(|()| ()) };
+    }
+
+    /// The same for what the calling thread has that does not come back to it.
+    ///
+    /// # Safety
+    /// As [`Lock::abandon`].
+    pub unsafe fn abandon(&self) {
+        // SAFETY: as above.
+        unsafe { self.bounds.abandon(|()| ()) };
     }
 
     /// One past the highest number given out.
     pub fn used(&self) -> u32 {
-        self.used.load(Ordering::Relaxed).min(self.len)
+        self.used.load(Ordering::Relaxed).min(self.len.load(Ordering::Relaxed))
     }
 
     /// Takes `count` consecutive records that were never used; the first's number.
     pub fn take_block(&self, count: u32) -> Option<RecordId> {
         let first = self.used.fetch_add(count, Ordering::Relaxed);
         let end = first.checked_add(count)?;
-        if end > self.len {
+        if end > self.len.load(Ordering::Relaxed) {
             self.used.fetch_sub(count, Ordering::Relaxed);
             return None;
         }
@@ -406,6 +455,25 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_in_use_survive_a_cut() {
+        let records = Records::map(1 << 20).expect("mapping");
+        let id = records.take_block(5).expect("room");
+        records.cut(1 << 15);
+        assert_eq!(records.table().1, 1 << 15);
+        let span = Span::new(Addr::new(0x1000), PageCount::new(1));
+        let record = records.get(id).expect("it was given out");
+        record.allocate(span.start, 13, span, Origin::New, Event::default(), 0);
+        assert_eq!(record.size(), 13);
+        // What is left is given out, and no more than that.
+        let mut given = 0;
+        while records.take_block(64).is_some() {
+            given += 64;
+        }
+        assert!((1 << 14..1 << 15).contains(&given), "{given}");
+        assert!(records.get(RecordId((1 << 15) - 1)).is_some());
+    }
 
     #[test]
     fn a_copy_says_what_the_record_says() {

@@ -159,7 +159,7 @@ table! {
         "What to do with a freed pointer that fencepost did not hand out.";
     history: u64 = 65536, "records",
         "Freed guarded objects that are remembered for reports.";
-    reserve_gb: u64 = 0, "GiB; 0 = as much as the kernel grants, up to 32768",
+    reserve_gb: u64 = 0, "GiB; 0 = 64 times the memory, 2048 at least, in hunt four times as much; up to 32768",
         "Address space the page arm reserves.";
     help: bool = false, "0, 1",
         "Print every option with its value to stderr at start.";

@@ -17,14 +17,18 @@
 //! splits a mapping unless the run touches inaccessible space, so the more gaps there are, the longer a
 //! run must be to be worth another: see [`worth`].
 //!
+//! A process that limits its address space while it runs keeps the chunks in use and a few more; the others are given
+//! back and are none of the arena's any more: [`Arena::has`] knows them by [`Parts`].
+//!
 //! What pages last held is remembered until the records have been used again for other objects; then
 //! [`Arena::forget_old`], which goes after each lane, gives that part of the table back.
 
-use super::chunk::{ACTIVE, Chunk, DEAD, Opening};
+use super::chunk::{ACTIVE, BURYING, Chunk, DEAD, OPEN, Opening};
+use super::parts::Parts;
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::meta::RecordId;
-use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use crate::sync::{Lock, Rank};
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use crate::sync::{Guard, Lock, Rank};
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::mem::offset_of;
@@ -94,6 +98,13 @@ pub struct Arena {
     holes: AtomicI64,
     /// Under it chunks change their states; see [`chunk`](super::chunk).
     order: Lock<()>,
+    /// Whether address space was given back; [`Arena::parts`] are what is left then.
+    pub(super) is_cut: AtomicBool,
+    /// By lane, and behind them the void's.
+    pub(super) parts: [Parts<LANE_PARTS>; LANES + 1],
+    pub(super) large_parts: Parts<LARGE_PARTS>,
+    /// Lanes that there still are, a bit each.
+    pub(super) kept_lanes: AtomicU32,
 }
 
 /// Dead chunks that are being buried, and the gaps that it adds.
@@ -102,6 +113,10 @@ struct Run {
     count: usize,
     gaps: i64,
 }
+
+/// Runs of chunks that are left of a lane, and of the area of large objects.
+pub(super) const LANE_PARTS: usize = 8;
+const LARGE_PARTS: usize = 64;
 
 // SAFETY: the tables are mappings of atomics that live as long as the process.
 unsafe impl Send for Arena {}
@@ -118,12 +133,16 @@ impl Arena {
         chunk_count: 0,
         holes: AtomicI64::new(0),
         order: Lock::new(Rank::Order, ()),
+        is_cut: AtomicBool::new(false),
+        parts: [const { Parts::NONE }; LANES + 1],
+        large_parts: Parts::NONE,
+        kept_lanes: AtomicU32::new(0),
     };
 
-    /// Reserves the largest arena up to `wanted` bytes (0: as large as possible) that the kernel and
+    /// Reserves the largest arena up to `wanted` bytes that the kernel and
     /// `limit`, the bytes the process may map in all, grant.
     pub fn reserve(backend: Backend, wanted: usize, limit: Option<u64>) -> Option<Self> {
-        let wanted = if wanted == 0 { MAX_BYTES } else { wanted.min(MAX_BYTES) };
+        let wanted = wanted.min(MAX_BYTES);
         let most = match limit {
             None => wanted,
             Some(limit) => wanted.min(usize::try_from(limit / 8).unwrap_or(usize::MAX)),
@@ -152,8 +171,7 @@ impl Arena {
             pages: tables.as_ptr(),
             chunks: tables.plus(page_bytes).as_ptr(),
             chunk_count,
-            holes: AtomicI64::new(0),
-            order: Lock::new(Rank::Order, ()),
+            ..Self::NONE
         };
         // Said once for all lanes: mappings that differ in it would not merge. Without guard markers
         // an object's mapping is too short for a huge page anyway.
@@ -168,7 +186,7 @@ impl Arena {
         Geometry { span: self.span, pages: Addr::of(self.pages), chunks: Addr::of(self.chunks) }
     }
 
-    /// All of it.
+    /// All of it, as it was reserved.
     pub fn region(&self) -> Span {
         self.span
     }
@@ -176,7 +194,24 @@ impl Arena {
     /// Whether `address` lies in the arena.
     #[inline(always)]
     pub fn contains(&self, address: Addr) -> bool {
-        address.get().wrapping_sub(self.span.start.get()) < self.span.bytes()
+        let offset = address.get().wrapping_sub(self.span.start.get());
+        offset < self.span.bytes() && self.has(offset / CHUNK_BYTES)
+    }
+
+    /// Whether a chunk of those that were reserved was not given back.
+    #[inline(always)]
+    fn has(&self, chunk: usize) -> bool {
+        !self.is_cut.load(Ordering::Acquire) || self.has_in_parts(chunk)
+    }
+
+    #[cold]
+    fn has_in_parts(&self, chunk: usize) -> bool {
+        let lane = chunk / self.lane_chunks().max(1);
+        let own = match lane < self.lanes() {
+            true => self.parts.get(lane),
+            false => self.parts.get(VOID).filter(|_| self.void_chunks().contains(&chunk)),
+        };
+        own.map_or_else(|| self.large_parts.have(chunk), |parts| parts.have(chunk))
     }
 
     /// The number of lanes.
@@ -232,13 +267,13 @@ impl Arena {
 
     fn page_entry(&self, address: Addr) -> Option<&AtomicU32> {
         let offset = self.contains(address).then(|| address.get() - self.span.start.get())?;
-        // SAFETY: the table has an entry for every page of the arena.
+        // SAFETY: the table has an entry for every page of the arena that was not given back.
         Some(unsafe { &*self.pages.add(offset >> PAGE_SHIFT) })
     }
 
     fn chunk(&self, chunk: usize) -> Option<&Chunk> {
-        // SAFETY: the table has an entry for every chunk number below the count.
-        (chunk < self.chunk_count).then(|| unsafe { &*self.chunks.add(chunk) })
+        // SAFETY: the table has an entry for every chunk number below the count that was not given back.
+        (chunk < self.chunk_count && self.has(chunk)).then(|| unsafe { &*self.chunks.add(chunk) })
     }
 
     /// The record of the object that has, or last had, the page of `address`.
@@ -323,6 +358,18 @@ impl Arena {
         }
     }
 
+    /// The lock under which chunks are buried; `None` if it is out of reach.
+    pub(super) fn order(&self) -> Option<Guard<'_, ()>> {
+        self.order.enter()
+    }
+
+    /// Whether a chunk has live objects, or is to be buried by whoever freed the last one, or is being buried.
+    pub(super) fn is_in_use(&self, number: usize) -> bool {
+        self.chunk(number).is_some_and(|chunk| {
+            chunk.live.load(Ordering::Acquire) != 0 || matches!(chunk.state(), OPEN | BURYING)
+        })
+    }
+
     fn is_dead(&self, number: usize) -> bool {
         self.chunk(number).is_some_and(|chunk| chunk.state() == DEAD)
     }
@@ -405,8 +452,10 @@ impl Arena {
             if known {
                 return pair.start;
             }
-            if let Some(entries) = self.page_entry(span.start) {
-                vm::release(Span::new(Addr::of(core::ptr::from_ref(entries)), PageCount::new(1)));
+            if let Some(entries) = self.page_entry(span.start)
+                && !vm::discard(Span::new(Addr::of(core::ptr::from_ref(entries)), PageCount::new(1)))
+            {
+                self.set_record(span, RecordId(0));
             }
             states().for_each(|chunk| chunk.named.store(0, Ordering::Relaxed));
         }
@@ -436,7 +485,7 @@ impl Arena {
 
     /// Takes the whole arena out of locked memory.
     pub fn unlock_memory(&self) {
-        vm::unlock(self.span);
+        self.each_part().for_each(vm::unlock);
     }
 
     /// Whether a chunk belongs to the live large object with this record.

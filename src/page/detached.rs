@@ -34,8 +34,9 @@ impl Detached {
     /// No objects.
     pub const NEW: Self = Self { table: None, count: 0 };
 
-    /// Maps `pages` pages between two guards and opens them; the object is added by [`Detached::add`].
-    pub fn map(&mut self, pages: PageCount) -> Option<Span> {
+    /// Maps `pages` pages between two guards and opens them, aligned to `align` bytes if that is more than a page; the
+    /// object is added by [`Detached::add`].
+    pub fn map(&mut self, pages: PageCount, align: usize) -> Option<Span> {
         if self.table.is_none() {
             let base = vm::tables(core::mem::size_of::<[Entry; TABLE_LEN]>())?;
             // SAFETY: a fresh zeroed mapping of this size, never unmapped, referred to from here alone;
@@ -45,13 +46,20 @@ impl Detached {
         if self.count >= MOST {
             return None;
         }
-        let outer = vm::reserve(pages.get().checked_add(2)?.checked_mul(PAGE_SIZE)?, PAGE_SIZE)?;
-        let span = Span::new(outer.start.plus(PAGE_SIZE), pages);
-        if vm::commit(span) {
-            return Some(span);
+        let guarded = pages.get().checked_add(2)?.checked_mul(PAGE_SIZE)?;
+        let room = align.max(PAGE_SIZE) - PAGE_SIZE;
+        let outer = vm::reserve(guarded.checked_add(room)?, PAGE_SIZE)?;
+        let start = outer.start.plus(PAGE_SIZE + room).align_floor(align.max(PAGE_SIZE));
+        let span = Span::new(start, pages);
+        if !vm::commit(span) {
+            vm::unmap(outer);
+            return None;
         }
-        vm::unmap(outer);
-        None
+        let inner = Span::new(start.minus(PAGE_SIZE), PageCount::holding(guarded));
+        let before = inner.start.offset_from(outer.start)?;
+        vm::unmap(Span::new(outer.start, PageCount::holding(before)));
+        vm::unmap(Span::new(inner.end(), PageCount::holding(room.saturating_sub(before))));
+        Some(span)
     }
 
     /// Names the record of the object at `address`.
@@ -167,7 +175,9 @@ mod tests {
         let mut detached = Detached::NEW;
         let mut spans = std::vec::Vec::new();
         for number in 1..=600 {
-            let span = detached.map(PageCount::new(1 + number as usize % 3)).expect("mapping");
+            let span =
+                detached.map(PageCount::new(1 + number as usize % 3), 1 << (number % 17)).expect("mapping");
+            assert!(span.start.is_aligned(1 << (number % 17)));
             detached.add(span.start, RecordId(number));
             spans.push((span, number));
         }

@@ -14,6 +14,7 @@ use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::meta::{RecordId, Records};
 use crate::rng::Rng;
 use crate::sync::atomic::Ordering;
+use core::ops::Range;
 
 /// Runs of a chunk. A power of two.
 const RUNS: usize = 8;
@@ -86,6 +87,41 @@ impl Lane {
     pub fn reset(&mut self) {
         let (first, len) = (self.first, self.len);
         *self = Self { first, len, ..Self::NEW };
+    }
+
+    /// Whether objects were placed in it.
+    pub fn is_used(&self) -> bool {
+        self.len != 0
+    }
+
+    /// Chunks that it may have opened so far.
+    pub fn touched(&self) -> Range<usize> {
+        match self.chunk {
+            _ if self.len == 0 => 0..0,
+            Some(chunk) if !self.went_round => self.first + self.origin..self.first + chunk + 1,
+            _ => self.first..self.first + self.len,
+        }
+    }
+
+    /// Goes on in `share` chunks and the one in use, of those that it has, or where it has none in `whole`; these
+    /// chunks. With a share of 0 it has none.
+    pub fn shrink(&mut self, whole: &Range<usize>, share: usize, rng: &mut Rng) -> Range<usize> {
+        if share == 0 {
+            (self.first, self.len, self.chunk) = (whole.start, 0, None);
+            return whole.start..whole.start;
+        }
+        let all = if self.len == 0 { whole.clone() } else { self.first..self.first + self.len };
+        let len = share.saturating_add(1).min(all.len());
+        let start = match self.chunk {
+            Some(chunk) => all.start + chunk,
+            None => all.start + rng.below((all.len() - len + 1) as u64) as usize,
+        };
+        let start = start.min(all.end - len);
+        let chunk = self.chunk.map(|chunk| all.start + chunk - start);
+        self.origin = chunk.unwrap_or(0);
+        (self.first, self.len, self.chunk) = (start, len, chunk);
+        (self.cursor, self.went_round) = (0, false);
+        start..start + len
     }
 
     /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`], where it could grow to `room` pages as

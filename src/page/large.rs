@@ -8,6 +8,7 @@ use super::arena::{Arena, CHUNK_BYTES, CHUNK_PAGES};
 use crate::addr::{PAGE_SIZE, PageCount, Span};
 use crate::rng::Rng;
 use crate::sys::vm;
+use core::ops::Range;
 
 /// The most guard pages before an object, chosen at random.
 const MAX_GAP: u64 = 64;
@@ -16,11 +17,23 @@ const MAX_GAP: u64 = 64;
 pub struct Large {
     /// The next chunk to look at; 0 before the first object.
     next: usize,
+    /// The first that was looked at.
+    origin: usize,
+    /// Whether it came round already.
+    went_round: bool,
+    /// Whether there are no chunks for further objects.
+    closed: bool,
 }
 
 impl Large {
     /// An area that has not been used.
-    pub const NEW: Self = Self { next: 0 };
+    pub const NEW: Self = Self { next: 0, origin: 0, went_round: false, closed: false };
+
+    /// Places no more objects; the chunks that it may have used.
+    pub fn close(&mut self) -> Range<usize> {
+        self.closed = true;
+        if self.went_round { 0..usize::MAX - 1 } else { self.origin..self.next }
+    }
 
     /// Finds chunks for an object of `pages` pages with room for `room` pages in all, aligned to
     /// `align` bytes, and hands them to `claim` under the lock. The object's span, closed.
@@ -40,13 +53,15 @@ impl Large {
         let bytes =
             gap.checked_add(aligned)?.checked_add(room.get().max(pages.get()).checked_mul(PAGE_SIZE)?)?;
         let count = bytes.div_ceil(CHUNK_BYTES);
-        if count > area.len() {
+        if self.closed || count > area.len() {
             return None;
         }
         if self.next < area.start {
             self.next = area.start + rng.below((area.len() - count + 1) as u64 / 2) as usize;
+            self.origin = self.next;
         }
         let first = self.find(arena, &area, count)?;
+        self.went_round |= first < self.next;
         self.next = first + count;
         claim(first, count);
         let low = arena.chunk_span(first, 1).start.plus(gap);
@@ -55,7 +70,7 @@ impl Large {
     }
 
     /// The next run of free chunks, from where the last ended, once round.
-    fn find(&self, arena: &Arena, area: &core::ops::Range<usize>, count: usize) -> Option<usize> {
+    fn find(&self, arena: &Arena, area: &Range<usize>, count: usize) -> Option<usize> {
         let search = |mut first: usize, end: usize| {
             while first + count <= end {
                 if arena.are_free(first, count) {

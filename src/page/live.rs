@@ -1,7 +1,7 @@
 //! What is alive in the page arm, for the search for leaks.
 
 use super::PageArm;
-use crate::addr::{Addr, Span};
+use crate::addr::Addr;
 use crate::meta::{Record, RecordId, State};
 
 impl PageArm {
@@ -29,11 +29,6 @@ impl PageArm {
     /// One past the highest number of a record.
     pub fn records_used(&self) -> u32 {
         self.records.used()
-    }
-
-    /// Where objects of the arm lie, but for detached ones.
-    pub fn region(&self) -> Span {
-        self.arena.region()
     }
 
     /// Whether the object of `record` lies outside the arena: pointers into it do not lead to it.

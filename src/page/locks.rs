@@ -13,6 +13,8 @@ impl PageArm {
         // SAFETY: as the caller says.
         unsafe {
             self.arena.inherit();
+            self.records.inherit();
+            self.records.inherit();
             self.large.inherit(|_| ());
             for slot in &self.lanes {
                 slot.lane.inherit(Lane::reset);
@@ -33,6 +35,8 @@ impl PageArm {
         // SAFETY: as the caller says.
         unsafe {
             self.arena.abandon();
+            self.records.abandon();
+            self.records.abandon();
             self.large.abandon(|_| ());
             for slot in &self.lanes {
                 slot.lane.abandon(Lane::reset);

@@ -5,6 +5,7 @@
 //! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others;
 //!   [`detached`]: those that find no room in the arena; [`void`]: those of zero bytes.
 //! - [`placement`], [`slack`]: how an object lies in its pages and what is around it.
+//! - [`cut`], [`parts`]: what is left when the process limits its address space.
 //! - [`locks`]: what a forked child repairs; [`returns`]: records on their way to a lane whose lock is out of reach.
 //! - [`sweep`]: a look at what lies around every object.
 //! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address.
@@ -19,12 +20,14 @@
 pub mod arena;
 mod batch;
 mod chunk;
+mod cut;
 mod detached;
 mod lane;
 mod large;
 mod live;
 mod locks;
 mod lookup;
+mod parts;
 pub mod placement;
 mod release;
 mod resize;
@@ -65,7 +68,7 @@ pub struct Config {
     pub backend: Backend,
     /// Bytes that the process may map in all, if that is limited.
     pub limit: Option<u64>,
-    /// Bytes to reserve, 0 for as many as possible.
+    /// Bytes to reserve.
     pub reserve: usize,
     /// C objects end exactly at their guard.
     pub exact: bool,
@@ -248,7 +251,7 @@ impl PageArm {
         if request.size == 0 && align <= PAGE_SIZE {
             return self.allocate_nothing(request, event, rng).ok_or(Refusal::Memory);
         }
-        let lane = lane % self.arena.lanes();
+        let lane = self.lane_of(lane);
         let pages = pages(request.size, align).ok_or(Refusal::Memory)?;
         let mut large = || {
             let placed = self.allocate_large(request, side, pages, lane, event, rng);
@@ -320,11 +323,11 @@ impl PageArm {
             self.finish(record, start, request, span, side, event, lane);
             return Some(start);
         }
-        if align > PAGE_SIZE || request.size == 0 {
+        if request.size == 0 {
             return None;
         }
         let id = self.new_record(lane)?;
-        let (record, span) = (self.records.get(id)?, self.detached.lock_quietly()?.map(pages));
+        let (record, span) = (self.records.get(id)?, self.detached.lock_quietly()?.map(pages, align));
         let Some(span) = span else {
             self.remember(lane, id);
             return None;

@@ -40,7 +40,7 @@ impl PageArm {
         if !record.begin_close(event) {
             return Ok(());
         }
-        let lane = lane % self.arena.lanes();
+        let lane = self.lane_of(lane);
         if self.may_wait(record) {
             return self.defer(record, id, lane);
         }

@@ -210,6 +210,9 @@ impl Cache {
         let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
         let within = start.wrapping_sub(info.start) & layout.region_mask;
         let (slot, cell) = info.find(within);
+        if info.is_beyond(slot as u32) {
+            return false;
+        }
         let state = cell.load();
         let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };
         let Some(over) = state.live_over_up_to(most, origin) else {

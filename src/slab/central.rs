@@ -239,6 +239,13 @@ pub fn trim(class: usize) -> (usize, Result<(), Fault>) {
     }
 }
 
+/// Runs `action` with the slabs of a class that were opened so far, none of which is opened meanwhile; `None` if the
+/// class's lock is out of reach.
+pub fn with_opened<R>(class: usize, action: impl FnOnce(u32) -> R) -> Option<R> {
+    let store = STORES.get(class)?.0.enter()?;
+    Some(action(store.opened))
+}
+
 /// In a forked child: releases what other threads had, and puts in order what they were in the middle of.
 ///
 /// # Safety

@@ -14,7 +14,8 @@
 //! From an address to its slot is arithmetic: the region by a shift, the slot by a multiplication with
 //! the class's reciprocal, and no memory is read but the class's line of [`Layout`].
 //!
-//! The layout is written once, before the first allocation, and then made read-only.
+//! The layout is written once, before the first allocation, and then made read-only. What changes later is how much
+//! of each region there is ([`cut`](super::cut)).
 
 use super::class;
 use super::look::{self, LOOKS, Name};
@@ -28,7 +29,7 @@ use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A slot's state.
 ///
@@ -182,11 +183,28 @@ pub struct ClassInfo {
     pub slab_shift: u32,
     /// One past the last slot of a slab that is handed out.
     pub usable_end: u32,
-    /// Slabs from slot 0 to the end of the region.
-    pub slabs: u32,
+    /// Slabs from slot 0 to the end of the region, or to where it was cut off.
+    pub(super) slabs: AtomicU32,
+    /// One past the last slot number that has a state; all have while the region is whole.
+    pub(super) end: AtomicU32,
 }
 
+/// [`ClassInfo::end`] of a whole region. In one of the largest size it leaves out a number: that of the bytes right below
+/// slot 0, which is never handed out.
+pub(super) const WHOLE: u32 = u32::MAX;
+
 impl ClassInfo {
+    /// Slabs that there are address space and a table for.
+    pub fn slabs(&self) -> u32 {
+        self.slabs.load(Ordering::Relaxed)
+    }
+
+    /// Whether a slot number that an address leads to has no state: the region was cut off before it.
+    #[inline(always)]
+    pub fn is_beyond(&self, slot: u32) -> bool {
+        slot >= self.end.load(Ordering::Relaxed)
+    }
+
     /// Where the state of slot `slot` is.
     #[inline(always)]
     pub fn state(&self, slot: u32) -> StateCell {
@@ -196,8 +214,8 @@ impl ClassInfo {
     /// [`ClassInfo::state`] for the index of a slot.
     #[inline(always)]
     fn state_at(&self, index: usize) -> StateCell {
-        // SAFETY: the table covers every slot number of the region, and slot numbers come from
-        // `locate`, which bounds them by the region, or from the slabs' bitmaps.
+        // SAFETY: the table covers every slot number of the region, or those below `end`. Slot numbers come from
+        // `locate`, which bounds them by both, or from the bitmaps of slabs that were opened.
         StateCell(unsafe { &*self.states.add(index) })
     }
 
@@ -296,6 +314,8 @@ pub struct Layout {
     pub region_mask: usize,
     /// The length of the regions of the small classes, which come first.
     pub small_span: usize,
+    /// The first byte of the tables.
+    pub(super) tables: usize,
     /// How guard pages are made.
     pub backend: Backend,
     /// Which protections are on.
@@ -312,26 +332,28 @@ struct Sealed(UnsafeCell<Layout>);
 // gate orders it), and read-only afterwards.
 unsafe impl Sync for Sealed {}
 
-const NO_CLASS: ClassInfo = ClassInfo {
-    size: 16,
-    reciprocal: 0,
-    start: usize::MAX,
-    states: core::ptr::null(),
-    slab_shift: 7,
-    usable_end: 0,
-    slabs: 0,
-};
-
 static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
     base: usize::MAX,
     span: 0,
     region_shift: 36,
     region_mask: (1 << 36) - 1,
     small_span: 0,
+    tables: 0,
     backend: Backend::Mprotect,
     protection: Protection { canary: true, zero: true, mismatch: true },
     key: Key::new(0, 0),
-    classes: [NO_CLASS; class::COUNT],
+    classes: [const {
+        ClassInfo {
+            size: 16,
+            reciprocal: 0,
+            start: usize::MAX,
+            states: core::ptr::null(),
+            slab_shift: 7,
+            usable_end: 0,
+            slabs: AtomicU32::new(0),
+            end: AtomicU32::new(WHOLE),
+        }
+    }; class::COUNT],
 }));
 
 /// The layout.
@@ -343,6 +365,8 @@ pub fn layout() -> &'static Layout {
 
 /// log2 of the largest region: 64 GiB of slots a class.
 const REGION_SHIFT_MAX: u32 = 36;
+/// log2 of the smallest where nothing is limited.
+const REGION_SHIFT_FREE: u32 = 33;
 /// log2 of the smallest: a slab of the small classes; those with larger slabs have none.
 const REGION_SHIFT_MIN: u32 = 16;
 /// log2 of the smallest where the limit is [`MODEST`] or more.
@@ -357,6 +381,8 @@ pub struct Config {
     pub backend: Backend,
     /// Bytes that the process may map in all, if that is limited.
     pub limit: Option<u64>,
+    /// Bytes of memory that there are, if that is known.
+    pub memory: Option<u64>,
     /// Which protections are on.
     pub protection: Protection,
 }
@@ -364,11 +390,14 @@ pub struct Config {
 /// Reserves the regions and their tables. `false` if not even the smallest reservation can be had. Called once, at start.
 pub fn init(config: Config, rng: &mut Rng) -> bool {
     let most = match config.limit {
-        None => REGION_SHIFT_MAX,
+        // Three quarters of a region, what is left of it at least, are as much as the memory in most cases.
+        None => config.memory.map_or(REGION_SHIFT_MAX, |memory| {
+            memory.max(1).next_power_of_two().ilog2().max(REGION_SHIFT_FREE)
+        }),
         // An eighth for the regions.
         Some(limit) => {
-            let share = (limit / 8 / class::COUNT as u64).max(1).ilog2();
-            share.max(if limit >= MODEST { REGION_SHIFT_MODEST } else { REGION_SHIFT_MIN })
+            let share = share_of(limit).max(1).ilog2();
+            share.max(least_shift(limit))
         }
     };
     let mut shift = most.clamp(REGION_SHIFT_MIN, REGION_SHIFT_MAX);
@@ -380,6 +409,16 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
         shift -= 1;
     }
     false
+}
+
+/// A class's part of the eighth of a limit that the regions have.
+pub(super) const fn share_of(limit: u64) -> u64 {
+    limit / 8 / class::COUNT as u64
+}
+
+/// log2 of the smallest region where so much may be mapped.
+pub(super) const fn least_shift(limit: u64) -> u32 {
+    if limit >= MODEST { REGION_SHIFT_MODEST } else { REGION_SHIFT_MIN }
 }
 
 fn map(shift: u32) -> Option<(Span, Addr)> {
@@ -405,7 +444,7 @@ const RECORD_BYTES: usize = 32;
 const _: () = assert!(size_of::<Slab>() <= RECORD_BYTES && align_of::<Slab>() <= align_of::<u64>());
 
 /// Bytes of a slab's block: the record and a bit for each slot number.
-const fn block_bytes(slab_shift: u32) -> usize {
+pub(super) const fn block_bytes(slab_shift: u32) -> usize {
     RECORD_BYTES + (1 << (slab_shift - 3))
 }
 
@@ -417,7 +456,7 @@ const ROOMY_SHIFT: u32 = 30;
 const STATES_AT: usize = (1 << 20) + PAGE_SIZE / 4;
 
 /// Where the states of class `class` begin and where its table ends, if that begins at `at`.
-fn table_of(class: usize, shift: u32, at: usize) -> (usize, usize) {
+pub(super) fn table_of(class: usize, shift: u32, at: usize) -> (usize, usize) {
     let blocks = at + region_slabs(class, shift) * block_bytes(class::slab_shift(class));
     let states = match shift >= ROOMY_SHIFT {
         true => blocks.next_multiple_of(TABLE_SPAN) + STATES_AT,
@@ -442,14 +481,15 @@ fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
     layout.region_shift = shift;
     layout.region_mask = (1 << shift) - 1;
     layout.small_span = class::SMALL_COUNT << shift;
+    layout.tables = tables.get();
     layout.backend = config.backend;
     layout.protection = config.protection;
     layout.key = Key::new(rng.next_u64(), rng.next_u64());
     let mut table = tables.get();
     for (class, info) in layout.classes.iter_mut().enumerate() {
         let slabs = region_slabs(class, shift);
-        // In the lower half, so that half the region is left to grow.
-        let first = rng.below((slabs as u64 / 2).max(1)) as usize;
+        // In the lowest quarter, so that the rest of the region is left to grow.
+        let first = rng.below((slabs as u64 / 4).max(1)) as usize;
         info.size = class::size(class);
         info.reciprocal = (u64::MAX / class::size(class) as u64) + 1;
         info.start = span.start.get() + (class << shift) + first * class::slab_bytes(class);
@@ -458,10 +498,16 @@ fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
         table = end;
         info.slab_shift = class::slab_shift(class);
         info.usable_end = class::usable_end(class) as u32;
-        info.slabs = (slabs - first) as u32;
+        info.slabs = AtomicU32::new((slabs - first) as u32);
+        info.end = AtomicU32::new(WHOLE);
     }
+    vm::seal(own_pages());
+}
+
+/// The pages of the layout itself.
+pub(super) fn own_pages() -> Span {
     let pages = PageCount::holding(core::mem::size_of::<Layout>());
-    vm::seal(Span::new(Addr::of(LAYOUT.0.get().cast_const()), pages));
+    Span::new(Addr::of(LAYOUT.0.get().cast_const()), pages)
 }
 
 /// A place in the regions.
@@ -488,13 +534,16 @@ pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
     // What lies below slot 0 has numbers that no slab has.
     let within = address.wrapping_sub(info.start) & layout.region_mask;
     let slot = info.slot_at(within);
+    if info.is_beyond(slot) {
+        return None;
+    }
     Some(Place { class, slot, into: within - slot as usize * info.size })
 }
 
 /// What reports can say of the slot at `place`: `None` if no object ever lay there.
 pub fn object_at(layout: &Layout, place: Place) -> Option<Object> {
     let info = layout.classes.get(place.class)?;
-    if place.slot >> info.slab_shift >= info.slabs {
+    if place.slot >> info.slab_shift >= info.slabs() {
         return None;
     }
     object(Addr::new(info.address(place.slot)), info.size, info.state_of(place.slot))
@@ -549,7 +598,7 @@ impl ClassGeometry {
 pub fn for_tests() -> &'static Layout {
     static MADE: std::sync::Once = std::sync::Once::new();
     let protection = Protection { canary: true, zero: true, mismatch: true };
-    let config = Config { backend: Backend::Mprotect, limit: None, protection };
+    let config = Config { backend: Backend::Mprotect, limit: None, memory: None, protection };
     MADE.call_once(|| assert!(init(config, &mut Rng::new())));
     layout()
 }
@@ -586,8 +635,11 @@ mod tests {
             // Where that is the region's first byte there is nothing.
             let below = [region, (region + info.start) / 2, info.start - 1];
             for address in below.into_iter().filter(|address| (region..info.start).contains(address)) {
-                let place = locate(layout, address).expect("in the regions");
-                assert!(place.class == class && place.slot >> info.slab_shift >= info.slabs, "{class}");
+                let Some(place) = locate(layout, address) else {
+                    assert!(address + info.size >= info.start, "{class}: only what `WHOLE` leaves out");
+                    continue;
+                };
+                assert!(place.class == class && place.slot >> info.slab_shift >= info.slabs(), "{class}");
                 assert!(object_at(layout, place).is_none());
             }
             let place = locate(layout, info.address(5) + 3).expect("in the regions");

@@ -10,7 +10,7 @@ use core::ops::Range;
 pub fn around(address: Addr) -> Option<(Addr, usize)> {
     let place = cache::place(address)?;
     let info = layout().classes.get(place.class)?;
-    if place.slot >> info.slab_shift >= info.slabs {
+    if place.slot >> info.slab_shift >= info.slabs() {
         return None;
     }
     let state = info.state_of(place.slot);
@@ -30,8 +30,15 @@ pub fn each(mut visit: impl FnMut(Addr, usize)) {
     }
 }
 
-/// Where slots lie.
+/// From the first region to the end of the last.
 pub fn region() -> Range<usize> {
     let layout = layout();
     layout.base..layout.base.saturating_add(layout.span)
+}
+
+/// Where slots lie: one range, or what each class has left.
+pub fn regions() -> impl Iterator<Item = Range<usize>> {
+    let is_cut = super::cut::is_cut();
+    let each = layout().classes.iter().map(super::cut::kept).filter(move |_| is_cut);
+    [region()].into_iter().filter(move |_| !is_cut).chain(each)
 }

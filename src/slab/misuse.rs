@@ -240,7 +240,7 @@ pub fn content(info: &ClassInfo, place: Place, object: Option<&Object>) -> Conte
 /// as near.
 pub fn nearest(info: &'static ClassInfo, slot: u32, first: Addr, last: Addr) -> Option<Object> {
     let object = |slot: u32| {
-        let known = slot >> info.slab_shift < info.slabs;
+        let known = slot >> info.slab_shift < info.slabs();
         known.then(|| object(Addr::new(info.address(slot)), info.size, info.state_of(slot))).flatten()
     };
     let below = (1..=NEIGHBOURS).find_map(|away| object(slot.checked_sub(away)?));

@@ -3,6 +3,7 @@
 //! - [`class`]: slot sizes, pure.
 //! - [`layout`]: where regions, slots and their states lie; address to slot.
 //! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
+//! - [`cut`]: what happens to regions and tables when the process limits its address space.
 //! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`batches`]: what they
 //!   wait in together; [`depot`]: those that waited long enough.
 //! - [`cache`]: a thread's free slots and the fast paths; [`exchange`]: what it takes from and gives to the
@@ -24,6 +25,7 @@ pub mod cache;
 mod canary;
 pub mod central;
 pub mod class;
+pub mod cut;
 mod depot;
 mod exchange;
 mod fifo;
@@ -86,7 +88,7 @@ pub fn content(address: Addr, object: Option<&Object>) -> Content {
     let layout = layout::layout();
     let Some(place) = layout::locate(layout, address.get()) else { return Content::Program };
     match layout.classes.get(place.class) {
-        Some(info) if place.slot >> info.slab_shift < info.slabs => misuse::content(info, place, object),
+        Some(info) if place.slot >> info.slab_shift < info.slabs() => misuse::content(info, place, object),
         _ => Content::Program,
     }
 }

@@ -69,7 +69,7 @@ impl Store {
         let slab_bytes = info.size << info.slab_shift;
         let count = (BATCH_BYTES / slab_bytes).clamp(1, BATCH) as u32;
         let first = self.opened;
-        let count = count.min(info.slabs.checked_sub(first)?);
+        let count = count.min(info.slabs().checked_sub(first)?);
         if count == 0 {
             return None;
         }
@@ -252,7 +252,7 @@ impl Store {
     pub fn rebuild(&mut self, info: &ClassInfo) {
         (self.head, self.listed, self.pending_len) = (0, 0, 0);
         (self.active, self.spare) = (0, 0);
-        for slab in 0..self.opened.min(info.slabs) {
+        for slab in 0..self.opened.min(info.slabs()) {
             if self.slab(info, slab).out {
                 continue;
             }

@@ -8,6 +8,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Rank {
+    /// One thread at a time gives address space back.
+    Cut,
     /// One thread at a time stops the others.
     World,
     /// One sweep at a time looks at an object.
@@ -20,6 +22,8 @@ pub enum Rank {
     Large,
     /// Which chunks are open and which are dead.
     Order,
+    /// How much of the table of records there is.
+    Records,
     /// A size class's slabs.
     Store,
     /// The state of those who have none. From here to [`Rank::Detached`] signals are blocked.

@@ -8,15 +8,15 @@
 //! Contract of both: after [`Backend::close`] the pages hold no memory and any access faults; after
 //! [`Backend::open`] they read as zero and can be written. Each can be refused, and then nothing
 //! has changed that the caller must undo.
+//!
+//! Which backend a process has is found out once, by [`examine`](super::probe::examine), from what the advice does
+//! and not from what the kernel answers.
 
 use super::errno;
-use super::vm::{self, MADV_GUARD_INSTALL, advise};
-use crate::addr::{PAGE_SIZE, PageCount, Span};
+use super::probe::Kernel;
+use super::vm::{self, MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise};
+use crate::addr::{PageCount, Span};
 use crate::options::Guards;
-use libc::c_int;
-
-/// `MADV_GUARD_REMOVE`.
-const MADV_GUARD_REMOVE: c_int = 103;
 
 /// How guard pages are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,10 +29,10 @@ pub enum Backend {
 
 impl Backend {
     /// The backend for `choice`: what was forced if the kernel has it, else what the kernel has.
-    pub fn choose(choice: Guards) -> Self {
+    pub fn choose(choice: Guards, kernel: Kernel) -> Self {
         match choice {
             Guards::Mprotect => Self::Mprotect,
-            Guards::Auto | Guards::Madvise if works() => Self::Madvise,
+            Guards::Auto | Guards::Madvise if kernel.guards => Self::Madvise,
             Guards::Auto | Guards::Madvise => Self::Mprotect,
         }
     }
@@ -98,14 +98,4 @@ fn install(span: Span) -> bool {
     let end = span.end().plus(UNIT - 1).align_floor(UNIT);
     vm::unlock(Span::new(start, PageCount::holding(end.offset_from(start).unwrap_or(0))));
     advise(span, MADV_GUARD_INSTALL)
-}
-
-/// Whether the kernel takes the advice, tried on a page of its own.
-fn works() -> bool {
-    let Some(span) = vm::reserve(PAGE_SIZE, PAGE_SIZE) else {
-        return false;
-    };
-    let works = vm::commit(span) && advise(span, MADV_GUARD_INSTALL) && advise(span, MADV_GUARD_REMOVE);
-    vm::unmap(Span::new(span.start, PageCount::new(1)));
-    works
 }

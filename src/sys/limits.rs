@@ -53,14 +53,15 @@ pub fn writable(address_space: Option<u64>) -> Option<u64> {
     [address_space, soft_limit(libc::RLIMIT_DATA)].into_iter().flatten().min()
 }
 
-/// Memory in bytes that the machine or the cgroup grants this process.
-pub fn memory() -> Option<u64> {
+/// Memory in bytes that the cgroup of this process, as far as it is told, and the machine grant, of which the caller
+/// knows that it has `machine`.
+pub fn memory(machine: Option<u64>) -> Option<u64> {
     let cgroup = number_in(b"/sys/fs/cgroup/memory.max\0");
-    [machine_memory(), cgroup].into_iter().flatten().min()
+    [machine, cgroup].into_iter().flatten().min()
 }
 
 /// Memory of the machine in bytes. `/proc/meminfo` says the same and takes the kernel many times as long.
-fn machine_memory() -> Option<u64> {
+pub fn machine_memory() -> Option<u64> {
     let mut info = MaybeUninit::<libc::sysinfo>::zeroed();
     // SAFETY: the call fills the live structure, of which any bytes are a value.
     let info = unsafe { (libc::sysinfo(info.as_mut_ptr()) == 0).then(|| info.assume_init()) };

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod lines;
 pub mod loader;
 pub mod pkey;
+pub mod probe;
 pub mod process;
 pub mod quiet;
 pub mod signal;

@@ -1,5 +1,6 @@
 //! Address space: reserve, commit, move, release.
 
+use super::probe::Kernel;
 use super::{errno, pkey};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -63,7 +64,7 @@ pub fn sparse_tables(bytes: usize) -> Option<Addr> {
     pkey::seal(all, READ_WRITE);
     no_huge_pages(all);
     advise(all, libc::MADV_DONTDUMP);
-    if !advise(first, MADV_GUARD_INSTALL) {
+    if !GUARDS.load(Ordering::Relaxed) || !advise(first, MADV_GUARD_INSTALL) {
         protect(first, libc::PROT_NONE);
     }
     remember(all);
@@ -83,8 +84,21 @@ pub fn closed_tables(bytes: usize) -> Option<Addr> {
 
 const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
 
-/// `MADV_GUARD_INSTALL` of `linux/mman.h`.
+/// `MADV_GUARD_INSTALL` and `MADV_GUARD_REMOVE` of `linux/mman.h`.
 pub(super) const MADV_GUARD_INSTALL: c_int = 102;
+pub(super) const MADV_GUARD_REMOVE: c_int = 103;
+
+/// Which advice has an effect: see [`super::probe`].
+static GUARDS: AtomicBool = AtomicBool::new(true);
+static RELEASES: AtomicBool = AtomicBool::new(true);
+static POPULATES: AtomicBool = AtomicBool::new(true);
+
+/// Goes by what was found out about the kernel from now on.
+pub(super) fn rely_on(kernel: Kernel) {
+    GUARDS.store(kernel.guards, Ordering::Relaxed);
+    RELEASES.store(kernel.releases, Ordering::Relaxed);
+    POPULATES.store(kernel.populates, Ordering::Relaxed);
+}
 
 /// Tables of this many bytes and more are not to be counted as data.
 const LARGE_TABLE: usize = 1 << 20;
@@ -102,13 +116,15 @@ fn map_as_stack(bytes: usize, rights: c_int) -> Option<Addr> {
 }
 
 /// The spans that [`tables`] mapped first: start, and one past the end. The large ones are mapped at the
-/// process's start and are among them.
-static TABLES: [[AtomicUsize; 2]; 32] = [const { [const { AtomicUsize::new(0) }; 2] }; 32];
+/// process's start and are among them, in parts if some was given back.
+static TABLES: [[AtomicUsize; 2]; 512] = [const { [const { AtomicUsize::new(0) }; 2] }; 512];
 
 fn remember(span: Span) {
     for [start, end] in &TABLES {
         let here = span.start.get();
-        if start.compare_exchange(0, here, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if start.load(Ordering::Relaxed) == 0
+            && start.compare_exchange(0, here, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
             end.store(span.end().get(), Ordering::Release);
             return;
         }
@@ -139,6 +155,23 @@ pub fn unmap(span: Span) {
     }
 }
 
+/// Gives a part of a reservation or of tables back, for good: from now on it may be anybody's. What the kernel
+/// refuses, for want of mappings, stays as it is.
+pub fn give_back(part: Span) {
+    let (from, until) = (part.start.get(), part.end().get());
+    for [start, end] in &TABLES {
+        let (first, last) = (start.load(Ordering::Acquire), end.load(Ordering::Acquire));
+        if first != 0 && first <= from && until <= last {
+            end.store(from, Ordering::Release);
+            if until < last {
+                remember(Span::new(part.end(), PageCount::holding(last - until)));
+            }
+        }
+    }
+    // SAFETY: the caller says that nothing of its own lies there and that nobody will look.
+    unsafe { libc::munmap(part.start.as_ptr(), part.bytes()) };
+}
+
 /// Makes reserved pages readable and writable; `false` if the kernel refuses for want of memory,
 /// mappings or permission.
 #[must_use]
@@ -163,12 +196,21 @@ fn protect(span: Span, protection: c_int) -> bool {
 #[must_use]
 pub fn decommit(span: Span) -> bool {
     map(span.start, span.bytes(), libc::PROT_NONE, libc::MAP_FIXED).is_some()
-        || release(span) && protect(span, libc::PROT_NONE)
+        || discard(span) && protect(span, libc::PROT_NONE)
 }
 
-/// Frees the memory of pages and keeps them accessible; they read as zero.
+/// Frees the memory of open pages and keeps them open; they read as zero. Where the advice is refused or ignored
+/// they are mapped anew, but for locked memory, which is to stay. `false` if they are as they were.
 pub fn release(span: Span) -> bool {
-    advise(span, libc::MADV_DONTNEED)
+    discard(span)
+        || (!RELEASES.load(Ordering::Relaxed) || errno::get() != libc::EINVAL)
+            && map(span.start, span.bytes(), READ_WRITE, libc::MAP_FIXED).is_some()
+}
+
+/// [`release`] of pages that must keep their mapping, tables: `false` if the kernel does not do it.
+#[must_use]
+pub fn discard(span: Span) -> bool {
+    RELEASES.load(Ordering::Relaxed) && advise(span, libc::MADV_DONTNEED)
 }
 
 /// The number of `process_madvise`, the same on all architectures.
@@ -211,12 +253,13 @@ pub fn wipe_on_fork(span: Span) -> bool {
 
 /// Whether all of a range may be read, whoever mapped it. Before Linux 5.14 only whether it is mapped.
 pub fn is_readable(span: Span) -> bool {
-    if advise(span, libc::MADV_POPULATE_READ) {
+    let asked = POPULATES.load(Ordering::Relaxed);
+    if asked && advise(span, libc::MADV_POPULATE_READ) {
         return true;
     }
     // SAFETY: an asynchronous request to write a mapping back changes nothing; for anonymous memory there
     // is nothing to write.
-    errno::get() == libc::EINVAL
+    (!asked || errno::get() == libc::EINVAL)
         && unsafe { libc::msync(span.start.as_ptr::<c_void>(), span.bytes(), libc::MS_ASYNC) } == 0
 }
 
@@ -234,9 +277,12 @@ pub fn lock_all_on_fault(flags: c_int) -> c_int {
     if status == 0 { 0 } else { -1 }
 }
 
+/// So often at most: a filter may answer that a call was interrupted whenever it is made.
+const REPEATS: u32 = 1000;
+
 /// `madvise`, repeated while it is interrupted.
 pub(super) fn advise(span: Span, advice: c_int) -> bool {
-    loop {
+    for _ in 0..REPEATS {
         // SAFETY: callers pass spans of their own reservations, and the advices used never take
         // memory away that a live Rust object occupies.
         let status = unsafe { libc::madvise(span.start.as_ptr(), span.bytes(), advice) };
@@ -247,6 +293,23 @@ pub(super) fn advise(span: Span, advice: c_int) -> bool {
             return false;
         }
     }
+    false
+}
+
+/// Whether the kernel grants `bytes` bytes to a mapping of their own now, as the C library's allocator would ask
+/// for them. Reservations do not count, and so nobody is asked when a part of one is opened: but in overcommit mode
+/// 0 the kernel refuses what exceeds all memory and swap, and programs rely on it. Both calls are those that the C
+/// library would make, and nothing is touched.
+pub fn is_granted(bytes: usize) -> bool {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: without MAP_FIXED the kernel chooses free address space.
+    let start = unsafe { libc::mmap(core::ptr::null_mut(), bytes, READ_WRITE, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return false;
+    }
+    // SAFETY: the mapping that was just made, which nobody else knows of.
+    unsafe { libc::munmap(start, bytes) };
+    true
 }
 
 /// Whether memory may be moved.

@@ -3,7 +3,7 @@
 //! kept (number 0).
 
 use super::frames::{Frames, MAX_FRAMES};
-use crate::addr::Addr;
+use crate::addr::{Addr, PageCount, Span};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sys::vm;
 
@@ -20,7 +20,8 @@ const PROBES: usize = 16;
 pub struct Depot {
     table: *const AtomicU32,
     log: *const AtomicU64,
-    log_words: usize,
+    /// A power of two.
+    log_words: AtomicUsize,
     /// Words of the log in use; word 0 is never used.
     used: AtomicUsize,
 }
@@ -32,15 +33,47 @@ unsafe impl Sync for Depot {}
 
 impl Depot {
     /// A depot that keeps nothing.
-    pub const EMPTY: Self =
-        Self { table: core::ptr::null(), log: core::ptr::null(), log_words: 1, used: AtomicUsize::new(1) };
+    pub const EMPTY: Self = Self {
+        table: core::ptr::null(),
+        log: core::ptr::null(),
+        log_words: AtomicUsize::new(1),
+        used: AtomicUsize::new(1),
+    };
 
     /// Maps a depot, a small one if address space is limited; `None` if the kernel refuses.
     pub fn map(limited: bool) -> Option<Self> {
         let log_words = if limited { LOG_WORDS_LIMITED } else { LOG_WORDS };
         let table = vm::tables(4 << TABLE_SHIFT)?;
         let log = vm::tables(log_words * 8)?;
-        Some(Self { table: table.as_ptr(), log: log.as_ptr(), log_words, used: AtomicUsize::new(1) })
+        Some(Self {
+            table: table.as_ptr(),
+            log: log.as_ptr(),
+            log_words: AtomicUsize::new(log_words),
+            used: AtomicUsize::new(1),
+        })
+    }
+
+    fn log_words(&self) -> usize {
+        self.log_words.load(Ordering::Relaxed)
+    }
+
+    /// Gives back what is not in use of the log, but for what one has where address space is limited. Stacks that
+    /// others insert meanwhile are not kept.
+    pub fn cut(&self) {
+        if self.log.is_null() {
+            return;
+        }
+        // Whoever took a place before has it in what stays. From here on nobody gets one.
+        let used = self.used.swap(usize::MAX / 2, Ordering::AcqRel);
+        let had = self.log_words();
+        let kept = used.min(had).next_power_of_two().clamp(LOG_WORDS_LIMITED.min(had), had);
+        self.log_words.store(kept, Ordering::Relaxed);
+        if kept < had {
+            let part = Addr::of(self.log).plus(kept * size_of::<u64>());
+            vm::give_back(Span::new(part, PageCount::holding((had - kept) * size_of::<u64>())));
+        }
+        // Who takes a place from here on sees the new length.
+        self.used.store(used, Ordering::Release);
     }
 
     fn entry(&self, index: usize) -> &AtomicU32 {
@@ -50,7 +83,7 @@ impl Depot {
 
     fn word(&self, index: usize) -> &AtomicU64 {
         // SAFETY: masked to the log's length; zeroed memory is a valid atomic.
-        unsafe { &*self.log.add(index & (self.log_words - 1)) }
+        unsafe { &*self.log.add(index & (self.log_words() - 1)) }
     }
 
     /// The number of a stack, the same for equal stacks; 0 if it is empty or not kept.
@@ -88,9 +121,8 @@ impl Depot {
 
     /// Appends a stack to the log; its offset, 0 if the log is full.
     fn append(&self, pcs: &[usize]) -> u32 {
-        let at = self.used.fetch_add(pcs.len() + 1, Ordering::Relaxed);
-        if at.saturating_add(pcs.len() + 1) > self.log_words {
-            self.used.store(self.log_words, Ordering::Relaxed);
+        let at = self.used.fetch_add(pcs.len() + 1, Ordering::AcqRel);
+        if at.saturating_add(pcs.len() + 1) > self.log_words() {
             return 0;
         }
         self.word(at).store(pcs.len() as u64, Ordering::Relaxed);
@@ -114,7 +146,7 @@ impl Depot {
         if self.log.is_null() {
             return Frames::EMPTY;
         }
-        Self::decode(number, self.log_words, |index| Some(self.word(index).load(Ordering::Relaxed)))
+        Self::decode(number, self.log_words(), |index| Some(self.word(index).load(Ordering::Relaxed)))
     }
 
     /// The stack called `number` in a log of `log_words` words, wherever `word` reads them from.
@@ -134,7 +166,7 @@ impl Depot {
 
     /// Where the log is and how many words it has.
     pub fn log(&self) -> (Addr, usize) {
-        (Addr::of(self.log), if self.log.is_null() { 0 } else { self.log_words })
+        (Addr::of(self.log), if self.log.is_null() { 0 } else { self.log_words() })
     }
 }
 
@@ -158,6 +190,18 @@ mod tests {
         assert_eq!(depot.insert(&frames(&[1, 2, 3])), first);
         assert_eq!(depot.get(first).as_slice(), [1, 2, 3]);
         assert_eq!(depot.get(second).as_slice(), [1, 2]);
+    }
+
+    #[test]
+    fn stacks_survive_a_cut() {
+        let depot = Depot::map(false).expect("mapping");
+        let first = depot.insert(&frames(&[1, 2, 3]));
+        depot.cut();
+        assert_eq!(depot.log().1, LOG_WORDS_LIMITED);
+        assert_eq!(depot.get(first).as_slice(), [1, 2, 3]);
+        let second = depot.insert(&frames(&[4, 5]));
+        assert_eq!(depot.get(second).as_slice(), [4, 5]);
+        assert_eq!(depot.insert(&frames(&[1, 2, 3])), first);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 /* Taking things away from a process, for itself and for what it executes. A rule is one of
  *
- *   CALL:ERROR           the system call fails so; `kill` ends the process instead
+ *   CALL:ERROR           the system call fails so; `kill` ends the process instead, `nothing` answers success
  *   CALL/N=VALUE:ERROR   the same where argument N has this value
  *   as=MIB data=MIB      RLIMIT_AS, RLIMIT_DATA
  *   lock                 mlockall by the system call, which no library sees
@@ -40,7 +40,7 @@ static const struct { const char *name; unsigned number; } CALLS[] = {
 
 static const struct { const char *name; int number; } ERRORS[] = {
     {"EPERM", EPERM}, {"EINVAL", EINVAL}, {"ENOSYS", ENOSYS}, {"EAGAIN", EAGAIN}, {"EACCES", EACCES},
-    {"ENOENT", ENOENT}, {"ENOMEM", ENOMEM},
+    {"ENOENT", ENOENT}, {"ENOMEM", ENOMEM}, {"nothing", 0},
 };
 
 static void permitted(int condition) {

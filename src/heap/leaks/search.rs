@@ -178,9 +178,8 @@ impl<'a> Search<'a> {
     fn without_own(&mut self, range: Range<usize>, visit: &mut impl FnMut(&mut Self, Range<usize>)) {
         let mut at = range.start;
         while at < range.end {
-            let arena = heap().page.region();
-            let arena = arena.start.get()..arena.end().get();
-            let own = || vm::known_tables().chain([arena.clone(), live::region()]);
+            let arena = || heap().page.each_part().map(|part| part.start.get()..part.end().get());
+            let own = || vm::known_tables().chain(arena()).chain(live::regions());
             if let Some(inside) = own().find(|own| own.contains(&at)) {
                 at = inside.end;
                 continue;

@@ -21,7 +21,8 @@ pub fn kernel() -> Option<String> {
     text("/proc/sys/kernel/osrelease")
 }
 
-/// Installs and removes a guard marker on a page of its own.
+/// Installs and removes a guard marker on a page of its own, and looks whether the kernel can read the page then: a
+/// filter may answer and do nothing.
 pub fn guard_markers() -> io::Result<()> {
     // SAFETY: sysconf reads a constant of the system.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
@@ -39,7 +40,21 @@ pub fn guard_markers() -> io::Result<()> {
             _ => Err(io::Error::last_os_error()),
         }
     };
-    let result = advise(MADV_GUARD_INSTALL).and_then(|()| advise(MADV_GUARD_REMOVE));
+    let expect_readable = |expected: bool| {
+        const SET_BYTES: usize = 8;
+        let nothing = std::ptr::null_mut::<u64>();
+        // SAFETY: the kernel reads a set of signals from the page, which has none in it, or answers an error.
+        let status =
+            unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, start, nothing, SET_BYTES) };
+        match (status == 0) == expected {
+            true => Ok(()),
+            false => Err(io::Error::other("answered with success and not done")),
+        }
+    };
+    let result = advise(MADV_GUARD_INSTALL)
+        .and_then(|()| expect_readable(false))
+        .and_then(|()| advise(MADV_GUARD_REMOVE))
+        .and_then(|()| expect_readable(true));
     // SAFETY: the page was mapped above and is not used after this.
     unsafe { libc::munmap(start, page) };
     result

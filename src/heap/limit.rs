@@ -1,0 +1,89 @@
+//! A process that limits its own address space.
+//!
+//! What is reserved counts against `RLIMIT_AS`. Under a limit from the start the reservations are small. Where the
+//! limit comes later, everything that is not in use is given back, but for what lets the heap go on, so that the
+//! program has as much room as without it; afterwards the heap is as under a limit from the start. When there is nothing
+//! left for an object, the heap gives up what it kept to go on in. Other threads go on
+//! meanwhile: each lock is taken for a moment, none with another one of its kind.
+//!
+//! A child of `vfork` runs in its parent's memory, and its limit is not its parent's.
+
+use super::{heap, start, thread};
+use crate::rng::Rng;
+use crate::slab;
+use crate::sync::{Lock, Rank};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::errno::ErrnoGuard;
+use crate::sys::pkey::Unsealed;
+use crate::sys::quiet::Quiet;
+use crate::sys::vm;
+
+/// Whether the process has a limit on its address space.
+static LIMITED: AtomicBool = AtomicBool::new(false);
+/// Whether the last that the heap has to spare was given back.
+static SQUEEZED: AtomicBool = AtomicBool::new(false);
+
+/// One thread at a time.
+static CUTTING: Lock<()> = Lock::new(Rank::Cut, ());
+
+/// Of a limit, the part that the reservations may have is one of so many.
+const PART: u64 = 4;
+
+/// Keeps the heap within a part of `limit`, the bytes that the process may map from now on.
+#[cold]
+pub fn address_space(limit: u64) {
+    if !start::is_started() || !start::is_own_process() {
+        return;
+    }
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
+    let reserved = slab::cut::reserved().saturating_add(heap().page.reserved());
+    if limit / PART >= reserved as u64 {
+        return;
+    }
+    set_limited();
+    SQUEEZED.store(false, Ordering::Relaxed);
+    cut(limit);
+}
+
+/// Says that the process has a limit on its address space.
+pub(super) fn set_limited() {
+    LIMITED.store(true, Ordering::Relaxed);
+}
+
+/// Where address space is limited and there is none left for an object: gives back what the heap keeps for further
+/// slots and guarded objects, so that the program's memory ends where the limit is. `false` if there is nothing to give.
+/// The caller has no lock and is not inside the heap.
+pub(super) fn squeeze() -> bool {
+    if !LIMITED.load(Ordering::Relaxed) || SQUEEZED.swap(true, Ordering::Relaxed) || !start::is_own_process()
+    {
+        return false;
+    }
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
+    cut(0)
+}
+
+/// Cuts everything to what is in use and a small part of `limit`; `false` if that cannot be done here. In a handler that
+/// interrupted the allocator others may wait for what it has, and this would wait for them.
+fn cut(limit: u64) -> bool {
+    // No handler is to find this thread with a lock.
+    let _quiet = Quiet::begin();
+    if thread::is_inside() {
+        return false;
+    }
+    let Some(_cutting) = CUTTING.enter() else { return false };
+    vm::forbid_moves();
+    slab::cut::cut(limit);
+    heap().page.cut(limit, &mut Rng::new());
+    heap().depot.cut();
+    thread::cut();
+    true
+}
+
+/// Puts the lock in order in a forked child.
+///
+/// # Safety
+/// As [`Lock::inherit`].
+pub unsafe fn in_child() {
+    // SAFETY: as the caller says. What the thread was in the middle of giving back stays mapped, and unused.
+    unsafe { CUTTING.inherit(|()| ()) };
+}

@@ -1,0 +1,139 @@
+//! What the kernel does when it is advised, as opposed to what it answers.
+//!
+//! A seccomp filter may answer `madvise` with success and do nothing, and so do emulators that ignore advice which
+//! they do not know. So each advice that something depends on is tried at start, on a page of the library's own
+//! data, which takes no mapping:
+//!
+//! | step | what must follow | else |
+//! |---|---|---|
+//! | a word is written, `MADV_DONTNEED` | it reads as zero | memory is released by a new mapping ([`vm::release`]) |
+//! | `MADV_GUARD_INSTALL` | the kernel itself cannot read the page | guards are inaccessible mappings |
+//! | `MADV_POPULATE_READ` of the guard | it fails | [`vm::is_readable`] asks another way |
+//! | `MADV_GUARD_REMOVE` | the kernel can read the page | guards are inaccessible mappings |
+//!
+//! Nothing here faults: the page is read by system calls, which answer `EFAULT`.
+
+use super::errno;
+use super::vm::{self, MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise};
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use core::cell::UnsafeCell;
+
+/// What the kernel can be relied on for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kernel {
+    /// Guard markers are installed and removed.
+    pub guards: bool,
+    /// `MADV_DONTNEED` empties pages.
+    pub releases: bool,
+    /// `MADV_POPULATE_READ` fails for what cannot be read.
+    pub populates: bool,
+    /// Some advice was answered with success and had no effect.
+    pub pretends: bool,
+}
+
+#[repr(C, align(4096))]
+struct Page(UnsafeCell<[u8; PAGE_SIZE]>);
+
+// SAFETY: `examine` alone reaches the page, once, while the start's gate keeps other threads out.
+unsafe impl Sync for Page {}
+
+/// The page that is tried on. Zero, so that it lies in memory without a file behind it.
+static PAGE: Page = Page(UnsafeCell::new([0; PAGE_SIZE]));
+
+/// Finds out what the kernel does, and has [`vm`] go by it. Called once, at start; where no markers are wanted it
+/// is not looked at whether they can be removed.
+pub fn examine(wants_guards: bool) -> Kernel {
+    let kernel = examine_on(Span::new(Addr::of(PAGE.0.get().cast_const()), PageCount::new(1)), wants_guards);
+    vm::rely_on(kernel);
+    kernel
+}
+
+fn examine_on(page: Span, wants_guards: bool) -> Kernel {
+    let releases = releases(page);
+    let mut kernel = Kernel {
+        guards: false,
+        releases: releases == Some(true),
+        populates: true,
+        pretends: releases == Some(false),
+    };
+    if !advise(page, MADV_GUARD_INSTALL) {
+        return kernel;
+    }
+    let closed = match populate(page) {
+        Some(readable) if !readable => true,
+        answer => {
+            // It was answered that a guard can be read, or not answered at all.
+            let closed = !is_readable_by_a_call(page);
+            kernel.populates = answer.is_none() || !closed;
+            kernel.pretends |= answer.is_some() && closed;
+            closed
+        }
+    };
+    kernel.pretends |= !closed;
+    // Whoever ignores one advice ignores others.
+    kernel.populates &= closed;
+    if !wants_guards {
+        kernel.guards = closed;
+        return kernel;
+    }
+    if advise(page, MADV_GUARD_REMOVE) {
+        let open = match populate(page).filter(|_| kernel.populates) {
+            Some(readable) => readable,
+            None => is_readable_by_a_call(page),
+        };
+        kernel.guards = closed && open;
+        kernel.pretends |= !open;
+    }
+    kernel
+}
+
+/// Whether `MADV_DONTNEED` empties the page; `None` if it is refused. The page is zero afterwards.
+fn releases(page: Span) -> Option<bool> {
+    let word = page.start.as_ptr::<u64>();
+    // SAFETY: the page is this module's, open and aligned; volatile, since the kernel changes it between.
+    unsafe {
+        word.write_volatile(1);
+        let answered = advise(page, libc::MADV_DONTNEED);
+        let emptied = word.read_volatile() == 0;
+        word.write_volatile(0);
+        answered.then_some(emptied)
+    }
+}
+
+/// What `MADV_POPULATE_READ` says of the page; `None` if the kernel has no such advice or a filter refuses it.
+fn populate(page: Span) -> Option<bool> {
+    if advise(page, libc::MADV_POPULATE_READ) {
+        return Some(true);
+    }
+    (errno::get() == libc::EFAULT).then_some(false)
+}
+
+/// Whether the kernel reads the page when it is told to take signals from it; there are none in it, so that none is
+/// blocked.
+fn is_readable_by_a_call(page: Span) -> bool {
+    const SET_BYTES: usize = 8;
+    let nothing = core::ptr::null_mut::<u64>();
+    let set = page.start.as_ptr::<u64>();
+    // SAFETY: the kernel reads a set of signals from the page and answers an error if it cannot.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, set, nothing, SET_BYTES) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a page is so, whatever the kernel is.
+    #[test]
+    fn a_page_is_told_open_from_closed() {
+        let page = vm::reserve(PAGE_SIZE, PAGE_SIZE).expect("address space");
+        assert!(!is_readable_by_a_call(page));
+        assert_ne!(populate(page), Some(true));
+        assert!(vm::commit(page) && is_readable_by_a_call(page));
+        let kernel = examine_on(page, true);
+        assert!(!kernel.pretends && kernel.releases && kernel.populates, "{kernel:?}");
+        assert!(is_readable_by_a_call(page), "it is left open");
+        let without = examine_on(page, false);
+        assert_eq!(without.guards, kernel.guards);
+        vm::unmap(page);
+    }
+}

@@ -721,9 +721,12 @@ fn look_at_changes(change: fn(&Slot, u16)) {
             change(&other, LIVE[1]);
             change(&other, LIVE[0]);
         });
-        let seen = slot.looks.at(&slot.state, SLOT, |state| LIVE.contains(&state), |state| {
-            slot.memory.iter().all(|word| word.load(Ordering::Relaxed) == state.into())
-        });
+        let seen = slot.looks.at(
+            &slot.state,
+            SLOT,
+            |state| LIVE.contains(&state),
+            |state| slot.memory.iter().all(|word| word.load(Ordering::Relaxed) == state.into()),
+        );
         assert_ne!(seen, Some(false), "what counts is what the state says");
         owner.join().expect("no panic");
         assert_eq!(slot.state.load(Ordering::Relaxed), LIVE[0]);

@@ -11,12 +11,12 @@
 use super::{heap, start, thread};
 use crate::rng::Rng;
 use crate::slab;
-use crate::sync::{Lock, Rank};
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Lock, Rank};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::Unsealed;
 use crate::sys::quiet::Quiet;
-use crate::sys::vm;
+use crate::sys::{stacks, vm};
 
 /// Whether the process has a limit on its address space.
 static LIMITED: AtomicBool = AtomicBool::new(false);
@@ -76,6 +76,7 @@ fn cut(limit: u64) -> bool {
     heap().page.cut(limit, &mut Rng::new());
     heap().depot.cut();
     thread::cut();
+    stacks::cut();
     true
 }
 

@@ -202,7 +202,7 @@ mod tests {
         for number in 1..=600 {
             let id = records.take_block(1).expect("room");
             assert_eq!(id.0, number);
-            let span = detached.map(PageCount::new(1)).expect("mapping");
+            let span = detached.map(PageCount::new(1), 1).expect("mapping");
             let record = records.get(id).expect("in the table");
             record.allocate(span.start, 1, span, Origin::Malloc, Default::default(), 0);
             detached.add(span.start, id);

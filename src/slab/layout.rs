@@ -229,7 +229,9 @@ impl ClassInfo {
     /// The state of slot `slot`, whether or not a sweep looks at it.
     pub fn state_of(&self, slot: u32) -> SlotState {
         match self.load(slot) {
-            SlotState::LOOKED => SlotState(LOOKS.state(self.state(slot).word(), Name::of(self.address(slot)))),
+            SlotState::LOOKED => {
+                SlotState(LOOKS.state(self.state(slot).word(), Name::of(self.address(slot))))
+            }
             state => state,
         }
     }

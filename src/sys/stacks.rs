@@ -148,6 +148,15 @@ pub fn init(limited: bool) {
     }
 }
 
+/// Gives the address space back that was reserved for stacks and not used yet: further ones are mapped one by one.
+pub fn cut() {
+    let end = END.load(Ordering::Relaxed);
+    let start = NEXT.swap(end, Ordering::AcqRel);
+    if let Some(bytes) = end.checked_sub(start).filter(|bytes| *bytes != 0) {
+        vm::give_back(Span::new(Addr::new(start), PageCount::holding(bytes)));
+    }
+}
+
 /// The head of the stack whose last page this is.
 fn head_of(page: u64) -> Option<Own> {
     if page == 0 {

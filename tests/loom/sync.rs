@@ -14,6 +14,11 @@ thread_local! {
     static MADE: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Whether a model runs. Included files' own unit tests run outside of one, in one thread.
+pub fn in_model() -> bool {
+    IN_MODEL.get()
+}
+
 /// An execution of a model; at its end the atomics that it used are freed.
 pub struct Execution(());
 

@@ -82,7 +82,7 @@ impl Loaded {
         }
         // Code without debug information may still be in the symbol table, and functions of one file have
         // their namespaces and parameters only there.
-        let symbol = || self.loader.find_symbol(address).map(|name| demangled(name));
+        let symbol = || self.loader.find_symbol(address).map(demangled);
         match sources.last_mut() {
             Some(outermost) => {
                 outermost.inlined = false;

@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | a class's store | list and counts half changed | makes them anew from the bits, which change a word at a time |
 //! | a lane | anything | starts it in another chunk, without its history |
-//! | the order of chunks | dead chunks that are buried already | opens dead chunks as if they were |
+//! | the order of chunks | chunks that are being opened or buried | leaves those alone |
 //! | a lane's batch, the parked slots | a number without its entry | forgets them |
 //! | the detached objects | an entry twice or half written | keeps those that a live record confirms |
 //! | a record | a look at the object that does not end | ends it, and what was left to it |

@@ -1,4 +1,4 @@
-//! Threads: the thread-local slot, ids, yielding, exit hooks, fork hooks.
+//! Threads: the thread-local slot, ids, exit hooks, fork hooks.
 //!
 //! The slot is one word of static TLS in the initial-exec model: a hidden symbol in `.tbss`, reached
 //! by its offset from the thread pointer. std's `thread_local!` would call `__tls_get_addr` from a

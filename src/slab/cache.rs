@@ -13,8 +13,9 @@
 //! Two threads that free one object at the same moment can both see it live; the slot then stands in
 //! two places, and the allocation that takes it second finds it live and reports the double free.
 
-use super::layout::{ClassInfo, Place, SlotState, layout, locate};
+use super::layout::{ClassInfo, Place, layout, locate};
 use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
+use super::state::SlotState;
 use super::warm::Warm;
 use super::{batches, bytes, canary, class, quarantine};
 use crate::addr::Addr;

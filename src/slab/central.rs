@@ -16,9 +16,10 @@
 //! change a word at a time, and with the lock: a slot whose bit is set is in nobody's hands.
 
 use super::class;
-use super::layout::{ClassInfo, SlotState, layout};
+use super::layout::{ClassInfo, layout};
 use super::misuse::twice_freed;
 use super::parked;
+use super::state::SlotState;
 use super::store::{BATCH, Batch, Store};
 use super::sweep;
 use crate::addr::{PageCount, Span};

@@ -1,8 +1,9 @@
 //! What a thread's cache exchanges with the quarantine and the central store, in batches, and how fresh slots are readied.
 
 use super::cache::{BATCH, Bin, Cache};
-use super::layout::{ClassInfo, SlotState, layout};
+use super::layout::{ClassInfo, layout};
 use super::misuse::{is_as_freed, overwritten};
+use super::state::SlotState;
 use super::{canary, central, class, quarantine};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};

@@ -18,112 +18,18 @@
 //! of each region there is ([`cut`](super::cut)).
 
 use super::class;
-use super::look::{self, LOOKS, Name};
+use super::look::{LOOKS, Name};
+use super::state::{SlotState, StateCell};
 use super::store::Slab;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::canary::Key;
 use crate::fault::Object;
-use crate::request::Origin;
 use crate::rng::Rng;
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
-
-/// A slot's state.
-///
-/// | bits | meaning |
-/// |---|---|
-/// | 0 | fresh: never handed out; the memory may never have been touched |
-/// | `0x8000` | released: freed, and its slab's memory was given back since |
-/// | `0x2000` | busy: a thread is handing it out or freeing it |
-/// | `0x4000` | live or freed, and claimed by a sweep: see [`look`](super::look) |
-/// | `origin << 13 \| slack - 7` | live; the low part is never 0 |
-/// | `0x8000 \| origin << 13 \| slack - 7` | freed: cleared, last word is the canary |
-/// | the same, with more slack than the slot has bytes | readied: as if freed, and no object was ever in it |
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(transparent)]
-pub struct SlotState(u16);
-
-impl SlotState {
-    /// Never handed out.
-    pub const FRESH: Self = Self(0);
-    /// Freed, memory given back.
-    pub const RELEASED: Self = Self(Self::FREED_BIT);
-    /// In a thread's hands. Threads that a forked child does not have leave slots in this state.
-    pub const BUSY: Self = Self(1 << Self::ORIGIN_SHIFT);
-    /// Claimed by a sweep; [`ClassInfo::state_of`] says what it stands for.
-    pub const LOOKED: Self = Self(look::LOOKED);
-    /// The state with this bit pattern.
-    pub const fn from_bits(bits: u16) -> Self {
-        Self(bits)
-    }
-
-    const FREED_BIT: u16 = 1 << 15;
-    const ORIGIN_SHIFT: u32 = 13;
-    const SLACK_MASK: u16 = (1 << Self::ORIGIN_SHIFT) - 1;
-    const SLACK_BASE: u16 = class::TAIL as u16 - 1;
-
-    /// Live with this slack, at least [`class::TAIL`] and at most [`class::MAX_SLACK`].
-    #[inline(always)]
-    pub const fn live(slack: usize, origin: Origin) -> Self {
-        Self((origin as u16) << Self::ORIGIN_SHIFT | (slack as u16).wrapping_sub(Self::SLACK_BASE))
-    }
-
-    /// Bytes of the slack of a live slot of this origin before its last [`class::TAIL`], if all of it is at most `most`.
-    #[inline(always)]
-    pub const fn live_over_up_to(self, most: usize, origin: Origin) -> Option<usize> {
-        let tag = (origin as u16) << Self::ORIGIN_SHIFT;
-        let over = self.0.wrapping_sub(tag).wrapping_sub(1) as usize;
-        if over <= most - class::TAIL { Some(over) } else { None }
-    }
-
-    /// Freed after having been live in state `self`.
-    #[inline(always)]
-    pub const fn freed(self) -> Self {
-        Self(self.0 | Self::FREED_BIT)
-    }
-
-    /// As if freed, without ever having been live, in a class with slots of `size` bytes: one of the small ones.
-    pub const fn readied(size: usize) -> Self {
-        Self::live(size + 1, Origin::Malloc).freed()
-    }
-
-    /// Whether the slot, of `size` bytes, was readied and never live.
-    pub const fn is_readied(self, size: usize) -> bool {
-        self.is_freed() && self.slack() > size
-    }
-
-    /// Whether the slot is handed out.
-    #[inline(always)]
-    pub const fn is_live(self) -> bool {
-        (self.0 & (Self::FREED_BIT | Self::SLACK_MASK)).wrapping_sub(1) < Self::SLACK_MASK
-    }
-
-    /// Whether the slot was freed and still has its memory.
-    #[inline(always)]
-    pub const fn is_freed(self) -> bool {
-        self.0 > Self::FREED_BIT
-    }
-
-    /// Whether the slot's memory is as the kernel gave it, or was given back.
-    pub const fn is_untouched(self) -> bool {
-        matches!(self, Self::FRESH | Self::RELEASED)
-    }
-
-    /// Bytes of the slot behind the object; meaningful for live and freed slots.
-    #[inline(always)]
-    pub const fn slack(self) -> usize {
-        ((self.0 & Self::SLACK_MASK) + Self::SLACK_BASE) as usize
-    }
-
-    /// Who allocated; meaningful for live and freed slots.
-    #[inline(always)]
-    pub const fn origin(self) -> Origin {
-        Origin::from_tag((self.0 >> Self::ORIGIN_SHIFT) as u8)
-    }
-}
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// Which protections are on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,38 +40,6 @@ pub struct Protection {
     pub zero: bool,
     /// Compare the families that allocate and free.
     pub mismatch: bool,
-}
-
-/// The place of a slot's state in its table. Fast paths look it up once.
-#[derive(Clone, Copy)]
-pub struct StateCell(&'static AtomicU16);
-
-impl StateCell {
-    /// The state's word, for a sweep's claim.
-    pub fn word(self) -> &'static AtomicU16 {
-        self.0
-    }
-
-    /// The state.
-    #[inline(always)]
-    pub fn load(self) -> SlotState {
-        SlotState(self.0.load(Ordering::Relaxed))
-    }
-
-    /// Sets the state, after everything that was written to the slot before.
-    #[inline(always)]
-    pub fn store(self, state: SlotState) {
-        self.0.store(state.0, Ordering::Release);
-    }
-
-    /// Marks the slot busy, after what was written to it before and before what is afterwards: a fork or a sweep at
-    /// any moment finds no slot half changed in another state.
-    #[inline(always)]
-    pub fn store_busy(self) {
-        self.0.store(SlotState::BUSY.0, Ordering::Release);
-        // No instruction on x86.
-        fence(Ordering::Release);
-    }
 }
 
 /// What the fast paths need to know of a class.
@@ -216,7 +90,7 @@ impl ClassInfo {
     fn state_at(&self, index: usize) -> StateCell {
         // SAFETY: the table covers every slot number of the region, or those below `end`. Slot numbers come from
         // `locate`, which bounds them by both, or from the bitmaps of slabs that were opened.
-        StateCell(unsafe { &*self.states.add(index) })
+        StateCell::new(unsafe { &*self.states.add(index) })
     }
 
     /// The index and the state of the slot that contains the byte at `offset` from slot 0, which lies in the region.
@@ -230,7 +104,7 @@ impl ClassInfo {
     pub fn state_of(&self, slot: u32) -> SlotState {
         match self.load(slot) {
             SlotState::LOOKED => {
-                SlotState(LOOKS.state(self.state(slot).word(), Name::of(self.address(slot))))
+                SlotState::from_bits(LOOKS.state(self.state(slot).word(), Name::of(self.address(slot))))
             }
             state => state,
         }
@@ -646,34 +520,6 @@ mod tests {
             }
             let place = locate(layout, info.address(5) + 3).expect("in the regions");
             assert_eq!((place.class, place.slot, place.into), (class, 5, 3));
-        }
-    }
-
-    #[test]
-    fn states_are_told_apart() {
-        for origin in [Origin::Malloc, Origin::New, Origin::NewArray, Origin::Rust] {
-            for slack in [class::TAIL, class::TAIL + 1, 100, class::MAX_SLACK] {
-                let live = SlotState::live(slack, origin);
-                let freed = live.freed();
-                assert!(live.is_live() && !live.is_freed() && freed.is_freed() && !freed.is_live());
-                assert_eq!((live.slack(), live.origin()), (slack, origin));
-                let expected = (slack <= class::SMALL_SLACK).then(|| slack - class::TAIL);
-                assert_eq!(live.live_over_up_to(class::SMALL_SLACK, origin), expected);
-                assert_eq!(freed.live_over_up_to(class::SMALL_SLACK, origin), None);
-                assert!(!live.is_readied(class::MAX_SLACK) && !freed.is_readied(class::MAX_SLACK));
-                assert_eq!((freed.slack(), freed.origin()), (slack, origin));
-            }
-        }
-        for class in 0..class::SMALL_COUNT {
-            let readied = SlotState::readied(class::size(class));
-            assert!(readied.is_freed() && readied.is_readied(class::size(class)) && !readied.is_live());
-            assert!(object(Addr::NULL, class::size(class), readied).is_none());
-        }
-        for other in [SlotState::FRESH, SlotState::RELEASED, SlotState::BUSY, SlotState::LOOKED] {
-            assert!(!other.is_live() && !other.is_freed());
-            for origin in [Origin::Malloc, Origin::New, Origin::NewArray, Origin::Rust] {
-                assert_eq!(other.live_over_up_to(class::SMALL_SLACK, origin), None);
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The slab arm: small objects in slots of size classes, for production.
 //!
 //! - [`class`]: slot sizes, pure.
-//! - [`layout`]: where regions, slots and their states lie; address to slot.
+//! - [`layout`]: where regions, slots and their states lie; address to slot. [`state`]: what is known of a slot.
 //! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
 //! - [`cut`]: what happens to regions and tables when the process limits its address space.
 //! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`batches`]: what they
@@ -35,13 +35,15 @@ mod look;
 pub mod misuse;
 mod parked;
 mod quarantine;
+mod state;
 mod store;
 pub mod sweep;
 pub mod usage;
 mod warm;
 
 pub use cache::Cache;
-pub use layout::{ClassGeometry, Config, Place, Protection, SlotState};
+pub use layout::{ClassGeometry, Config, Place, Protection};
+pub use state::SlotState;
 
 use crate::addr::Addr;
 use crate::canary::Content;
@@ -103,7 +105,7 @@ pub fn set_origin(place: Place, origin: crate::request::Origin) {
     if let Some(info) = layout::layout().classes.get(place.class) {
         let state = info.state_of(place.slot);
         if place.into == 0 && state.is_live() {
-            info.store(place.slot, layout::SlotState::live(state.slack(), origin));
+            info.store(place.slot, SlotState::live(state.slack(), origin));
         }
     }
 }

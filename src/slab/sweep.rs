@@ -4,9 +4,10 @@
 //! wrong as well: so a slot that does is looked at again under a claim ([`look`](super::look)).
 
 use super::central;
-use super::layout::{ClassInfo, SlotState, layout, locate};
+use super::layout::{ClassInfo, layout, locate};
 use super::look::{LOOKS, Name};
 use super::misuse::{is_as_freed, overwritten, touched};
+use super::state::SlotState;
 use crate::fault::Fault;
 use crate::sync::atomic::AtomicU16;
 

@@ -81,7 +81,7 @@ fn inside(info: &ClassInfo, slot: u32) -> Span {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::SlotState;
+    use super::super::state::SlotState;
     use super::super::{canary, class, layout};
     use super::*;
     use crate::fault::Kind;

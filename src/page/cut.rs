@@ -64,8 +64,12 @@ impl PageArm {
         let share = (chunks / kept.count_ones() as usize).max(LEAST_CHUNKS);
         for number in (0..lanes).chain([VOID]) {
             let Some(mut lane) = self.lanes.get(number).and_then(|slot| slot.lane.enter()) else { continue };
-            let stays = number == VOID || kept & 1 << number != 0;
-            self.arena.cut_lane(number, &mut lane, if stays { share } else { 0 }, rng);
+            let share = match number {
+                VOID => LEAST_CHUNKS,
+                _ if kept & 1 << number != 0 => share,
+                _ => 0,
+            };
+            self.arena.cut_lane(number, &mut lane, share, rng);
         }
         if let Some(mut large) = self.large.enter() {
             let looked = large.close();

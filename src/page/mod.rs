@@ -248,9 +248,13 @@ impl PageArm {
         rng: &mut Rng,
     ) -> Result<Addr, Refusal> {
         let align = alignment(request, self.config.exact);
-        if request.size == 0 && align <= PAGE_SIZE {
-            return self.allocate_nothing(request, event, rng).ok_or(Refusal::Memory);
+        if request.size == 0
+            && align <= PAGE_SIZE
+            && let Some(nothing) = self.allocate_nothing(request, event, rng)
+        {
+            return Ok(nothing);
         }
+        // Where the void is full, a page of a lane does as well: it is not opened.
         let lane = self.lane_of(lane);
         let pages = pages(request.size, align).ok_or(Refusal::Memory)?;
         let mut large = || {
@@ -289,7 +293,8 @@ impl PageArm {
         };
         let record = self.records.get(id).ok_or(Refusal::Memory)?;
         let clean = !self.let_through.load(Ordering::Relaxed) || self.close_around(spot.span);
-        if !clean || !self.config.backend.open(spot.span) {
+        let ready = clean && (request.size == 0 || self.config.backend.open(spot.span));
+        if !ready {
             self.arena.leave_chunk(spot.chunk);
             self.return_island();
             return Err(Refusal::Memory);

@@ -296,6 +296,45 @@ fn a_fault_that_was_reported_ends_the_process() {
     }
 }
 
+/// A report that waits for its reader holds nobody up who ends the process.
+#[test]
+fn a_process_ends_while_its_report_waits() {
+    for arguments in [
+        &["free", "handler"][..],
+        &["free", "exit"],
+        &["free", "thread"],
+        &["free", "handler", "64"],
+        &["fault", "thread"],
+    ] {
+        for options in ["mode=harden", "mode=hunt", "mode=hunt:guards=mprotect"] {
+            let Some(run) = execute("report_held", arguments, options) else { return };
+            assert_eq!((run.end, run.stdout.as_str()), (End::Status(3), ""), "{arguments:?} {options}");
+        }
+    }
+}
+
+/// Each child's report is its own, and leaves the turn to the next and to the parent.
+#[test]
+fn children_of_vfork_report_one_after_another() {
+    const CHILDREN: usize = 4;
+    for (how, kind, signal) in
+        [("free", "double-free", libc::SIGABRT), ("use", "heap-use-after-free", libc::SIGSEGV)]
+    {
+        for options in ["mode=harden", "mode=hunt", "mode=hunt:guards=mprotect"] {
+            let arguments = ["5000", &CHILDREN.to_string(), how];
+            let Some(run) = execute("vfork_reports", &arguments, options) else { return };
+            assert_eq!(run.end, End::Signal(signal), "{how} {options}: {}", run.stderr);
+            let reports = Report::parse_all(&run.stderr);
+            let mut expected: Vec<_> = run.stdout.lines().map(str::to_owned).collect();
+            assert_eq!(expected.len(), CHILDREN, "{how} {options}: {}", run.stdout);
+            expected.push(format!("{} {signal}", run.pid));
+            let told: Vec<_> = reports.iter().map(|report| format!("{} {signal}", report.pid)).collect();
+            assert_eq!(told, expected, "{how} {options}: {}", run.stderr);
+            assert!(reports.iter().all(|report| report.kind == kind), "{how} {options}: {}", run.stderr);
+        }
+    }
+}
+
 #[test]
 fn a_debugger_has_time_before_the_end() {
     for (program, argument, signal) in

@@ -1,5 +1,6 @@
 //! Storms: forks under load, threads that come and go, signal handlers that allocate and fork, children of every
-//! kind, threads and processes that end while they allocate. C programs under the preloaded library, which check
+//! kind, threads and processes that end while they allocate, forks beside the C library's locks, checks of the whole heap
+//! beside threads, bursts of a real-time thread. C programs under the preloaded library, which check
 //! contents themselves and say which fork or interruption did not come to its end; what hangs all the same is
 //! killed at the time limit.
 //!
@@ -12,10 +13,13 @@ use std::path::Path;
 use std::time::Duration;
 use support::expectation::{Verdict, judge_silent};
 use support::process::{self, End, Run};
-use support::{compiler, library};
+use support::{compiler, library, skip};
 
 /// For the smallest storms; larger ones get more in proportion.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a program ends with that may not do here what it is about.
+const NOT_PERMITTED: End = End::Status(77);
 
 const FORKS: u32 = 100;
 /// Of each of the eight threads that allocate meanwhile, after fifty steps.
@@ -26,6 +30,12 @@ const INTERRUPTIONS: u32 = 2_000;
 const FORKING: u32 = 50;
 const ENDINGS: u32 = 15;
 const CANCELLED: u32 = 300;
+/// Beside threads that have the C library's locks.
+const STREAM_FORKS: u32 = 60;
+const SWEEP_SECONDS: u32 = 2;
+const BURSTS: u32 = 500;
+/// What none of them may exceed: where a thread waited for one that does not run, it was seconds.
+const BURST_MILLIS: u32 = 250;
 
 /// KiB by which resident memory may grow from a tenth of the threads to all. What grows at first is the history of
 /// freed objects, which is kept short here.
@@ -92,6 +102,16 @@ macro_rules! storms {
             }
 
             #[test]
+            fn forks_beside_streams() {
+                storm("streams.c", &[STREAM_FORKS * times()], $options);
+            }
+
+            #[test]
+            fn sweeps() {
+                storm("sweeps.c", &[SWEEP_SECONDS * times()], $options);
+            }
+
+            #[test]
             fn cancelled() {
                 storm("cancelled.c", &[CANCELLED * times()], $options);
             }
@@ -116,6 +136,20 @@ storms! {
 fn handlers_on_alternate_stacks() {
     storm("handlers.c", &[INTERRUPTIONS * times(), FORKING, 1], "mode=harden");
     storm("handlers.c", &[INTERRUPTIONS * times(), FORKING, 1], "mode=hunt");
+}
+
+/// A thread that always runs first waits for no other longer than that one takes.
+#[test]
+fn bursts_in_real_time() {
+    for options in ["mode=harden", "mode=harden:guards=mprotect"] {
+        let arguments = [BURSTS * times(), BURST_MILLIS].map(|number| number.to_string());
+        let Some(run) = execute("realtime.c", &arguments, options) else { return };
+        if run.end == NOT_PERMITTED {
+            skip::skip("bursts in real time: SCHED_FIFO is not permitted");
+            return;
+        }
+        assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{options}\n{}", run.stdout);
+    }
 }
 
 /// With little address space there are few lanes, and objects outside of the arena.

@@ -4,6 +4,7 @@ use crate::{fallback, replaced};
 use core::arch::{asm, global_asm};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use fencepost_core::heap::{self, Overrides};
+use fencepost_core::sys::errno::ErrnoGuard;
 
 // The program may define `const char *fencepost_options`; weak, so that it need not.
 global_asm!(".weak fencepost_options");
@@ -40,6 +41,8 @@ fn program_options() -> &'static [u8] {
 }
 
 extern "C" fn on_load() {
+    // The program finds errno as the loader left it.
+    let _errno = ErrnoGuard::new();
     ensure();
     fallback::look_up();
     fallback::look_for_earlier_objects();

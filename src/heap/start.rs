@@ -17,6 +17,7 @@ use crate::rng::{self, Rng};
 use crate::slab;
 use crate::stats::Totals;
 use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sys::errno::ErrnoGuard;
 use crate::sys::guard::Backend;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
@@ -52,7 +53,7 @@ impl Overrides {
     pub const NONE: Self = Self { text: &[], build: None, mixed_runtimes: None };
 }
 
-/// Sets everything up unless it is; other threads wait meanwhile.
+/// Sets everything up unless it is; other threads wait meanwhile. `errno` stays as it was.
 #[inline]
 pub fn ensure_started(overrides: &Overrides) {
     if !is_started() {
@@ -81,6 +82,8 @@ pub fn options() -> &'static Options {
 
 #[cold]
 fn start_slow(overrides: &Overrides) {
+    // Files that are not there and limits that are none set it, and a program may look before it calls anything.
+    let _errno = ErrnoGuard::new();
     match GATE.compare_exchange(FRESH, STARTING, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
             // A signal handler that allocates would wait for the end of this.

@@ -442,6 +442,7 @@ pub const CLEAN: &[&str] = &[
     "clean_detached",
     "clean_dlopen",
     "clean_errno",
+    "clean_errno_start",
     "clean_exceptions",
     "clean_exit",
     "clean_fork_threads",

@@ -13,7 +13,7 @@
 //! `_exit` is here as well: a program that went on after errors ends with its summary, and with the status
 //! that says so, whichever way it ends.
 
-use crate::{init, jump};
+use crate::init;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
 use fencepost_core::heap;
@@ -38,7 +38,6 @@ static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn on_load() {
     action::unblock_faults();
-    jump::look_up();
 }
 
 #[used]

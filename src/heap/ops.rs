@@ -331,7 +331,7 @@ impl Heap {
     pub(super) fn tolerated(&self, fault: &Fault, claim: &Claim) -> Option<Claim> {
         let origin = fault.object.filter(|_| fault.kind == Kind::AllocDeallocMismatch)?.origin;
         let plain = origin == Origin::Malloc || claim.origin == Origin::Malloc;
-        let mixed = plain && claim.origin != Origin::Rust && self.mixed_runtimes.is_some_and(|ask| ask());
+        let mixed = plain && claim.origin != Origin::Rust && super::runtimes_are_mixed();
         mixed.then_some(Claim { origin, ..*claim })
     }
 

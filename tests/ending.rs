@@ -407,3 +407,29 @@ fn python_handles_its_faults() {
     let expected = ["string_at", "_sigsegv", "_stack_overflow"].map(line).concat();
     keeps_its_handling("python3", &[], "faults.py", &expected);
 }
+
+/// What comes while the report of a fault waits for a reader that does not read, on the library's own stack.
+#[test]
+fn signals_come_while_a_fault_is_reported() {
+    let cases = [
+        (["exit", "plain", "heap"], End::Status(3)),
+        (["exit", "onstack", "heap"], End::Status(3)),
+        // A line, and no report.
+        (["exit", "plain", "foreign"], End::Status(3)),
+        (["send", "plain", "heap"], End::Status(4)),
+        (["jump", "plain", "heap"], End::Signal(libc::SIGSEGV)),
+        (["jump", "onstack", "heap"], End::Signal(libc::SIGSEGV)),
+        (["fault", "plain", "heap"], End::Signal(libc::SIGSEGV)),
+        (["return", "plain", "heap"], End::Signal(libc::SIGSEGV)),
+    ];
+    for (mode, guards) in
+        ["harden", "patrol", "hunt"].iter().flat_map(|mode| BACKENDS.map(|guards| (mode, guards)))
+    {
+        for (arguments, end) in cases {
+            let options = format!("mode={mode}:guards={guards}");
+            let Some(mut command) = prepare("fault_waits", &options) else { return };
+            let run = process::run(command.args(arguments), Duration::from_secs(20));
+            assert_eq!(run.end, end, "{options} {arguments:?}: {}", run.stdout);
+        }
+    }
+}

@@ -490,3 +490,31 @@ fn secure_execution() {
     let _ = fs::remove_dir_all(etc);
     let _ = fs::remove_dir_all(log.parent().expect("it has one"));
 }
+
+/// Bytes of stack that a call takes: coroutines have some 4 KiB. Where stacks are kept it reads the tables of what calls it.
+#[test]
+fn calls_need_little_stack() {
+    const MOST: [(&str, usize); 4] = [
+        ("mode=harden:backtrace=0", 2304),
+        ("mode=harden", 3072),
+        ("mode=patrol", 3072),
+        ("mode=hunt:backtrace=16", 3072),
+    ];
+    let source = compiler::source("stack_use");
+    // Bound at the start: the loader's own lookup takes more than any call.
+    let Some(program) = compiler::with_flags(&source, &["-O1", "-Wl,-z,now"], "stack_use-now") else {
+        return;
+    };
+    for ((options, most), guards) in
+        MOST.iter().flat_map(|row| ["madvise", "mprotect"].map(|guards| (*row, guards)))
+    {
+        let options = format!("{options}:guards={guards}");
+        let run = process::run(&mut process::command(&program, Some(library::path()), &options), LIMIT);
+        assert_eq!(run.end, End::Status(0), "{options}: {}{}", run.stdout, run.stderr);
+        assert_eq!(run.stdout.lines().count(), 28, "{options}: {}", run.stdout);
+        for line in run.stdout.lines() {
+            let bytes = line.rsplit(' ').next().and_then(|bytes| bytes.parse::<usize>().ok());
+            assert!(bytes.is_some_and(|bytes| bytes <= most), "{options}: {line}");
+        }
+    }
+}

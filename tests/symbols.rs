@@ -10,7 +10,7 @@ use object::{Object, ObjectSymbol};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use support::library;
+use support::{compiler, library, process};
 
 macro_rules! c_rows {
     ($($family:literal $name:ident($($argument:ident: $type:ty),*) -> $result:ty, $sp:literal, $fp:literal, $work:path;)+) => {
@@ -126,4 +126,31 @@ fn the_readme_has_the_table() {
         }
     }
     assert_eq!(written, listed(), "left: README, right: ffi/src/symbols.rs");
+}
+
+/// A stray write must not reach what is called: what was looked up lies in pages that are read-only by then.
+#[test]
+fn no_writable_static_holds_an_address_of_code() {
+    /// Compared with what the kernel names, and never called.
+    const COMPARED: [&str; 1] = ["FAULT_ENTRY"];
+    let Some(program) = compiler::binary("statics", "-O1") else { return };
+    let bytes = fs::read(library::path()).expect("the library was built");
+    let file = object::File::parse(bytes.as_slice()).expect("the library is an ELF file");
+    let is_compared = |offset: u64| {
+        file.symbols().any(|symbol| {
+            let name = symbol.name().unwrap_or_default();
+            let holds = (symbol.address()..symbol.address() + symbol.size()).contains(&offset);
+            holds && COMPARED.iter().any(|compared| name.contains(compared))
+        })
+    };
+    for mode in ["harden", "patrol", "hunt"] {
+        let options = format!("mode={mode}");
+        let run =
+            process::run(&mut process::command(&program, Some(library::path()), &options), process::LIMIT);
+        assert_eq!(run.end, process::End::Status(0), "{mode}: {}{}", run.stdout, run.stderr);
+        for line in run.stdout.lines() {
+            let offset = u64::from_str_radix(line.trim_start_matches("0x"), 16).expect("an offset");
+            assert!(is_compared(offset), "{mode}: the word at {line} of the library is an address of code");
+        }
+    }
 }

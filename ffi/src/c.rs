@@ -32,7 +32,11 @@ fn no_memory() -> *mut c_void {
 /// What the C library can still give where this heap has nothing left.
 fn last_resort(request: &Request) -> *mut c_void {
     let pointer = fallback::allocate(request);
-    if pointer.is_null() { no_memory() } else { pointer }
+    if pointer.is_null() {
+        return no_memory();
+    }
+    fallback::remember_refusal(request);
+    pointer
 }
 
 /// The general path of every allocation; null and `ENOMEM` when there is no memory.
@@ -40,6 +44,12 @@ fn last_resort(request: &Request) -> *mut c_void {
 #[inline(never)]
 fn allocate_slow(request: &Request, at: ReturnSlot, fp: usize) -> *mut c_void {
     init::ensure();
+    if fallback::is_refused(request) {
+        let pointer = fallback::allocate(request);
+        if !pointer.is_null() {
+            return pointer;
+        }
+    }
     match heap::allocate(request, site(at, fp)) {
         Some(address) => address.as_ptr(),
         None => last_resort(request),

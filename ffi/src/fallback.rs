@@ -7,58 +7,21 @@
 //! A library that was opened in a running process finds objects of the C library's as well.
 
 use crate::init;
-use core::ffi::{CStr, c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
+use crate::real::{self, Name};
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use fencepost_core::addr::ABI_ALIGN;
 use fencepost_core::heap;
 use fencepost_core::request::Request;
 use fencepost_core::sys::{errno::ErrnoGuard, file};
 
-#[derive(Clone, Copy)]
-enum Function {
-    Malloc,
-    Calloc,
-    Memalign,
-    Realloc,
-    Free,
-    UsableSize,
-}
-
-const NAMES: [&CStr; 6] = [c"malloc", c"calloc", c"memalign", c"realloc", c"free", c"malloc_usable_size"];
-
-static FOUND: [AtomicPtr<c_void>; NAMES.len()] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; NAMES.len()];
-
-/// `UNKNOWN` → `LOOKING`, by one thread → `KNOWN`.
-static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
-const UNKNOWN: u8 = 0;
-const LOOKING: u8 = 1;
-const KNOWN: u8 = 2;
-
-/// Looks the functions up. Whoever comes meanwhile, as the lookup itself may, finds none.
-pub fn look_up() {
-    if STATE.compare_exchange(UNKNOWN, LOOKING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-        for (found, name) in FOUND.iter().zip(NAMES) {
-            found.store(init::next(name), Ordering::Release);
-        }
-        STATE.store(KNOWN, Ordering::Release);
-    }
-}
-
 /// Whether it was said that there are unprotected objects.
 static SAID: AtomicBool = AtomicBool::new(false);
-
-fn function(which: Function) -> *mut c_void {
-    if STATE.load(Ordering::Acquire) != KNOWN {
-        look_up();
-    }
-    FOUND.get(which as usize).map_or(core::ptr::null_mut(), |found| found.load(Ordering::Acquire))
-}
 
 /// A function of the C library by its type; `None` if it has none of the name.
 macro_rules! real {
     ($which:ident, $type:ty) => {{
-        let address = function(Function::$which);
+        let address = real::address(Name::$which);
         // SAFETY: the C library's function of this name has this type.
         (!address.is_null()).then(|| unsafe { core::mem::transmute::<*mut c_void, $type>(address) })
     }};
@@ -88,6 +51,28 @@ pub fn usable_size(pointer: *mut c_void) -> usize {
         Some(size) => unsafe { size(pointer) },
         None => 0,
     }
+}
+
+/// The size that the heap refused last, and how many requests of that size and above it is not asked for: a search of
+/// the kernel's for room that is not there takes long.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+static UNASKED: AtomicU32 = AtomicU32::new(0);
+const UNASKED_AFTER_REFUSAL: u32 = 64;
+
+/// Whether the heap refused this size moments ago.
+pub fn is_refused(request: &Request) -> bool {
+    let left = UNASKED.load(Ordering::Relaxed);
+    if left == 0 || request.size < REFUSED.load(Ordering::Relaxed) {
+        return false;
+    }
+    UNASKED.store(left - 1, Ordering::Relaxed);
+    true
+}
+
+/// Says that the heap refused a request that the C library served.
+pub fn remember_refusal(request: &Request) {
+    REFUSED.store(request.size, Ordering::Relaxed);
+    UNASKED.store(UNASKED_AFTER_REFUSAL, Ordering::Relaxed);
 }
 
 /// An object of the C library's own for a request that the heap could not serve; null if it cannot either.

@@ -1,6 +1,6 @@
 //! What runs when the library is loaded and when the process ends.
 
-use crate::{fallback, replaced};
+use crate::{fallback, real, replaced};
 use core::arch::{asm, global_asm};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use fencepost_core::heap::{self, Overrides};
@@ -13,12 +13,19 @@ global_asm!(".weak fencepost_options");
 #[inline]
 pub fn ensure() {
     if !heap::start::is_started() {
-        heap::ensure_started(&Overrides {
-            text: program_options(),
-            build: None,
-            mixed_runtimes: Some(crate::runtimes::are_mixed),
-        });
+        start();
     }
+}
+
+/// What is overridden takes room that callers on small stacks do not have.
+#[cold]
+#[inline(never)]
+fn start() {
+    heap::ensure_started(&Overrides {
+        text: program_options(),
+        build: None,
+        mixed_runtimes: Some(crate::runtimes::are_mixed),
+    });
 }
 
 /// What the program's symbol says, empty if it has none.
@@ -44,7 +51,7 @@ extern "C" fn on_load() {
     // The program finds errno as the loader left it.
     let _errno = ErrnoGuard::new();
     ensure();
-    fallback::look_up();
+    real::look_up();
     fallback::look_for_earlier_objects();
     replaced::look_up();
     #[cfg(target_env = "gnu")]

@@ -10,25 +10,15 @@ use fencepost_core::heap;
 /// What a static program has no loader for.
 #[cfg(target_env = "gnu")]
 mod loader {
-    use crate::{deepbind, init};
+    use crate::deepbind;
+    use crate::real::{self, Name};
     use core::ffi::{CStr, c_char, c_int, c_long, c_void};
-    use core::sync::atomic::{AtomicPtr, Ordering};
 
     /// What is passed on: a function of the C library, and the flags to call it with.
     #[repr(C)]
     struct Call {
         function: *mut c_void,
         flags: c_int,
-    }
-
-    /// The function that `found` remembers, looked up once. Without one there is nothing this process could call.
-    fn real(found: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
-        let mut function = found.load(Ordering::Acquire);
-        if function.is_null() {
-            function = init::next(name);
-            found.store(function, Ordering::Release);
-        }
-        function
     }
 
     /// The flags to open a library with in this library's namespace.
@@ -44,17 +34,15 @@ mod loader {
     }
 
     extern "C" fn open(name: *const c_char, flags: c_int) -> Call {
-        static REAL: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
-        Call { function: real(&REAL, c"dlopen"), flags: flags_for(name, flags) }
+        Call { function: real::address(Name::Open), flags: flags_for(name, flags) }
     }
 
     /// A library in another namespace has a C library of its own, and nothing of ours.
     extern "C" fn open_in(namespace: c_long, name: *const c_char, flags: c_int) -> Call {
         /// `LM_ID_BASE`.
         const BASE: c_long = 0;
-        static REAL: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
         let flags = if namespace == BASE { flags_for(name, flags) } else { flags };
-        Call { function: real(&REAL, c"dlmopen"), flags }
+        Call { function: real::address(Name::OpenIn), flags }
     }
 
     /// `dlopen`, where need be without `RTLD_DEEPBIND`.

@@ -4,35 +4,17 @@
 //! is on its alternate stack, which may lie above. The kernel is asked by a system call and speaks of this library's stack;
 //! a handler on the program's would be ended. There the jump is made without the question.
 
+use crate::real;
 use core::ffi::c_int;
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicPtr, Ordering};
-use fencepost_core::addr::{Addr, PAGE_SIZE, PageCount, Span};
-use fencepost_core::sys::{stacks, vm};
-
-/// A page of its own, which is read-only once the address is known: it is called.
-#[repr(C, align(4096))]
-struct Sealed {
-    address: AtomicPtr<c_void>,
-    rest: [u8; PAGE_SIZE - 8],
-}
-
-const _: () = assert!(size_of::<Sealed>() == PAGE_SIZE && align_of::<Sealed>() == PAGE_SIZE);
-
-static REAL: Sealed = Sealed { address: AtomicPtr::new(core::ptr::null_mut()), rest: [0; PAGE_SIZE - 8] };
-
-/// Looks the function up while that is safe: programs jump out of signal handlers.
-pub fn look_up() {
-    let page = Span::new(Addr::of(&raw const REAL), PageCount::new(1));
-    REAL.address.store(crate::init::next(c"__longjmp_chk"), Ordering::Relaxed);
-    vm::seal(page);
-}
+use fencepost_core::sys::stacks;
 
 /// The C library's function, null to jump without a check.
 extern "C" fn target() -> *mut c_void {
     match stacks::on_programs() {
         true => core::ptr::null_mut(),
-        false => REAL.address.load(Ordering::Relaxed),
+        // Known since the library was loaded: programs jump out of signal handlers.
+        false => real::address(real::Name::LongJump),
     }
 }
 

@@ -37,6 +37,7 @@ mod jump;
 #[cfg(target_env = "gnu")]
 mod limits;
 mod modules;
+mod real;
 mod replaced;
 mod runtimes;
 #[cfg(target_env = "gnu")]

@@ -26,7 +26,8 @@ use crate::init;
 use crate::modules::{self, Module, Name};
 use core::ffi::c_void;
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
+use fencepost_core::sys::sealed::Sealed;
 
 /// See the table above. The entries compare it with [`NOTHING`].
 pub static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -62,7 +63,7 @@ const ROWS: usize = NEWS.len() + DELETES.len();
 const MALLOC: Name = Name::new(c"malloc");
 
 /// By row: the next definition after this library, once something was found to be replaced; null without one.
-static NEXT: [AtomicPtr<c_void>; ROWS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; ROWS];
+static NEXT: Sealed<[usize; ROWS]> = Sealed::EMPTY;
 
 fn names() -> impl Iterator<Item = &'static Name> {
     NEWS.iter().chain(&DELETES)
@@ -89,9 +90,11 @@ pub fn look_up() {
         return;
     }
     let state = if is_anything_replaced() {
-        for (next, name) in NEXT.iter().zip(names()) {
-            next.store(next_quietly(name), Ordering::Relaxed);
+        let mut found = [0; ROWS];
+        for (next, name) in found.iter_mut().zip(names()) {
+            *next = next_quietly(name).expose_provenance();
         }
+        NEXT.fill(found);
         SOMETHING
     } else {
         NOTHING
@@ -140,9 +143,13 @@ pub extern "C" fn definition(row: u32) -> *mut c_void {
     if STATE.load(Ordering::Acquire) == NOTHING {
         return core::ptr::null_mut();
     }
-    let next = NEXT.get(row as usize).map_or(core::ptr::null_mut(), |next| next.load(Ordering::Relaxed));
-    if !next.is_null() {
-        return next;
+    let next = match NEXT.get() {
+        Some(found) => found.get(row as usize).copied().unwrap_or(0),
+        // Another thread is about to say the same.
+        None => next_quietly(name(row)).expose_provenance(),
+    };
+    if next != 0 {
+        return core::ptr::with_exposed_provenance_mut(next);
     }
     // No library that every module sees defines it. One that was opened by a library for itself may; else the program
     // or who else stands before us.

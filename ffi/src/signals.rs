@@ -5,7 +5,7 @@
 //! run on the alternate stack (`SA_ONSTACK`) is kept as well: the kernel's alternate stack is this library's, and the
 //! program's, if it has one, is where the handler runs. The program is told of what it installed and not of ours. All
 //! else goes to the C library. Blocking the two is believed and not done: a thread that faults with the signal blocked
-//! would be killed without a report.
+//! would be killed without a report. One that is sent waits (`sys::sent`).
 //!
 //! A child of `vfork` runs in its parent's memory, with dispositions, masks and an alternate stack of its own: what it
 //! sets goes to the kernel and is not remembered.
@@ -13,7 +13,7 @@
 //! `_exit` is here as well: a program that went on after errors ends with its summary, and with the status
 //! that says so, whichever way it ends.
 
-use crate::{init, jump};
+use crate::init;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
 use fencepost_core::heap;
@@ -38,7 +38,6 @@ static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn on_load() {
     action::unblock_faults();
-    jump::look_up();
 }
 
 #[used]

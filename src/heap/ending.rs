@@ -92,7 +92,7 @@ impl Heap {
 
     /// Sums up what was found, `now` or not at all if somebody is reporting; the exit status if that is to replace the program's.
     fn final_status(&self, now: bool) -> Option<i32> {
-        let context = self.report.as_ref()?;
+        let context = super::reports()?;
         let errors = fatal::summarise(context, now);
         let replaces = errors && self.options.on_error == OnError::Continue && self.options.exitcode != 0;
         replaces.then(|| fatal::exit_status(context))

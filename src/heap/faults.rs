@@ -12,7 +12,7 @@ struct Ours;
 
 impl handler::Heap for Ours {
     fn context() -> Option<&'static fatal::Context> {
-        start::is_started().then(|| heap().report.as_ref()).flatten()
+        start::is_started().then(super::reports).flatten()
     }
 
     fn whose(address: Addr) -> handler::Whose {

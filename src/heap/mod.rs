@@ -51,7 +51,8 @@ use crate::page::PageArm;
 use crate::report::{Finding, fatal};
 use crate::request::Site;
 use crate::sys::pkey::Unsealed;
-use crate::trace::{self, Depot};
+use crate::sys::sealed::Sealed;
+use crate::trace::{self, Depot, Frames};
 use core::cell::UnsafeCell;
 use thread::Thread;
 
@@ -60,10 +61,26 @@ struct Heap {
     options: Options,
     seed: u64,
     secure: bool,
-    mixed_runtimes: Option<fn() -> bool>,
     page: PageArm,
     depot: Depot,
-    report: Option<fatal::Context>,
+}
+
+/// What leads to functions that are called, set at start.
+struct Calls {
+    mixed_runtimes: Option<fn() -> bool>,
+    report: fatal::Context,
+}
+
+static CALLS: Sealed<Calls> = Sealed::EMPTY;
+
+/// Whether objects of `malloc` may rightly be freed as C++ ones; see [`ops::free`].
+fn runtimes_are_mixed() -> bool {
+    CALLS.get().and_then(|calls| calls.mixed_runtimes).is_some_and(|ask| ask())
+}
+
+/// What reports need; `None` until the heap is set up.
+fn reports() -> Option<&'static fatal::Context> {
+    CALLS.get().map(|calls| &calls.report)
 }
 
 struct Global(UnsafeCell<Heap>);
@@ -76,10 +93,8 @@ static HEAP: Global = Global(UnsafeCell::new(Heap {
     options: Options::DEFAULT,
     seed: 0,
     secure: false,
-    mixed_runtimes: None,
     page: PageArm::NONE,
     depot: Depot::EMPTY,
-    report: None,
 }));
 
 /// The heap. Callers passed the gate of [`start::ensure_started`].
@@ -97,7 +112,9 @@ impl Heap {
             return Event { thread: thread.id(), stack: 0 };
         }
         thread.stack = thread.stack.down_to(site.sp);
-        let stack = self.depot.insert(&trace::capture(site, depth, thread.stack));
+        let mut frames = Frames::EMPTY;
+        trace::capture_into(&mut frames, site, depth, thread.stack);
+        let stack = self.depot.insert(&frames);
         Event { thread: thread.id(), stack }
     }
 
@@ -106,7 +123,7 @@ impl Heap {
     fn misuse(&self, fault: Fault, site: Site) {
         let _unsealed = Unsealed::begin();
         let frames = trace::capture(site, trace::MAX_FRAMES, thread::stack());
-        if let Some(context) = &self.report {
+        if let Some(context) = reports() {
             fatal::misuse(context, &Finding::of_fault(fault, frames, (site.fp, site.sp)));
         }
     }

@@ -208,14 +208,17 @@ fn allocate_now(request: &Request, grows: bool, site: Site) -> Option<Addr> {
     let errno = ErrnoGuard::new();
     let heap = heap();
     let pointer = loop {
-        let (pointer, fault) = thread::with(|thread| {
+        // Written in place: copies of it take room that callers on small stacks do not have.
+        let mut fault = None;
+        let pointer = thread::with(|thread| {
             // A fast path that failed may have left a misuse to report.
-            let earlier = thread.take_fault();
-            if earlier.is_some() {
-                return (None, earlier);
+            fault = thread.take_fault();
+            if fault.is_some() {
+                return None;
             }
             let pointer = heap.allocate(thread, request, grows, site);
-            (pointer, thread.take_fault())
+            fault = thread.take_fault();
+            pointer
         })?;
         match fault {
             // The slot with the misuse stays out of use; take another.
@@ -331,7 +334,7 @@ impl Heap {
     pub(super) fn tolerated(&self, fault: &Fault, claim: &Claim) -> Option<Claim> {
         let origin = fault.object.filter(|_| fault.kind == Kind::AllocDeallocMismatch)?.origin;
         let plain = origin == Origin::Malloc || claim.origin == Origin::Malloc;
-        let mixed = plain && claim.origin != Origin::Rust && self.mixed_runtimes.is_some_and(|ask| ask());
+        let mixed = plain && claim.origin != Origin::Rust && super::runtimes_are_mixed();
         mixed.then_some(Claim { origin, ..*claim })
     }
 

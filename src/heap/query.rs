@@ -60,7 +60,7 @@ impl Heap {
     /// Reports a misuse of the function `name`; returns if `on_error=continue`.
     fn misuse_of(&self, name: &'static str, fault: Fault, site: Site) {
         let frames = trace::capture(site, trace::MAX_FRAMES, thread::stack());
-        if let Some(context) = &self.report {
+        if let Some(context) = super::reports() {
             let found = Finding::of_fault(fault, frames, (site.fp, site.sp));
             fatal::misuse(context, &Finding { passed_to: Some(name), ..found });
         }

@@ -3,7 +3,7 @@
 //! The first allocation of the process does it, whoever makes it: the dynamic loader, an IFUNC
 //! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
-use super::{HEAP, faults, fork, heap, image, thread};
+use super::{CALLS, Calls, HEAP, faults, fork, heap, image, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount};
 use crate::canary::Content;
 use crate::fault::Object;
@@ -124,7 +124,6 @@ fn start(overrides: &Overrides) {
     };
     heap.options = options;
     heap.secure = secure;
-    heap.mixed_runtimes = overrides.mixed_runtimes;
     heap.seed = seed;
     cpu::detect();
     if options.seal == Seal::Pkey && !pkey::take() {
@@ -169,7 +168,7 @@ fn start(overrides: &Overrides) {
     thread::init(limited);
     image::drop_anchor(heap);
     read_suppressions(&options);
-    install_reports();
+    install_reports(overrides);
 }
 
 /// What an emulator may be asked to reserve: it keeps books of every page.
@@ -242,20 +241,18 @@ fn page_config(options: &Options, backend: Backend, limit: Option<u64>, memory: 
 const _: () = assert!(page::BATCH_MAX == Unmap::MOST as usize, "the option offers what the arm has");
 
 /// Puts the reports' context in its place and takes the fault signals.
-fn install_reports() {
-    // SAFETY: as in `start`, the one writer; the references made here are to fields that never
-    // change again.
-    let heap = unsafe { &mut *HEAP.0.get() };
-    let fixed = super::heap();
-    heap.report = Some(fatal::Context {
-        options: &fixed.options,
+fn install_reports(overrides: &Overrides) {
+    let heap = heap();
+    let report = fatal::Context {
+        options: &heap.options,
         seed: heap.seed,
-        depot: &fixed.depot,
+        depot: &heap.depot,
         totals,
         content,
         collector: collector(heap.secure),
         secure: heap.secure,
-    });
+    };
+    CALLS.fill(Calls { mixed_runtimes: overrides.mixed_runtimes, report });
     faults::install();
 }
 

@@ -7,7 +7,7 @@
 //! frees are found at once as ever.
 
 use super::PageArm;
-use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::{Fault, Kind};
 use crate::meta::{Record, RecordId};
 
@@ -74,19 +74,16 @@ impl PageArm {
 
     fn revoke(&self, batch: &Batch) -> Result<(), Fault> {
         let mut result = Ok(());
-        let mut spans = [Span::new(Addr::NULL, PageCount::new(0)); MOST];
         let ids = batch.records.iter().take(batch.len).map(|number| RecordId(*number));
         let records = || ids.clone().filter_map(|id| self.records.get(id).map(|record| (id, record)));
-        for ((_, record), span) in records().zip(&mut spans) {
-            *span = record.span();
+        for (_, record) in records() {
             let wrong = self.written(record).map(|address| (Kind::WriteAfterFree, address));
             let wrong = wrong.or_else(|| Some((Kind::CanaryOverwritten, self.wrong_slack(record)?)));
             if let Some((kind, address)) = wrong {
                 result = result.and(Err(Fault::new(kind, address, record.object())));
             }
         }
-        let spans = spans.get(..batch.len).unwrap_or(&[]);
-        self.config.backend.empty(spans);
+        self.config.backend.empty(records().map(|(_, record)| record.span()));
         for (id, record) in records() {
             self.close(record, id);
             self.remember_freed(record, id);

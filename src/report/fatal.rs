@@ -343,6 +343,16 @@ pub fn end_failed_report(number: i32) {
     }
 }
 
+/// Releases what the calling thread's report has, which goes on no more.
+pub(super) fn abandon() {
+    // SAFETY: as in `Orphans::release`; the guards are on a stack that is used by others.
+    unsafe {
+        TALLY.abandon(|_| ());
+        RULES.abandon(|_| ());
+        BUFFERS.abandon(|_| ());
+    }
+}
+
 /// What a thread of another process left taken.
 pub(super) struct Orphans(u32);
 

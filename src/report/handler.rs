@@ -19,7 +19,7 @@ use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::signal::{self, Next, Receiver};
-use crate::sys::{deliver, die, file, thread, vm};
+use crate::sys::{deliver, die, file, sent, thread, vm};
 use crate::text::Text;
 use crate::trace::{self, Stack};
 use core::fmt::Write;
@@ -73,8 +73,18 @@ struct Faults<H>(PhantomData<H>);
 impl<H: Heap> Receiver for Faults<H> {
     unsafe fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void, nested: bool) -> Next {
         let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
+        // SAFETY: the kernel passed it, as the caller says.
+        if unsafe { sent::is_sent(info) } {
+            // SAFETY: as above.
+            return unsafe { deliver::hand_on(number, info, context) };
+        }
+        // SAFETY: as above.
+        if turn::is_here() && turn::is_of_fault() && unsafe { deliver::begins_own_stack(context) } {
+            turn::abandon();
+        }
         if turn::is_here() {
-            fatal::end_failed_report(number);
+            // SAFETY: as above.
+            unsafe { signal::with_interrupted_mask(context, || fatal::end_failed_report(number)) };
             return Next::RETURN;
         }
         if nested {
@@ -111,11 +121,14 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
     });
     let Some((reports, address, object)) = ours else {
         if reports.is_some() && signal::ends_process(number) {
-            match inside.zip(address) {
+            // SAFETY: as above.
+            let general_protection = unsafe { signal::is_general_protection(info) };
+            let note = || match inside.zip(address) {
                 Some((object, address)) => note_inside(&object, address, &registers),
-                // SAFETY: as above.
-                None => note_foreign(unsafe { signal::is_general_protection(info) }, address, &registers),
-            }
+                None => note_foreign(general_protection, address, &registers),
+            };
+            // SAFETY: as above.
+            unsafe { signal::with_interrupted_mask(context, note) };
         }
         // SAFETY: as above.
         return unsafe { deliver::hand_on(number, info, context) };
@@ -132,7 +145,9 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
         unsafe { wait_before_dying(reports, context) };
     } else {
         // Another thread ends the process, now or when a debugger had its time.
-        thread::sleep_seconds(reports.options.sleep_before_dying);
+        let wait = || thread::sleep_seconds(reports.options.sleep_before_dying);
+        // SAFETY: as above.
+        unsafe { signal::with_interrupted_mask(context, wait) };
     }
     // SAFETY: as above.
     unsafe { signal::end_at_return(number, info) };
@@ -171,7 +186,10 @@ unsafe fn report<H: Heap>(
     let mut finding = Finding::of_access(address, kind, object, frames, (registers.fp(), registers.sp()));
     finding.sealed = sealed;
     finding.extent = access::at(registers, address).map(|extent| (extent.start, extent.size));
-    match (fatal::report(reports, &finding), reports.options.on_error) {
+    // It waits for other reports, and for its reader: the program's signals come meanwhile.
+    // SAFETY: as the caller says.
+    let outcome = unsafe { signal::with_interrupted_mask(context, || fatal::report(reports, &finding)) };
+    match (outcome, reports.options.on_error) {
         (Outcome::Known | Outcome::Suppressed, _) | (Outcome::Written, OnError::Continue) => true,
         (Outcome::Written, OnError::Exit) => {
             // SAFETY: as the caller says.

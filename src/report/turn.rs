@@ -8,9 +8,10 @@
 //! | a child of `vfork`, which bears its parent's thread pointer | the child's | when it leaves, or is gone: one who finds it so |
 //!
 //! A thread that has the turn and asks for it again met a second error while it reports the first. A handler may run in
-//! the middle of a report and end the process, fork, or allocate: see [`Trying`].
+//! the middle of a report and end the process, fork, or allocate: see [`Trying`]. Where it jumps out of the report of a fault,
+//! the next fault of the thread finds that report's stack begun anew, and ends its turn ([`abandon`]).
 
-use super::fatal::Orphans;
+use super::fatal::{self, Orphans};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Lock, Rank, Trying};
 use crate::sys::thread;
@@ -74,6 +75,15 @@ pub fn leave() {
     PROCESS.store(0, Ordering::Release);
     // SAFETY: the turn is the calling thread's, and its guard is forgotten.
     unsafe { TURN.abandon(|()| ()) };
+}
+
+/// Ends the calling thread's turn and what it had under it: its report was left, by a jump out of a signal handler in its
+/// middle, and its stack is used by others.
+pub fn abandon() {
+    Trying::end(Trying::REPORT);
+    PROCESS.store(0, Ordering::Release);
+    // SAFETY: the turn is the calling thread's, and its guard is forgotten.
+    unsafe { TURN.abandon(|()| fatal::abandon()) };
 }
 
 /// Whether the calling thread has the turn.

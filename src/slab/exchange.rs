@@ -236,6 +236,7 @@ fn shuffle(batch: &mut [u32; BATCH], count: usize, rng: &mut Rng) {
 /// Makes fresh slots of a small class like freed ones: their canary written, their state freed. It costs the
 /// page faults that their use would cost a moment later, and the fast path need not know fresh slots. What
 /// was found overwritten.
+#[inline(never)]
 fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
     let protection = layout().protection;
     if class >= class::SMALL_COUNT || !protection.canary || !protection.zero {

@@ -174,13 +174,14 @@ pub fn set_mask(mask: u64) {
 }
 
 /// The fault signals in a mask.
-const FAULTS: u64 = bit(libc::SIGSEGV) | bit(libc::SIGBUS);
+pub(super) const FAULTS: u64 = bit(libc::SIGSEGV) | bit(libc::SIGBUS);
 /// The signals that the C library keeps to itself.
 const RESERVED: u64 = bit(32) | bit(33);
 
 /// Changes the calling thread's mask for the program, which is told that the fault signals are blocked where
 /// it blocks them. They are not: the kernel kills a thread that faults with the signal blocked, without
-/// a word. The mask before as the program knows it; the errno of a change that there is not.
+/// a word. One that was sent waits all the same ([`super::sent`]). The mask before as the program knows it; the errno of
+/// a change that there is not.
 ///
 /// A child that runs in its parent's memory has a mask of its own and not a place to remember it: it blocks them.
 pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
@@ -199,11 +200,12 @@ pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
         mask = set;
     }
     mask &= !RESERVED;
-    // SAFETY: both are live words, of the size that is stated.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, &raw mut old, 8_usize) };
+    // First: what the change lets through is judged by it.
     if !borrowed {
         thread::set_blocked(now);
     }
+    // SAFETY: both are live words, of the size that is stated.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, &raw mut old, 8_usize) };
     Ok(old | known)
 }
 
@@ -211,8 +213,8 @@ pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
 pub fn unblock_faults() {
     let old = block(0);
     if old & FAULTS != 0 {
+        thread::set_blocked(thread::blocked() | old & FAULTS);
         set_mask(old & !FAULTS);
-        thread::set_blocked(old & FAULTS);
     }
 }
 

@@ -13,11 +13,15 @@
 //! The handler returns into `rt_sigreturn`, which finds the frame by the stack pointer: nothing depends on
 //! the frame that the kernel made any more. The frame names our stack as the alternate one, since `rt_sigreturn`
 //! makes that the kernel's.
+//!
+//! While a report is written in the fault handler the program's signals come ([`signal::with_interrupted_mask`]), and
+//! stay on our stack, below the report: the kernel takes it for the alternate one, which is in use, and would begin it
+//! anew for a signal that comes while a handler of the program's runs elsewhere.
 
 use super::action::{self, Action, bit};
-use super::process;
 use super::signal::{self, Next, restorer};
 use super::stacks::{self, Room};
+use super::{process, sent};
 use crate::addr::{Addr, PAGE_SIZE};
 use core::mem::{offset_of, size_of};
 use libc::{c_int, c_void, mcontext_t, siginfo_t, ucontext_t};
@@ -51,8 +55,8 @@ pub unsafe fn hand_on(number: c_int, info: *mut siginfo_t, context: *mut c_void)
         // SAFETY: as the caller says.
         return unsafe { deliver(number, info, context.cast(), action) };
     }
-    // SAFETY: the kernel passed a live siginfo.
-    let sent = info.is_null() || unsafe { (*info).si_code } <= 0;
+    // SAFETY: as the caller says.
+    let sent = unsafe { sent::is_sent(info) };
     // The kernel lets nobody ignore a fault.
     if !sent || action.handler == libc::SIG_DFL {
         // SAFETY: as the caller says.
@@ -113,7 +117,8 @@ unsafe fn deliver(number: c_int, info: *mut siginfo_t, context: *mut ucontext_t,
         }
         // As the kernel does when a stack has no room for a signal.
         None => {
-            signal::note_no_room();
+            // SAFETY: as the caller says.
+            unsafe { signal::with_interrupted_mask(context.cast(), signal::note_no_room) };
             let (number, info) = if action::is_fault(number) {
                 (number, info.cast_const())
             } else {
@@ -133,6 +138,26 @@ unsafe fn deliver(number: c_int, info: *mut siginfo_t, context: *mut ucontext_t,
 pub(super) unsafe fn interrupted_mask(context: *const ucontext_t) -> u64 {
     // SAFETY: the kernel's context has the mask there, in a word.
     unsafe { context.byte_add(offset_of!(ucontext_t, uc_sigmask)).cast::<u64>().read() }
+}
+
+/// Says what is to be blocked once the handler returns.
+///
+/// # Safety
+/// As [`interrupted_mask`].
+pub(super) unsafe fn set_interrupted_mask(context: *mut ucontext_t, mask: u64) {
+    // SAFETY: as in `interrupted_mask`.
+    unsafe { context.byte_add(offset_of!(ucontext_t, uc_sigmask)).cast::<u64>().write(mask) };
+}
+
+/// Whether a signal's handler began on the thread's stack of ours, and what the signal interrupted was not there: what
+/// ran on that stack before is over.
+///
+/// # Safety
+/// As [`interrupted_mask`].
+pub unsafe fn begins_own_stack(context: *const c_void) -> bool {
+    // SAFETY: as the caller says.
+    let sp = unsafe { signal::context(context) }.sp();
+    stacks::own().is_some_and(|own| own.holds(context.addr()) && !own.holds(sp))
 }
 
 /// Where the frame of a signal belongs, `None` if the kernel put it there.

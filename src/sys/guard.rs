@@ -65,7 +65,7 @@ impl Backend {
 
     /// Frees the memory of many spans in one call if the kernel can, so that other processors are
     /// interrupted once; a step before closing each, and no more than that.
-    pub fn empty(self, spans: &[Span]) {
+    pub fn empty(self, spans: impl Iterator<Item = Span>) {
         if self == Self::Madvise {
             vm::release_many(spans);
         }

@@ -25,6 +25,8 @@ pub mod pkey;
 pub mod probe;
 pub mod process;
 pub mod quiet;
+pub mod sealed;
+pub mod sent;
 pub mod signal;
 pub mod stacks;
 pub mod thread;

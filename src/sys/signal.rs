@@ -4,10 +4,11 @@
 //! return, or go on in a handler of the program, on the stack and with the frame that the kernel would have given it
 //! ([`super::deliver`]); and [`relay_entry`] for other signals whose handler is to run on the program's alternate
 //! stack. Both work on a stack of ours ([`super::stacks`]), with all signals but faults blocked until that stack is
-//! left: nothing of ours is left on any stack then, and no signal finds us there.
+//! left: nothing of ours is left on any stack then, and no signal finds us there. What may take long is done with the
+//! program's signals let through ([`with_interrupted_mask`]).
 
 use super::action::{self, Action, FAULT_SIGNALS};
-use super::{deliver, file, stacks};
+use super::{deliver, file, sent, stacks};
 use crate::addr::Addr;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -225,6 +226,12 @@ unsafe extern "C" fn receive<R: Receiver>(
     context: *mut c_void,
     next: *mut Next,
 ) {
+    // SAFETY: the kernel passed both.
+    if unsafe { sent::hold(number, info, context.cast(), stacks::handles_fault()) } {
+        // SAFETY: `fault_entry` passes room on its stack.
+        unsafe { next.write(Next::RETURN) };
+        return;
+    }
     let first = stacks::begin_fault();
     // SAFETY: the kernel passed both, and `fault_entry` goes on as the result says.
     let result = unsafe { R::on_fault(number, info, context, !first) };
@@ -345,18 +352,29 @@ pub unsafe fn end_at_return(signal: c_int, info: *const siginfo_t) {
     }
 }
 
-/// Runs `action` with the signals let through that are not blocked where the handler's signal came.
+/// The signal by which the C library cancels a thread.
+const CANCEL: c_int = 32;
+
+/// Runs `action`, which may take long, with the signals let through that are not blocked where the handler's signal came.
+/// Their handlers run on the stack that this runs on, may jump out of it, and have their faults handled. Faults are let
+/// through in any case; that the thread is cancelled is not.
 ///
 /// # Safety
 /// `context` is null or what the kernel passed to the handler.
 pub unsafe fn with_interrupted_mask<R>(context: *const c_void, action: impl FnOnce() -> R) -> R {
-    let blocked = action::block(0);
-    if !context.is_null() {
-        // SAFETY: as the caller says.
-        action::set_mask(unsafe { deliver::interrupted_mask(context.cast()) });
+    if context.is_null() || !stacks::keeps_frames() {
+        return action();
     }
+    // SAFETY: as the caller says.
+    let programs = unsafe { deliver::interrupted_mask(context.cast()) };
+    let (blocked, handles_fault) = (action::block(0), stacks::handles_fault());
+    stacks::end_fault();
+    action::set_mask(programs & !action::FAULTS | action::bit(CANCEL));
     let result = action();
     action::set_mask(blocked);
+    if handles_fault {
+        stacks::begin_fault();
+    }
     result
 }
 

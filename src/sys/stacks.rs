@@ -6,7 +6,7 @@
 //! program's signals to where the kernel would have put them. No function of the program's runs on a stack of ours.
 //!
 //! ```text
-//! | closed, 256 KiB | stack, 64 KiB ...  | head | closed, 256 KiB | stack ... | head | ...
+//! | closed, 256 KiB | stack, 256 KiB ... | head | closed, 256 KiB | stack ... | head | ...
 //!                   ^ low                ^ top
 //! ```
 //!
@@ -23,7 +23,7 @@
 //! |---|---|---|
 //! | 0 | no stack of ours; the kernel has what the program set | [`leave`] |
 //! | a head's address | the thread's stack | [`adopt`], signals held back |
-//! | with [`HANDLING`] | the thread handles a fault | [`begin_fault`], taken back by [`end_fault`] |
+//! | with [`HANDLING`] | the thread handles a fault | [`begin_fault`], taken back by [`end_fault`], and while the program's signals come |
 //!
 //! The list of free stacks is one word, the page of the first head and a number that counts changes; who takes the
 //! first exchanges it for the next. Handlers do so anywhere and wait for nobody.
@@ -33,10 +33,10 @@ use super::{process, thread, vm};
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use core::mem::size_of;
 use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
-use libc::{c_int, stack_t};
+use libc::{c_int, c_void, stack_t};
 
 /// Bytes of a stack with its head.
-const BYTES: usize = 64 << 10;
+const BYTES: usize = 256 << 10;
 /// Closed bytes below it.
 const GUARD: usize = 256 << 10;
 const STRIDE: usize = GUARD + BYTES;
@@ -84,7 +84,7 @@ impl Own {
     }
 
     /// Whether a stack pointer is in it.
-    fn holds(self, sp: usize) -> bool {
+    pub fn holds(self, sp: usize) -> bool {
         sp.wrapping_sub(self.low()) <= BYTES - size_of::<Head>()
     }
 
@@ -402,11 +402,82 @@ pub(super) extern "C" fn end_loan(loan: usize) {
     }
 }
 
+/// Runs `action`, which needs more stack than a coroutine may have, on the thread's stack of ours: with signals held back,
+/// and as while a fault is handled. Where it is, if the thread has none or is on it.
+pub fn with_room<R>(action: impl FnOnce() -> R) -> R {
+    struct Task<F, R>(Option<F>, Option<R>);
+
+    extern "C" fn run<F: FnOnce() -> R, R>(task: *mut c_void) {
+        // SAFETY: `with_room` passes its task, and waits for the end of this.
+        let task = unsafe { &mut *task.cast::<Task<F, R>>() };
+        task.1 = task.0.take().map(|action| action());
+    }
+
+    fn call<F: FnOnce() -> R, R>(own: Own, task: &mut Task<F, R>) {
+        let _quiet = Quiet::begin();
+        // Within, as a handler may have come since it was looked at.
+        if begin_fault() {
+            // SAFETY: the stack is the thread's, which is not on it: nothing there is in use, and no signal begins it
+            // anew while the thread says that it handles a fault.
+            unsafe { call_on(run::<F, R>, core::ptr::from_mut(task).cast::<c_void>(), own.top()) };
+            end_fault();
+        }
+    }
+
+    let (_, _, sp) = thread::frame();
+    let mut task = Task(Some(action), None);
+    if let Some(own) = own().filter(|own| !own.holds(sp)) {
+        call(own, &mut task);
+    }
+    match task {
+        Task(_, Some(result)) => result,
+        Task(Some(action), None) => action(),
+        Task(None, None) => super::die::die("a task without a result"),
+    }
+}
+
+/// Calls `function` with `argument` on the stack whose end is `top`.
+///
+/// # Safety
+/// The stack is writable and nobody's, `top` a multiple of 16, and the function may be called with the argument.
+#[unsafe(naked)]
+unsafe extern "C" fn call_on(function: extern "C" fn(*mut c_void), argument: *mut c_void, top: usize) {
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa_register rbp",
+        "mov rsp, rdx",
+        "mov rax, rdi",
+        "mov rdi, rsi",
+        "call rax",
+        "mov rsp, rbp",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "ret",
+        ".cfi_endproc",
+    )
+}
+
 /// Says that the calling thread handles a fault; `false` if it does already.
 pub(super) fn begin_fault() -> bool {
     let word = thread::signal_stack();
     thread::set_signal_stack(word | HANDLING);
     word & HANDLING == 0
+}
+
+/// Whether the calling thread handles a fault, and no signal of the program's may find it there.
+pub(super) fn handles_fault() -> bool {
+    thread::signal_stack() & HANDLING != 0
+}
+
+/// Whether a signal that comes now leaves in place what a handler of ours has on its stack: the kernel begins no alternate
+/// stack that the handler's frame may lie on.
+pub(super) fn keeps_frames() -> bool {
+    let kernels = kernels();
+    kernels.ss_flags & libc::SS_DISABLE != 0 || own().is_some_and(|own| own.is(&kernels))
 }
 
 /// Takes [`begin_fault`] back.

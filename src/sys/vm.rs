@@ -221,16 +221,22 @@ const PIDFD_SELF: c_int = -10_001;
 const SPANS: usize = 64;
 
 /// [`release`] of many spans in one system call. Kernels that have no such call do nothing.
-pub fn release_many(spans: &[Span]) {
+#[inline(never)]
+pub fn release_many(spans: impl Iterator<Item = Span>) {
     let nothing = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
-    for spans in spans.chunks(SPANS) {
-        let mut ranges = [nothing; SPANS];
-        for (range, span) in ranges.iter_mut().zip(spans) {
+    let (mut ranges, mut spans) = ([nothing; SPANS], spans);
+    loop {
+        let mut count = 0_usize;
+        for (range, span) in ranges.iter_mut().zip(&mut spans) {
             *range = libc::iovec { iov_base: span.start.as_ptr::<c_void>(), iov_len: span.bytes() };
+            count += 1;
+        }
+        if count == 0 {
+            return;
         }
         // SAFETY: as for `advise`; the kernel reads as many ranges as there are spans.
         unsafe {
-            let (list, count) = (ranges.as_ptr(), spans.len());
+            let list = ranges.as_ptr();
             libc::syscall(SYS_PROCESS_MADVISE, PIDFD_SELF, list, count, libc::MADV_DONTNEED, 0)
         };
     }

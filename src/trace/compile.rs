@@ -1,9 +1,9 @@
 //! From an object's unwind tables (`.eh_frame`) to the rule of one program counter.
 //!
-//! The tables are read by `gimli`, in storage of fixed size that takes about 2.4 KiB of the stack: a frame
-//! that saves more registers than that holds is not understood, nor is one with an expression other than
-//! the few that compilers, linkers and the C library emit. Damaged tables end in an error of gimli's, since
-//! every slice ends where the mapping does.
+//! The tables are read by `gimli`, in storage of fixed size: a frame that saves more registers than that holds is not
+//! understood, nor is one with an expression other than the few that compilers, linkers and the C library emit. Damaged
+//! tables end in an error of gimli's, since every slice ends where the mapping does. All this takes some 3.7 KiB of
+//! stack, of the thread's signal stack where it has one ([`crate::sys::stacks::with_room`]).
 
 use super::objects::Object;
 use super::rule::{CallerFp, FP, Kind, Rule, SP};

@@ -64,12 +64,18 @@ fn tables() -> &'static Tables {
 /// Up to `depth` frames from `site` outwards; `stack` is the running thread's, empty if unknown.
 pub fn capture(site: Site, depth: usize, stack: Stack) -> Frames {
     let mut frames = Frames::EMPTY;
+    capture_into(&mut frames, site, depth, stack);
+    frames
+}
+
+/// [`capture`] into `frames`, which are empty: for callers on small stacks.
+#[inline(always)]
+pub fn capture_into(frames: &mut Frames, site: Site, depth: usize, stack: Stack) {
     if depth == 0 || site.pc == 0 {
-        return frames;
+        return;
     }
     frames.push(site.pc);
-    Walk::new(tables(), stack, site.pc - 1, site.sp, site.fp).callers(&mut frames, depth);
-    frames
+    Walk::new(tables(), stack, site.pc - 1, site.sp, site.fp).callers(frames, depth);
 }
 
 /// Up to `depth` frames from a fault outwards; the first is the faulting instruction.

@@ -16,7 +16,7 @@ use super::objects::{Object, Objects};
 use super::rule::{CallerFp, FP, Kind, Rule, SP};
 use super::stack::{Stack, Window};
 use crate::addr::{Addr, PAGE_SIZE};
-use crate::sys::loader;
+use crate::sys::{loader, stacks};
 
 /// Registers of a frame, by DWARF number.
 pub type Registers = [usize; 16];
@@ -120,7 +120,7 @@ impl<'a> Walk<'a> {
         let Some(object) = loader::object_of(self.at).and_then(Object::describe) else {
             return Rule::plain(Kind::Guess);
         };
-        let rule = compile::rule(&object, self.at);
+        let rule = stacks::with_room(|| compile::rule(&object, self.at));
         let number = self.tables.objects.number_of(&object);
         if number != 0 {
             self.object = number;

@@ -461,6 +461,7 @@ pub const CLEAN: &[&str] = &[
     "clean_segv_default",
     "clean_segv_handler",
     "clean_signals",
+    "clean_sent",
     "clean_spawn",
     "clean_thread_attr",
     "clean_thread_storm",

@@ -95,7 +95,7 @@ impl Drop for Groups {
 /// suppression covers; `None` if the search could not be made.
 pub fn report(sp: usize, registers: &[usize]) -> Option<u64> {
     let heap = heap();
-    let context = heap.report.as_ref()?;
+    let context = super::reports()?;
     let Some((mut groups, stopped)) = find(sp, registers) else {
         leak::write_failure(context);
         return None;

@@ -2,13 +2,15 @@
 //!
 //! A child of `vfork` has a process id, signal dispositions and masks of its own, and its parent's memory: what is
 //! remembered there is the parent's. A child of a bare `fork` or `clone`, which runs no hooks, has another id as
-//! well, but a copy of the memory. A word in pages that the kernel wipes in copies tells them apart:
+//! well, but a copy of the memory. A word in pages that the kernel wipes in copies, the id of the process whose memory
+//! it is, tells them apart:
 //!
 //! | the id | the word | who runs here |
 //! |---|---|---|
 //! | the heap's | any | the heap's process |
-//! | another | 1 | a child that shares the memory |
-//! | another | 0 | a child with a copy |
+//! | another | the same | a child with a copy |
+//! | another | 0 | a child with a copy, which writes its id |
+//! | another | another | a child that shares the memory |
 //!
 //! Where the kernel cannot wipe pages, every child without hooks is taken for one that shares: what it sets is the
 //! kernel's alone to keep.
@@ -22,7 +24,7 @@ static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Says where the word is: zero in every copy of the memory, and never unmapped.
 pub fn keep_word(word: &'static AtomicU32) {
-    word.store(1, Ordering::Relaxed);
+    word.store(thread::pid(), Ordering::Relaxed);
     WORD.store(core::ptr::from_ref(word).cast_mut(), Ordering::Release);
 }
 
@@ -35,7 +37,7 @@ fn word() -> Option<&'static AtomicU32> {
 pub(super) fn mark() {
     let _unsealed = Unsealed::begin();
     if let Some(word) = word() {
-        word.store(1, Ordering::Relaxed);
+        word.store(thread::pid(), Ordering::Relaxed);
     }
 }
 
@@ -46,8 +48,10 @@ pub fn borrows_memory() -> bool {
     }
     // The word is in a table.
     let _unsealed = Unsealed::begin();
-    match word() {
-        Some(word) => word.load(Ordering::Relaxed) != 0,
-        None => true,
+    let Some(word) = word() else { return true };
+    let own = thread::pid();
+    match word.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => false,
+        Err(owner) => owner != own,
     }
 }

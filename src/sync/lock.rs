@@ -137,8 +137,9 @@ impl<T> Lock<T> {
     pub unsafe fn abandon(&self, repair: impl FnOnce(&mut T)) {
         if self.is_mine() {
             // SAFETY: this thread has the lock, and as the caller says nothing else refers to the value.
-            unsafe { self.clear(repair) };
-            rank::remove(self.rank);
+            repair(unsafe { &mut *self.value.get() });
+            // As a guard does: who lends its priority sleeps in the kernel until the word is handed over.
+            self.release();
         }
     }
 

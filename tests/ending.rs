@@ -305,6 +305,8 @@ fn a_process_ends_while_its_report_waits() {
         &["free", "thread"],
         &["free", "handler", "64"],
         &["fault", "thread"],
+        &["fault", "handler"],
+        &["fault", "exit"],
     ] {
         for options in ["mode=harden", "mode=hunt", "mode=hunt:guards=mprotect"] {
             let Some(run) = execute("report_held", arguments, options) else { return };

@@ -201,24 +201,14 @@ pub unsafe extern "C" fn posix_memalign(
     if !align.is_power_of_two() || !align.is_multiple_of(size_of::<usize>()) {
         return libc::EINVAL;
     }
-    init::ensure();
     let request = Request { align: align.max(ABI_ALIGN), exact: true, ..Request::c(size) };
-    match heap::allocate(&request, site(at, fp)) {
-        Some(address) => {
-            // SAFETY: the caller passes a place for the result.
-            unsafe { result.write(address.as_ptr()) };
-            0
-        }
-        None => {
-            let pointer = fallback::allocate(&request);
-            if pointer.is_null() {
-                return libc::ENOMEM;
-            }
-            // SAFETY: as above.
-            unsafe { result.write(pointer) };
-            0
-        }
+    let pointer = allocate_slow(&request, at, fp);
+    if pointer.is_null() {
+        return libc::ENOMEM;
     }
+    // SAFETY: the caller passes a place for the result.
+    unsafe { result.write(pointer) };
+    0
 }
 
 pub unsafe extern "C" fn valloc(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {

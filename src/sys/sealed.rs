@@ -2,62 +2,68 @@
 //!
 //! Addresses of functions that are called, and what leads to them, must not lie where a stray write of the program's
 //! reaches them. A [`Sealed`] has pages of its own among the statics, which lose their permission to be written when the
-//! value is there. The state lies there too:
+//! value is there. Whether it is there is said in them too; who may fill them is said in a page behind them, which stays
+//! writable, for a compare-and-exchange needs the permission even where it changes nothing:
 //!
-//! | state | the value | who changes it |
-//! |---|---|---|
-//! | `EMPTY` | none | the first to [`Sealed::fill`] makes it `FILLING` |
-//! | `FILLING` | being written | the same makes it `FULL`; a child that is forked meanwhile finds it so for good |
-//! | `FULL` | set | nobody; the pages are sealed at once |
+//! | filler | full | the value | who goes on |
+//! |---|---|---|---|
+//! | 0 | 0 | none | the first to [`Sealed::fill`] makes the filler 1 |
+//! | 1 | 0 | being written | the same makes it full; a child that is forked meanwhile finds it so for good |
+//! | 1 | 1 | set | nobody writes; the page is sealed at once |
 //!
 //! Nobody waits: whoever comes before a value is there does without. Where the kernel refuses, the value stays writable.
 
 use super::vm;
-use crate::addr::{Addr, PageCount, Span};
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU8, Ordering};
-
-const EMPTY: u8 = 0;
-const FILLING: u8 = 1;
-const FULL: u8 = 2;
+use core::mem::{MaybeUninit, offset_of};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A value that is set once.
 #[repr(C, align(4096))]
 pub struct Sealed<T> {
-    state: AtomicU8,
+    full: AtomicBool,
     value: UnsafeCell<MaybeUninit<T>>,
+    filler: Apart,
 }
 
-// SAFETY: the value is written by the one who made the state `FILLING`, and read when it is `FULL`.
+/// In a page of its own.
+#[repr(C, align(4096))]
+struct Apart(AtomicBool);
+
+// SAFETY: the value is written by the one who became its filler, and read when it is full.
 unsafe impl<T: Sync> Sync for Sealed<T> {}
 
 impl<T> Sealed<T> {
     /// Without a value.
-    pub const EMPTY: Self =
-        Self { state: AtomicU8::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) };
+    pub const EMPTY: Self = Self {
+        full: AtomicBool::new(false),
+        value: UnsafeCell::new(MaybeUninit::uninit()),
+        filler: Apart(AtomicBool::new(false)),
+    };
 
     /// The value; `None` before it is set.
     #[inline(always)]
     pub fn get(&self) -> Option<&T> {
         // SAFETY: a full cell's value was written before, and is not written any more.
-        (self.state.load(Ordering::Acquire) == FULL).then(|| unsafe { (*self.value.get()).assume_init_ref() })
+        self.full.load(Ordering::Acquire).then(|| unsafe { (*self.value.get()).assume_init_ref() })
     }
 
     /// Sets the value if nobody did or does. Not for values that are dropped.
     pub fn fill(&'static self, value: T) {
-        if self.state.compare_exchange(EMPTY, FILLING, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        const { assert!(offset_of!(Self, filler) == PAGE_SIZE, "one page holds the value") };
+        if self.filler.0.swap(true, Ordering::Acquire) {
             return;
         }
-        // SAFETY: this thread alone made the state `FILLING`, and nobody reads before it is `FULL`.
+        // SAFETY: this thread alone became the filler, and nobody reads before the value is full.
         unsafe { (*self.value.get()).write(value) };
-        self.state.store(FULL, Ordering::Release);
-        vm::seal(Span::new(Addr::of(core::ptr::from_ref(self)), PageCount::holding(size_of::<Self>())));
+        self.full.store(true, Ordering::Release);
+        vm::seal(Span::new(Addr::of(core::ptr::from_ref(self)), PageCount::new(1)));
     }
 }
 
 const _: () = assert!(
-    align_of::<Sealed<u8>>() == crate::addr::PAGE_SIZE && size_of::<Sealed<u8>>() == crate::addr::PAGE_SIZE,
+    align_of::<Sealed<u8>>() == PAGE_SIZE && size_of::<Sealed<u8>>() == 2 * PAGE_SIZE,
     "no other static lies in the pages"
 );
 

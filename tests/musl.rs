@@ -25,11 +25,12 @@ const MODES: [&str; 2] = ["mode=harden", "mode=hunt"];
 /// What a program says that may not do here what it is about.
 const NOT_PERMITTED: End = End::Status(77);
 
-/// Correct programs that are about glibc: its loader, its functions.
-const OF_GLIBC: [&str; 3] = ["clean_dlopen", "clean_exit", "clean_trim"];
+/// Correct programs that are about glibc: its loader, its functions, and those of signals that are replaced there.
+const OF_GLIBC: [&str; 5] = ["clean_dlopen", "clean_exit", "clean_onstack", "clean_trim", "clean_vfork"];
 
-/// Bugs that come out in another way: musl's `memset` begins at the end, and signal masks are not replaced there.
-const OTHERWISE: [&str; 2] = ["overflow_memset", "uaf_blocked"];
+/// Bugs that come out in another way: musl's `memset` begins at the end, signal masks are not replaced there, and it has no
+/// `makecontext`.
+const OTHERWISE: [&str; 3] = ["overflow_memset", "overflow_small_stack", "uaf_blocked"];
 
 /// The static library, built once; `None`, and said so, without the tools.
 fn archive() -> Option<&'static Path> {

@@ -425,9 +425,19 @@ pub const SLAB: &[Row] = &[
 /// Not the heap's to explain: the program ends by this signal, without a word from the library.
 pub const FOREIGN: &[(&str, i32)] = &[("foreign_fault", libc::SIGSEGV), ("foreign_abort", libc::SIGABRT)];
 
-/// Run by `tests/ending.rs`, each in its own way.
-pub const ENDING: &[&str] =
-    &["fault_inside", "leak_kinds", "many_errors", "overflow_mended", "stack_overflow"];
+/// Run by `tests/ending.rs`, `tests/hostile.rs` and `tests/symbols.rs`, each in its own way.
+pub const ENDING: &[&str] = &[
+    "fault_inside",
+    "fault_waits",
+    "leak_kinds",
+    "many_errors",
+    "overflow_mended",
+    "report_held",
+    "stack_overflow",
+    "stack_use",
+    "statics",
+    "vfork_reports",
+];
 
 /// Run by `tests/canaries.rs`, each in its own way.
 pub const CANARIES: &[&str] = &["canary_forge", "stale_calloc", "text_past_end", "underrun"];

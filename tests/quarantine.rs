@@ -93,6 +93,7 @@ fn part() {
         Ok("memory") => memory(),
         Ok("no_memory") => no_memory(),
         Ok("forks") => forks(),
+        Ok("start") => start(),
         Ok(other) => panic!("there is no part {other:?}"),
     }
     assert_eq!(HEAP.check(), 0);
@@ -360,11 +361,47 @@ fn a_forked_child_goes_on_with_the_quarantine() {
     execute("forks", 1, "guards=mprotect");
 }
 
+/// A thread starts the heap while another forks; in most runs the child finds it half made.
+#[test]
+fn a_child_forked_while_the_heap_starts_has_one() {
+    for guards in ["auto", "mprotect"] {
+        for _ in 0..40 {
+            execute("start", 1, &format!("guards={guards}"));
+        }
+    }
+}
+
+fn start() {
+    const CHILDREN: usize = 8;
+    let ready = Arc::new(Barrier::new(2));
+    let starter = ready.clone();
+    let thread = thread::spawn(move || {
+        starter.wait();
+        free(allocate(8), 8);
+    });
+    ready.wait();
+    let use_all = || SIZES.into_iter().for_each(|(size, _)| free(allocate(size), size));
+    for _ in 0..CHILDREN {
+        // SAFETY: as in `forks`.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork");
+        if pid == 0 {
+            use_all();
+            // SAFETY: ends the child without its parent's handlers.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        // SAFETY: the status lives for the call.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        assert_eq!(status, 0);
+    }
+    thread.join().expect("no panic");
+    use_all();
+}
+
 /// Children of a process whose threads put and take all the time.
 fn forks() {
     const CHILDREN: usize = 30;
-    // The heap is there before the threads: a child of a fork during its start finds it half made.
-    free(allocate(8), 8);
     let going = Arc::new(AtomicUsize::new(1));
     let threads: Vec<_> = SIZES
         .into_iter()

@@ -19,6 +19,7 @@
 //! | the detached objects | an entry twice or half written | keeps those that a live record confirms |
 //! | a record | a look at the object that does not end | ends it, and what was left to it |
 //! | a slot's state | [`BUSY`](crate::slab::SlotState::BUSY), or a look | leaves it: the slot is not used again |
+//! | the start of the heap | anything | starts it anew ([`start`]) |
 //! | the shared state, the registry | anything | makes a new one; forgets the unused states |
 //! | a report | the buffers in use | ends it |
 //!
@@ -33,12 +34,27 @@ use crate::slab::{central, sweep};
 use crate::sync::going_without;
 use crate::sys::pkey::Unsealed;
 use crate::sys::{action, thread as sys};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Installs the hooks. The first allocation does so, before any other library: of all hooks, ours
-/// run last before the fork and first after it.
+/// Installs the hooks, once: with the first allocation, before any other library does, or when the program is loaded
+/// if that comes first. So they are there before threads are, and of all hooks ours run last before the fork and
+/// first after it.
 pub fn install() {
-    sys::on_fork(prepare, child);
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    // The C library's function may allocate.
+    if !INSTALLED.swap(true, Ordering::Relaxed) {
+        sys::on_fork(prepare, child);
+    }
 }
+
+/// When the program is loaded.
+extern "C" fn on_load() {
+    install();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ON_LOAD: extern "C" fn() = on_load;
 
 unsafe extern "C" fn prepare() {
     let _unsealed = Unsealed::begin();
@@ -48,10 +64,19 @@ unsafe extern "C" fn prepare() {
 unsafe extern "C" fn child() {
     let _unsealed = Unsealed::begin();
     sys::forget_id();
-    // SAFETY: the one thread of a new process.
+    // SAFETY: the one thread of a new process, here and below.
+    unsafe {
+        // Locks that a start takes as well.
+        thread::inherit();
+        fatal::in_child();
+    }
+    action::in_child();
+    if !start::in_child() {
+        return;
+    }
+    // SAFETY: as above.
     unsafe {
         shared::inherit();
-        thread::inherit();
         leaks::inherit();
         sweep::inherit();
         central::inherit_all();
@@ -62,9 +87,6 @@ unsafe extern "C" fn child() {
     unsafe { limit::in_child() };
     rng::begin_child(thread::fork_number());
     thread::in_child();
-    // SAFETY: as above.
-    unsafe { fatal::in_child() };
-    action::in_child();
     start::own_process();
 }
 

@@ -29,12 +29,21 @@ use crate::trace::{self, Depot};
 use core::fmt::Write;
 
 const FRESH: u32 = 0;
-const STARTING: u32 = 1;
-const READY: u32 = 2;
-const SEALED: u32 = 3;
+/// Above every thread's id.
+const READY: u32 = 1 << 30;
+const SEALED: u32 = READY + 1;
 
-/// The gate: `FRESH` → `STARTING` by one thread, which alone writes the heap → `READY`, or `SEALED` if tables are.
-/// Others sleep on it while it is `STARTING`.
+/// The gate:
+///
+/// | state | meaning | who changes it |
+/// |---|---|---|
+/// | `FRESH` | nothing was set up | the first to need the heap, to its thread's id |
+/// | a thread's id | that thread starts the heap, and alone writes it; others sleep | the same, when the heap is there |
+/// | `READY`, `SEALED` | the heap is there; its tables are sealed | nobody |
+///
+/// A child that is forked while another thread starts the heap has nobody who would go on: its hook makes the gate
+/// `FRESH` again ([`in_child`]), and what was set up is set up anew and mapped twice. The hooks are there before the first
+/// thread ([`super::fork::install`]).
 static GATE: AtomicU32 = AtomicU32::new(FRESH);
 
 /// What the program says in code; between the configuration file and the environment.
@@ -84,7 +93,7 @@ pub fn options() -> &'static Options {
 fn start_slow(overrides: &Overrides) {
     // Files that are not there and limits that are none set it, and a program may look before it calls anything.
     let _errno = ErrnoGuard::new();
-    match GATE.compare_exchange(FRESH, STARTING, Ordering::AcqRel, Ordering::Acquire) {
+    match GATE.compare_exchange(FRESH, sys_thread::own_id(), Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
             // A signal handler that allocates would wait for the end of this.
             let quiet = Quiet::begin();
@@ -96,10 +105,36 @@ fn start_slow(overrides: &Overrides) {
             sys_thread::on_exit_init(thread::on_exit);
             fork::install();
         }
-        Err(_) => {
-            while !is_started() {
-                futex::wait(&GATE, STARTING);
+        Err(mut state) => {
+            while state < READY {
+                futex::wait(&GATE, state);
+                state = GATE.load(Ordering::Acquire);
             }
+        }
+    }
+}
+
+/// In a forked child, once its thread knows its new id: whether the heap was there. If another thread was starting it, the
+/// next to need it starts it anew; a handler that interrupted the start and forked leaves it to go on.
+pub fn in_child() -> bool {
+    match GATE.load(Ordering::Acquire) {
+        FRESH => false,
+        READY | SEALED => {
+            // The thread that started the heap may not have come to it.
+            sys_thread::on_exit_init(thread::on_exit);
+            true
+        }
+        starter if starter == sys_thread::id_before_fork() => {
+            GATE.store(sys_thread::own_id(), Ordering::Release);
+            own_process();
+            false
+        }
+        _ => {
+            if !probe::begin_anew() {
+                die::die("no memory in a child that was forked while the heap started");
+            }
+            GATE.store(FRESH, Ordering::Release);
+            false
         }
     }
 }

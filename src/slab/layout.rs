@@ -277,6 +277,10 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
         }
     };
     let mut shift = most.clamp(REGION_SHIFT_MIN, REGION_SHIFT_MAX);
+    // A start that ended with a fork, whose child begins anew, may have come to the seal.
+    if layout().span != 0 && !vm::commit(own_pages()) {
+        return false;
+    }
     while shift >= REGION_SHIFT_MIN {
         if let Some((span, tables)) = map(shift) {
             fill(config, shift, span, tables, rng);

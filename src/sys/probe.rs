@@ -40,12 +40,21 @@ unsafe impl Sync for Page {}
 /// The page that is tried on. Zero, so that it lies in memory without a file behind it.
 static PAGE: Page = Page(UnsafeCell::new([0; PAGE_SIZE]));
 
+fn page() -> Span {
+    Span::new(Addr::of(PAGE.0.get().cast_const()), PageCount::new(1))
+}
+
 /// Finds out what the kernel does, and has [`vm`] go by it. Called once, at start; where no markers are wanted it
 /// is not looked at whether they can be removed.
 pub fn examine(wants_guards: bool) -> Kernel {
-    let kernel = examine_on(Span::new(Addr::of(PAGE.0.get().cast_const()), PageCount::new(1)), wants_guards);
+    let kernel = examine_on(page(), wants_guards);
     vm::rely_on(kernel);
     kernel
+}
+
+/// In a child that was forked in the middle of it: replaces the page, which may be closed. `false` if it may stay so.
+pub fn begin_anew() -> bool {
+    vm::decommit(page()) && vm::commit(page())
 }
 
 fn examine_on(page: Span, wants_guards: bool) -> Kernel {

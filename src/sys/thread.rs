@@ -269,8 +269,11 @@ pub fn clock_ns() -> u64 {
 /// The key whose destructor runs at thread exit, plus one; zero before [`on_exit_init`].
 static EXIT_KEY: AtomicU32 = AtomicU32::new(0);
 
-/// Makes `hook` run at the exit of each thread that called [`arm_exit`], with what it passed.
+/// Makes `hook` run at the exit of each thread that called [`arm_exit`], with what it passed, unless that was done.
 pub fn on_exit_init(hook: unsafe extern "C" fn(*mut c_void)) {
+    if EXIT_KEY.load(Ordering::Acquire) != 0 {
+        return;
+    }
     let mut key: libc::pthread_key_t = 0;
     // SAFETY: `key` is live; the hook is a function of the right type.
     if unsafe { libc::pthread_key_create(&raw mut key, Some(hook)) } == 0 {

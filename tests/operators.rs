@@ -7,16 +7,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use support::process::{self, End, LIMIT};
-use support::{compiler, library};
-
-const OPTIONS: [&str; 6] = [
-    "mode=harden:guards=madvise",
-    "mode=harden:guards=mprotect",
-    "mode=patrol:guards=madvise",
-    "mode=patrol:guards=mprotect",
-    "mode=hunt:guards=madvise",
-    "mode=hunt:guards=mprotect",
-];
+use support::{EVERY_MODE, compiler, library};
 
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/operators").join(name)
@@ -40,7 +31,7 @@ fn compare(binary: &Path, arguments: &[&str]) {
         "{binary:?} alone: {}",
         plain.stdout
     );
-    for options in OPTIONS {
+    for options in EVERY_MODE {
         let mut command = process::command(binary, Some(library::path()), options);
         let run = process::run(command.args(arguments), LIMIT);
         let what = format!("{binary:?} {arguments:?} {options}: {}{}", run.stdout, run.stderr);

@@ -15,16 +15,8 @@ use std::thread;
 use std::time::Duration;
 use support::process::{self, End, LIMIT, Run};
 use support::report::Report;
-use support::{compiler, library, skip};
+use support::{EVERY_MODE, compiler, library, skip};
 
-const SETS: [&str; 6] = [
-    "mode=harden:guards=madvise",
-    "mode=harden:guards=mprotect",
-    "mode=patrol:guards=madvise",
-    "mode=patrol:guards=mprotect",
-    "mode=hunt:guards=madvise",
-    "mode=hunt:guards=mprotect",
-];
 /// Ends a line, begins another that looks like a report's, and colours it.
 const NAME: &[u8] = b"a)\n==1==END\x1b[m";
 /// What a program says that may not do here what it is about.
@@ -76,7 +68,7 @@ fn no_name_forges_a_line() {
     fs::create_dir(&directory).expect("a directory may be called so");
     let renamed = directory.join("names");
     fs::copy(program, &renamed).expect("the program can be copied");
-    for options in SETS {
+    for options in EVERY_MODE {
         let run = process::run(&mut double_free(&renamed, options), LIMIT);
         is_one_double_free(&run);
         assert_eq!(odd(&run.stderr), None, "{options}: {:?}", run.stderr);

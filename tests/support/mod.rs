@@ -18,3 +18,13 @@ pub mod process;
 pub mod report;
 pub mod skip;
 pub mod symbols;
+
+/// Options of every mode with both kinds of guards.
+pub const EVERY_MODE: [&str; 6] = [
+    "mode=harden:guards=madvise",
+    "mode=harden:guards=mprotect",
+    "mode=patrol:guards=madvise",
+    "mode=patrol:guards=mprotect",
+    "mode=hunt:guards=madvise",
+    "mode=hunt:guards=mprotect",
+];

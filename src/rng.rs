@@ -32,13 +32,17 @@ static FORKS: AtomicU64 = AtomicU64::new(0);
 /// Which child of which child the process is: 0 for none.
 static LINEAGE: AtomicU64 = AtomicU64::new(0);
 
-/// Counts a fork, before it; its number, from 1.
-pub fn count_fork() -> u64 {
-    FORKS.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+/// Counts a fork, before it, if keys depend on which it is; its number, from 1. Nothing is written else: the page would
+/// be written at each fork, and each time fault.
+pub fn count_fork() -> Option<u64> {
+    (SEED.load(Ordering::Relaxed) != 0).then(|| FORKS.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
 }
 
 /// In a forked child, by the number of its fork: its keys are no other process's.
 pub fn begin_child(number: u64) {
+    if SEED.load(Ordering::Relaxed) == 0 {
+        return;
+    }
     FORKS.store(0, Ordering::Relaxed);
     let line = LINEAGE.load(Ordering::Relaxed).rotate_left(23) ^ number;
     // By an odd number, so that no two children of one process are alike.

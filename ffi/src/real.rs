@@ -6,7 +6,7 @@
 
 use crate::init;
 use core::ffi::{CStr, c_void};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use fencepost_core::sys::sealed::Sealed;
 
 /// A function.
@@ -37,7 +37,9 @@ const NAMES: [&CStr; 9] = [
 ];
 
 /// By name, null where the C library has none.
-static FOUND: Sealed<[usize; NAMES.len()]> = Sealed::EMPTY;
+#[unsafe(link_section = ".data.rel.ro.sealed")]
+static FOUND: Sealed<[usize; NAMES.len()]> = Sealed::empty(&FOUND_FILLER);
+static FOUND_FILLER: AtomicBool = AtomicBool::new(false);
 
 /// `UNKNOWN` → `LOOKING`, by one thread → `KNOWN`.
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);

@@ -26,7 +26,7 @@ use crate::init;
 use crate::modules::{self, Module, Name};
 use core::ffi::c_void;
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use fencepost_core::sys::sealed::Sealed;
 
 /// See the table above. The entries compare it with [`NOTHING`].
@@ -63,7 +63,9 @@ const ROWS: usize = NEWS.len() + DELETES.len();
 const MALLOC: Name = Name::new(c"malloc");
 
 /// By row: the next definition after this library, once something was found to be replaced; null without one.
-static NEXT: Sealed<[usize; ROWS]> = Sealed::EMPTY;
+#[unsafe(link_section = ".data.rel.ro.sealed")]
+static NEXT: Sealed<[usize; ROWS]> = Sealed::empty(&NEXT_FILLER);
+static NEXT_FILLER: AtomicBool = AtomicBool::new(false);
 
 fn names() -> impl Iterator<Item = &'static Name> {
     NEWS.iter().chain(&DELETES)

@@ -57,8 +57,10 @@ extern "C" fn on_load() {
 static ON_LOAD: extern "C" fn() = on_load;
 
 unsafe extern "C" fn prepare() {
-    let _unsealed = Unsealed::begin();
-    thread::note_fork(rng::count_fork());
+    if let Some(number) = rng::count_fork() {
+        let _unsealed = Unsealed::begin();
+        thread::note_fork(number);
+    }
 }
 
 unsafe extern "C" fn child() {

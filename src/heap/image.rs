@@ -14,12 +14,12 @@ use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::Object;
 use crate::meta::Record;
 use crate::page::arena::{CHUNK_BYTES, Geometry};
-use crate::slab::{self, ClassGeometry, SlotState};
+use crate::slab::{self, ClassGeometry, SlotState, front};
 use crate::trace::{Depot, Frames};
 use core::cell::UnsafeCell;
 
 /// The version of all that is reached from an anchor.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 /// What an anchor begins with.
 pub const MAGIC: [u8; 16] = *b"fencepost anchor";
 /// What the address of an anchor is a multiple of.
@@ -47,6 +47,9 @@ pub struct Anchor {
     record_count: u64,
     slabs: u64,
     slabs_bytes: u64,
+    front_bytes: u64,
+    front_starts: u64,
+    front_owners: u64,
     region_shift: u64,
     classes: u64,
     class_count: u64,
@@ -69,6 +72,9 @@ impl Anchor {
         record_count: 0,
         slabs: 0,
         slabs_bytes: 0,
+        front_bytes: 0,
+        front_starts: 0,
+        front_owners: 0,
         region_shift: 0,
         classes: 0,
         class_count: 0,
@@ -93,6 +99,9 @@ impl Anchor {
             record_count,
             slabs,
             slabs_bytes,
+            front_bytes,
+            front_starts,
+            front_owners,
             region_shift,
             classes,
             class_count,
@@ -112,6 +121,9 @@ impl Anchor {
             record_count,
             slabs,
             slabs_bytes,
+            front_bytes,
+            front_starts,
+            front_owners,
             region_shift,
             classes,
             class_count,
@@ -147,6 +159,9 @@ pub(super) fn drop_anchor(heap: &Heap) {
         record_count: u64::from(record_count),
         slabs: word(layout.base),
         slabs_bytes: word(layout.span),
+        front_bytes: word(front::BYTES),
+        front_starts: word(Addr::of(front::STARTS.as_ptr()).get()),
+        front_owners: word(Addr::of(front::OWNERS.as_ptr()).get()),
         region_shift: u64::from(layout.region_shift),
         classes: word(Addr::of(layout.classes.as_ptr()).get()),
         class_count: word(layout.classes.len()),
@@ -308,22 +323,39 @@ impl<'m, M: Memory> Image<'m, M> {
 
     fn slot(&self, address: Addr) -> Option<Found> {
         let offset = (address.get() as u64).checked_sub(self.anchor.slabs)?;
-        let class = offset.checked_shr(u32::try_from(self.anchor.region_shift).ok()?)?;
-        if offset >= self.anchor.slabs_bytes || class >= self.anchor.class_count {
-            return None;
-        }
-        let class = usize::try_from(class).ok()?;
+        let (class, in_front) = match offset.checked_sub(self.anchor.front_bytes) {
+            None => (self.owner(offset)?, true),
+            Some(offset) if offset < self.anchor.slabs_bytes => {
+                (offset.checked_shr(u32::try_from(self.anchor.region_shift).ok()?)?, false)
+            }
+            Some(_) => return None,
+        };
+        let class = usize::try_from(class).ok().filter(|class| (*class as u64) < self.anchor.class_count)?;
         let info = self.array(self.anchor.classes, size_of::<slab::layout::ClassInfo>(), class)?;
         let info = ClassGeometry::from_bytes(&info);
-        let slot = address.get().checked_sub(info.start)?.checked_div(info.size)?;
-        if slot >= info.slots {
+        let (start, states, slots) = match in_front {
+            true => {
+                let start = self.array(self.anchor.front_starts, size_of::<usize>(), class)?;
+                (usize::from_le_bytes(start), info.front_states, 0..info.front_slots)
+            }
+            false => (info.start, info.states, info.front_slots..info.slots),
+        };
+        let slot = address.get().checked_sub(start)?.checked_div(info.size)?;
+        if !slots.contains(&slot) {
             return None;
         }
-        let state = self.array(info.states as u64, 2, slot);
+        let state = self.array(states as u64, 2, slot);
         let state = state.map(|bits| SlotState::from_bits(u16::from_le_bytes(bits)));
-        let start = Addr::new(info.start.checked_add(slot.checked_mul(info.size)?)?);
+        let start = Addr::new(start.checked_add(slot.checked_mul(info.size)?)?);
         let object = state.and_then(|state| slab::layout::object(start, info.size, state));
         Some(Found::Slot { start, size: info.size, state, object })
+    }
+
+    /// The class that has the byte at `offset` from the front's first.
+    fn owner(&self, offset: u64) -> Option<u64> {
+        let page = usize::try_from(offset).ok()? / PAGE_SIZE;
+        let [owner] = self.array(self.anchor.front_owners, 1, page)?;
+        Some(owner.into())
     }
 }
 

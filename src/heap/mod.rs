@@ -54,6 +54,7 @@ use crate::sys::pkey::Unsealed;
 use crate::sys::sealed::Sealed;
 use crate::trace::{self, Depot, Frames};
 use core::cell::UnsafeCell;
+use core::sync::atomic::AtomicBool;
 use thread::Thread;
 
 /// Everything there is one of.
@@ -71,7 +72,9 @@ struct Calls {
     report: fatal::Context,
 }
 
-static CALLS: Sealed<Calls> = Sealed::EMPTY;
+static CALLS_FILLER: AtomicBool = AtomicBool::new(false);
+#[unsafe(link_section = ".data.rel.ro.sealed")]
+static CALLS: Sealed<Calls> = Sealed::empty(&CALLS_FILLER);
 
 /// Whether objects of `malloc` may rightly be freed as C++ ones; see [`ops::free`].
 fn runtimes_are_mixed() -> bool {

@@ -183,10 +183,15 @@ fn start(overrides: &Overrides) {
     if limited {
         vm::forbid_moves();
     }
+    if !limited {
+        vm::make_room(ROOM_BYTES);
+        thread::make_generators(false);
+    }
     let protection =
         slab::Protection { canary: options.canary, zero: options.zero, mismatch: options.mismatch };
     let quarantine = quarantine_bytes(&options);
-    if !slab::init(slab::Config { backend, limit, memory, protection }, quarantine, &mut rng) {
+    let front = limit.is_none_or(|limit| limit >= FRONT_LIMIT);
+    if !slab::init(slab::Config { backend, limit, memory, front, protection }, quarantine, &mut rng) {
         do_without("slabs");
     }
     if !heap.page.init(page_config(&options, backend, limit, memory), &mut rng) {
@@ -200,11 +205,20 @@ fn start(overrides: &Overrides) {
         heap.depot = depot;
     }
     stacks::init(limited);
+    if limited {
+        thread::make_generators(true);
+    }
     thread::init(limited);
     image::drop_anchor(heap);
     read_suppressions(&options);
     install_reports(overrides);
 }
+
+/// Room for the tables of every process, the states of the first threads among them.
+const ROOM_BYTES: usize = thread::AHEAD_BYTES + (5 << 20);
+
+/// A process that may map fewer bytes than this has no front: it is a small part of more.
+const FRONT_LIMIT: u64 = 1 << 30;
 
 /// What an emulator may be asked to reserve: it keeps books of every page.
 const EMULATED: u64 = 4 << 30;

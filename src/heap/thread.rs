@@ -68,12 +68,16 @@ static SEALED: u32 = BUSY;
 pub const BUSY: u32 = 1;
 /// The gate's bit of a run in which the mode or the options want every request looked at.
 const GENERAL: u32 = 2;
+/// The gate's bit of a forked child's thread that goes on in its parent's batches: their order is drawn anew before
+/// anything else, on the general paths.
+const REORDER: u32 = 4;
 
 /// All states, and those without a thread.
 struct Registry {
     unused: *mut Thread,
     made: u32,
-    rngs: *mut Rng,
+    /// One past the generators, which are given out from the last on: those in use lie beside what was mapped before.
+    rngs_end: *mut Rng,
     rng_count: usize,
     /// Room for the states of the first threads, mapped at start: a process may limit its address
     /// space later.
@@ -90,7 +94,7 @@ static REGISTRY: Lock<Registry> = Lock::new(
     Registry {
         unused: core::ptr::null_mut(),
         made: 0,
-        rngs: core::ptr::null_mut(),
+        rngs_end: core::ptr::null_mut(),
         rng_count: 0,
         ahead: Addr::NULL,
         ahead_left: 0,
@@ -104,9 +108,9 @@ static ALL: AtomicPtr<Thread> = AtomicPtr::new(core::ptr::null_mut());
 const RNGS: usize = 16 << 10;
 /// The same where address space is limited.
 const RNGS_LIMITED: usize = 256;
-/// Before them a word that is wiped with them; see [`process`].
-const BEFORE_RNGS: usize = 64;
-const _: () = assert!(BEFORE_RNGS.is_multiple_of(align_of::<Rng>()) && BEFORE_RNGS >= size_of::<AtomicU32>());
+/// Behind them, at the end of a page, a word that is wiped with them; see [`process`].
+const BEHIND_RNGS: usize = 64;
+const _: () = assert!(BEHIND_RNGS.is_multiple_of(align_of::<Rng>()) && BEHIND_RNGS >= size_of::<AtomicU32>());
 /// The lane of the shared state.
 const SHARED_LANE: u32 = PageArm::LANES as u32 - 1;
 /// Rounds of destructors after which a thread's state is handed on: the C library runs four.
@@ -123,20 +127,28 @@ const AHEAD: u32 = 256;
 /// The same where address space is limited.
 const AHEAD_LIMITED: u32 = 4;
 
-/// Maps the generators and the first threads' states. Called once, at start; `limited` says whether
-/// address space is.
-pub fn init(limited: bool) {
+/// Bytes of the first threads' states.
+pub const AHEAD_BYTES: usize = STATE_STRIDE * AHEAD as usize;
+
+/// Maps the generators. Called once, at start; `limited` says whether address space is.
+pub fn make_generators(limited: bool) {
     let Some(mut registry) = REGISTRY.lock_quietly() else { return };
     let count = if limited { RNGS_LIMITED } else { RNGS };
-    let bytes = BEFORE_RNGS + count * size_of::<Rng>();
-    if let Some(base) = vm::tables(bytes) {
+    let bytes = (count * size_of::<Rng>() + BEHIND_RNGS).next_multiple_of(PAGE_SIZE);
+    if let Some(base) = vm::tables_apart(bytes) {
+        let end = base.plus(bytes);
         if vm::wipe_on_fork(Span::new(base, PageCount::holding(bytes))) {
             // SAFETY: within the fresh zeroed mapping, which lives as long as the process, and used for this alone.
-            process::keep_word(unsafe { &*base.as_ptr::<AtomicU32>() });
+            process::keep_word(unsafe { &*end.minus(BEHIND_RNGS).as_ptr::<AtomicU32>() });
         }
-        registry.rngs = base.plus(BEFORE_RNGS).as_ptr();
+        registry.rngs_end = end.minus(BEHIND_RNGS).as_ptr();
         registry.rng_count = count;
     }
+}
+
+/// Maps the first threads' states. Called once, at start; `limited` says whether address space is.
+pub fn init(limited: bool) {
+    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
     let count = if limited { AHEAD_LIMITED } else { AHEAD };
     if let Some(base) = vm::tables(STATE_STRIDE * count as usize) {
         registry.ahead = base;
@@ -212,7 +224,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     }
     let ordinal = registry.made;
     registry.made += 1;
-    let (rngs, rng_count) = (registry.rngs, registry.rng_count);
+    let (rngs_end, rng_count) = (registry.rngs_end, registry.rng_count);
     let mut ahead = None;
     if registry.ahead_left > 0 {
         ahead = Some(registry.ahead);
@@ -227,7 +239,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
         base.plus(STATE_BYTES).as_ptr()
     } else {
         // SAFETY: the ordinal is below the number of generators mapped.
-        unsafe { rngs.add(ordinal as usize) }
+        unsafe { rngs_end.sub(ordinal as usize + 1) }
     };
     let options = &heap().options;
     // SAFETY: the mapping is fresh, zero and ours, and zero bytes are a valid state.
@@ -258,7 +270,7 @@ fn gate_of_run() -> u32 {
     if plain { 0 } else { GENERAL }
 }
 
-/// The calling thread's state, if it has one and is not inside the allocator.
+/// The calling thread's state, if it has one, is not inside the allocator, and its batches are its own.
 #[inline(always)]
 pub fn idle() -> Option<*mut Thread> {
     let word = sys::slot();
@@ -268,7 +280,7 @@ pub fn idle() -> Option<*mut Thread> {
     let thread = Addr::new(word).as_ptr::<Thread>();
     // SAFETY: the word is the address of this thread's state, or of `GONE` or `SEALED`, which begin like one and
     // are always busy.
-    (unsafe { (*thread).gate.load(Ordering::Relaxed) } & BUSY == 0).then_some(thread)
+    (unsafe { (*thread).gate.load(Ordering::Relaxed) } & (BUSY | REORDER) == 0).then_some(thread)
 }
 
 fn gone() -> usize {
@@ -352,8 +364,11 @@ fn enter<R>(thread: *mut Thread, action: impl FnOnce(&mut Thread) -> R) -> Optio
     // SAFETY: the state is this thread's and idle: no other reference to it exists.
     let state = unsafe { &mut *thread };
     let gate = state.close_gate();
+    if gate & REORDER != 0 {
+        state.slab.reorder();
+    }
     let result = action(state);
-    state.open_gate(gate);
+    state.open_gate(gate & !REORDER);
     Some(result)
 }
 
@@ -463,10 +478,11 @@ pub fn in_child() {
         // SAFETY: it is this thread's state.
         let state = unsafe { &mut *own() };
         state.id = 0;
-        state.rng().forget();
-        // Not if a handler forks that interrupted the allocator, which may be at one of them.
-        if state.gate.load(Ordering::Relaxed) & BUSY == 0 {
-            state.slab.reorder();
+        // Not if a handler forks that interrupted the allocator, which may be at one of the batches. Most children
+        // allocate nothing before they become another program.
+        let gate = state.gate.load(Ordering::Relaxed);
+        if gate & BUSY == 0 {
+            state.gate.store(gate | REORDER, Ordering::Relaxed);
         }
     }
     let mut thread = ALL.load(Ordering::Acquire);

@@ -112,9 +112,12 @@ impl Tally {
 
     /// Forgets everything: a forked child has made none of these errors.
     pub fn forget(&mut self) {
-        ERRORS.store(0, Ordering::Relaxed);
-        SUPPRESSED.store(0, Ordering::Relaxed);
-        // Its pages need not be copied for nothing.
+        // What is not written need not be copied.
+        for count in [&ERRORS, &SUPPRESSED] {
+            if count.load(Ordering::Relaxed) != 0 {
+                count.store(0, Ordering::Relaxed);
+            }
+        }
         if !self.used {
             return;
         }

@@ -13,7 +13,7 @@
 //! Two threads that free one object at the same moment can both see it live; the slot then stands in
 //! two places, and the allocation that takes it second finds it live and reports the double free.
 
-use super::layout::{ClassInfo, Place, layout, locate};
+use super::layout::{self, ClassInfo, Place, layout, locate};
 use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
 use super::state::SlotState;
 use super::warm::Warm;
@@ -158,13 +158,14 @@ impl Cache {
         unsafe {
             let info = layout().classes.get_unchecked(class);
             let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
-            let next = info.start + ahead as usize * slot_size;
+            let (origin_of_slots, state) = info.whereabouts(class, slot);
+            // If that slot is one of the few in or out of the front where this is none, nothing is fetched.
+            let next = origin_of_slots + ahead as usize * slot_size;
             cpu::fetch(Addr::new(next));
             cpu::fetch(Addr::new(next + slot_size - 16));
-            let start = info.start + slot as usize * slot_size;
+            let start = origin_of_slots + slot as usize * slot_size;
             let pointer = Addr::new(start).as_ptr::<u8>();
             let word = canary::word(&layout().key, start + slot_size);
-            let state = info.state(slot);
             let untouched = || {
                 let end = pointer.add(slot_size - 16);
                 let zero = if SMALL { bytes::is_zero_small } else { bytes::is_zero };
@@ -200,27 +201,20 @@ impl Cache {
     ) -> bool {
         let layout = layout();
         let start = address.get();
-        let offset = start.wrapping_sub(layout.base);
-        if offset >= if SMALL { layout.small_span } else { layout.span } {
+        let Some((class, slot, is_start, cell)) = layout::find::<SMALL>(layout, start) else {
             return false;
-        }
-        let class = offset >> layout.region_shift;
-        // SAFETY: the offset is within the regions.
+        };
+        // SAFETY: the class exists.
         let (info, bin) =
             unsafe { (layout.classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
         let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
-        let within = start.wrapping_sub(info.start) & layout.region_mask;
-        let (slot, cell) = info.find(within);
-        if info.is_beyond(slot as u32) {
-            return false;
-        }
         let state = cell.load();
         let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };
         let Some(over) = state.live_over_up_to(most, origin) else {
             return false;
         };
         let size = (slot_size - class::TAIL).wrapping_sub(over);
-        if slot * slot_size != within
+        if !is_start
             || !SMALL && class >= class::LARGE
             || bin.freed == bin.capacity
             || stated.is_some_and(|stated| stated != size)

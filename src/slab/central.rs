@@ -15,13 +15,12 @@
 //! A child of a fork, and a thread that ends inside, make the list and the counts anew from the bits. These
 //! change a word at a time, and with the lock: a slot whose bit is set is in nobody's hands.
 
-use super::class;
 use super::layout::{ClassInfo, layout};
 use super::misuse::twice_freed;
-use super::parked;
 use super::state::SlotState;
 use super::store::{BATCH, Batch, Store};
 use super::sweep;
+use super::{class, front, parked};
 use crate::addr::{PageCount, Span};
 use crate::fault::Fault;
 use crate::rng::Rng;
@@ -60,7 +59,7 @@ pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
     while let Some(rest) = out.get_mut(taken..).filter(|rest| !rest.is_empty()) {
         let Some(mut store) = padded.0.enter() else { break };
         if !exhausted && store.wants_slab(info) && !store.use_pending(info, rng) {
-            exhausted = !open_more(class, padded, info, store);
+            exhausted = !open_more(class, padded, info, store, rng);
             continue;
         }
         match store.take(info, rest) {
@@ -72,19 +71,28 @@ pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
 }
 
 /// Opens slabs outside the lock, unless it might not be had again; `false` if there are none to be had.
-fn open_more(class: usize, padded: &'static Padded, info: &ClassInfo, mut store: Guard<'_, Store>) -> bool {
+fn open_more(
+    class: usize,
+    padded: &'static Padded,
+    info: &ClassInfo,
+    mut store: Guard<'_, Store>,
+    rng: &mut Rng,
+) -> bool {
     let Some(batch) = store.plan(info) else { return false };
+    let in_front = batch.first == 0 && info.has_front();
     let kept = only_tries().then_some(store);
-    let opened = open(info, &batch);
+    let opened = if in_front { front::open(class, info, rng) } else { open(info, &batch) };
     let Some(mut store) = kept.or_else(|| padded.0.enter()) else { return false };
     match opened {
         true => store.add_pending(info, &batch),
+        // The region has others.
+        false if in_front => (),
         false => store.take_back(&batch),
     }
     if let Some(opened) = OPENED.get(class) {
         opened.store(store.opened, Ordering::Relaxed);
     }
-    opened
+    opened || in_front
 }
 
 /// Gives slots back. The memory of a slab that this leaves empty may go back to the kernel; what is
@@ -145,7 +153,7 @@ fn link(padded: &Padded, info: &ClassInfo, slab: u32) {
 /// threads freed one object at the same moment it was given twice. Then the memory stays.
 fn release(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
     let first = slab << info.slab_shift;
-    let slots = first + 1..first + info.usable_end;
+    let slots = first + 1..first + info.usable_end(slab);
     for slot in slots.clone() {
         let state = info.state_of(slot);
         if state.is_live() || state == SlotState::BUSY {
@@ -199,7 +207,7 @@ pub fn opened_slots(class: usize) -> impl Iterator<Item = u32> {
     info.into_iter().flat_map(move |info| {
         (0..slabs).flat_map(|slab| {
             let first = slab << info.slab_shift;
-            first + 1..first + info.usable_end
+            first + 1..first + info.usable_end(slab)
         })
     })
 }

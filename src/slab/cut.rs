@@ -14,7 +14,7 @@
 //! no correct program has a pointer to one. What the kernel refuses to unmap stays, unused.
 
 use super::layout::{self, ClassInfo, WHOLE, block_bytes, layout, table_of};
-use super::{central, class};
+use super::{central, class, front};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::sys::vm;
 use core::ops::Range;
@@ -28,14 +28,15 @@ pub fn is_cut() -> bool {
     CUT.load(Ordering::Acquire)
 }
 
-/// What a class has of its region.
+/// What a class has of its region; the front is not in it.
 pub fn kept(info: &ClassInfo) -> Range<usize> {
     info.start..info.start.saturating_add(info.slabs() as usize * (info.size << info.slab_shift))
 }
 
 /// Bytes that the regions have.
 pub fn reserved() -> usize {
-    layout().classes.iter().map(|info| kept(info).len()).fold(0, usize::saturating_add)
+    let front = if layout().has_front { front::BYTES } else { 0 };
+    layout().classes.iter().map(|info| kept(info).len()).fold(front, usize::saturating_add)
 }
 
 /// What a class had before it was cut: slabs, and whether its region was whole.
@@ -65,7 +66,7 @@ pub fn cut(limit: u64) {
     for (class, (info, before)) in layout.classes.iter().zip(before).enumerate() {
         let (states, table_end) = table_of(class, layout.region_shift, table);
         if let Some(before) = before {
-            let region = layout.base + (class << layout.region_shift);
+            let region = layout.base.wrapping_add(front::BYTES) + (class << layout.region_shift);
             give_back_region(info, before, region..region + layout.region_mask + 1, &mut regions);
             give_back_table(info, before, states, table..table_end, &mut tables);
         }

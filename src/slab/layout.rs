@@ -1,23 +1,27 @@
 //! Where everything of the slab arm lies: regions, slots, and their out-of-line state.
 //!
 //! ```text
-//! regions: | class 0 | class 1 | ... | class 88 |         one reservation, equal parts, inaccessible
+//! regions: | front | class 0 | class 1 | ... | class 97 |  one reservation, equal parts, inaccessible
 //! region:  | ... | slab 0 | slab 1 | slab 2 | ...         opened from a random place on
 //! table:   | ... | block 1 | block 0 | states |           one a class, in another mapping
 //! block:   | the slab's record | one free bit a slot |    states: one u16 a slot
 //! ```
 //!
 //! Slots and slabs are numbered from the random place on, and a class's blocks lie below its states: what is in use of
-//! a table lies together, whichever place was drawn, in two pages at first and one page of page tables. Every process has
-//! them for some forty classes, and a fork copies them.
+//! a table lies together, whichever place was drawn, in two pages at first and one page of page tables.
 //!
-//! From an address to its slot is arithmetic: the region by a shift, the slot by a multiplication with
-//! the class's reciprocal, and no memory is read but the class's line of [`Layout`].
+//! Slab 0 of a small class lies in the [`front`], together with those of the others, and so do its block and its
+//! states, in front of the tables. Where it would lie in its region nothing is ever opened. Under a limit there is no
+//! front, and slab 0 lies in its region.
+//!
+//! From an address to its slot is arithmetic: the region by a shift, or whose the page of the front is; the slot
+//! by a multiplication with the class's reciprocal.
 //!
 //! The layout is written once, before the first allocation, and then made read-only. What changes later is how much
 //! of each region there is ([`cut`](super::cut)).
 
 use super::class;
+use super::front::{self, NOBODY, STARTS};
 use super::look::{LOOKS, Name};
 use super::state::{SlotState, StateCell};
 use super::store::Slab;
@@ -49,18 +53,24 @@ pub struct ClassInfo {
     pub size: usize,
     /// ceil(2^64 / size): the high half of `offset × reciprocal` is `offset / size`.
     reciprocal: u64,
-    /// The first byte of slot 0.
+    /// The first byte of slot 0, were it not for the front.
     pub start: usize,
-    /// The states of the slots, and below them the slabs' blocks.
-    states: *const AtomicU16,
+    /// The states of the slots from `front_end` on, and below them the slabs' blocks.
+    pub(super) states: *const AtomicU16,
+    /// Those of the slots before.
+    pub(super) front_states: *const AtomicU16,
     /// log2 of the slot numbers in a slab.
     pub slab_shift: u32,
-    /// One past the last slot of a slab that is handed out.
-    pub usable_end: u32,
+    /// One past the last slot of a slab that is handed out, counted from the slab's first.
+    usable_end: u32,
     /// Slabs from slot 0 to the end of the region, or to where it was cut off.
     pub(super) slabs: AtomicU32,
     /// One past the last slot number that has a state; all have while the region is whole.
     pub(super) end: AtomicU32,
+    /// Slot numbers of the slab in the front; 0 if it has none.
+    pub front_end: u32,
+    /// [`ClassInfo::usable_end`] of the slab in the front, which may be shorter.
+    front_usable_end: u32,
 }
 
 /// [`ClassInfo::end`] of a whole region. In one of the largest size it leaves out a number: that of the bytes right below
@@ -79,25 +89,44 @@ impl ClassInfo {
         slot >= self.end.load(Ordering::Relaxed)
     }
 
+    /// The class's number.
+    fn class(&self) -> usize {
+        let first = Addr::of(layout().classes.as_ptr());
+        Addr::of(core::ptr::from_ref(self)).offset_from(first).unwrap_or(0) / size_of::<Self>()
+    }
+
     /// Where the state of slot `slot` is.
     #[inline(always)]
     pub fn state(&self, slot: u32) -> StateCell {
-        self.state_at(slot as usize)
+        let states = if slot < self.front_end { self.front_states } else { self.states };
+        // SAFETY: the tables cover every slot number of the front's slab and of the region, or those below `end`. Slot numbers
+        // come from `locate`, which bounds them by both, or from the bitmaps of slabs that were opened.
+        StateCell::new(unsafe { &*states.add(slot as usize) })
     }
 
-    /// [`ClassInfo::state`] for the index of a slot.
+    /// Where the slot numbers are counted from that slot `slot` of this class has, and its state.
+    ///
+    /// # Safety
+    /// This is class `class`, and the slot in a slab that was opened.
     #[inline(always)]
-    fn state_at(&self, index: usize) -> StateCell {
-        // SAFETY: the table covers every slot number of the region, or those below `end`. Slot numbers come from
-        // `locate`, which bounds them by both, or from the bitmaps of slabs that were opened.
-        StateCell::new(unsafe { &*self.states.add(index) })
+    pub unsafe fn whereabouts(&self, class: usize, slot: u32) -> (usize, StateCell) {
+        // SAFETY: as the caller says; see `state`.
+        unsafe {
+            let front = STARTS.get_unchecked(class).load(Ordering::Relaxed);
+            let in_front = slot < self.front_end;
+            let (origin, states) =
+                if in_front { (front, self.front_states) } else { (self.start, self.states) };
+            (origin, StateCell::new(&*states.add(slot as usize)))
+        }
     }
 
-    /// The index and the state of the slot that contains the byte at `offset` from slot 0, which lies in the region.
+    /// The index of the slot that contains the byte at `offset` from slot 0, and whether it is that slot's first.
     #[inline(always)]
-    pub fn find(&self, offset: usize) -> (usize, StateCell) {
-        let index = self.index_at(offset);
-        (index, self.state_at(index))
+    pub fn slot_of_start(&self, offset: usize) -> (usize, bool) {
+        let product = offset as u128 * self.reciprocal as u128;
+        // The low half counts the reciprocal's error once a slot, less than an offset's bytes, and each byte from the
+        // slot's first adds the reciprocal, more than any offset.
+        ((product >> 64) as usize, product as u64 <= offset as u64)
     }
 
     /// The state of slot `slot`, whether or not a sweep looks at it.
@@ -132,8 +161,34 @@ impl ClassInfo {
     /// Slab `slab`'s block.
     fn block(&self, slab: u32) -> *const u8 {
         let bytes = (slab as usize + 1) * block_bytes(self.slab_shift);
-        // SAFETY: below the states the table has a block for each slab of the region.
-        unsafe { self.states.cast::<u8>().sub(bytes) }
+        let states = if slab == 0 && self.has_front() { self.front_states } else { self.states };
+        // SAFETY: below the states the table has a block for each slab of the region, and the front's for the one there.
+        unsafe { states.cast::<u8>().sub(bytes) }
+    }
+
+    /// Whether slab 0 lies in the front, if anywhere.
+    pub fn has_front(&self) -> bool {
+        self.front_end != 0
+    }
+
+    /// One past the last slot of slab `slab` that is handed out, counted from the slab's first.
+    pub fn usable_end(&self, slab: u32) -> u32 {
+        if slab == 0 && self.has_front() { self.front_usable_end } else { self.usable_end }
+    }
+
+    /// Bytes from slab `slab`'s first slot to the end of its guard page.
+    pub fn slab_bytes(&self, slab: u32) -> usize {
+        let bytes = self.size << self.slab_shift;
+        if slab == 0 && self.has_front() { bytes.min(front::SLAB_BYTES) } else { bytes }
+    }
+
+    /// Where the slot numbers are counted from that slot `slot` has.
+    #[inline(always)]
+    fn origin(&self, slot: u32) -> usize {
+        match slot < self.front_end {
+            true => STARTS.get(self.class()).map_or(0, |start| start.load(Ordering::Relaxed)),
+            false => self.start,
+        }
     }
 
     /// Slab `slab`'s record; reached under the class's lock only.
@@ -150,7 +205,12 @@ impl ClassInfo {
     /// Slot `slot`'s first byte.
     #[inline(always)]
     pub fn address(&self, slot: u32) -> usize {
-        self.start + slot as usize * self.size
+        self.origin(slot) + slot as usize * self.size
+    }
+
+    /// A slot number that no slab has and a state has: that of the region's last byte.
+    fn no_slot(&self, layout: &Layout) -> u32 {
+        self.slot_at(layout.region_mask)
     }
 
     /// The slot that contains the byte at `offset` from slot 0.
@@ -167,7 +227,8 @@ impl ClassInfo {
     /// The pages of slab `slab`, guard included.
     pub fn slab_span(&self, slab: u32) -> Span {
         let bytes = self.size << self.slab_shift;
-        Span::new(Addr::new(self.start + slab as usize * bytes), PageCount::holding(bytes))
+        let origin = self.origin(slab << self.slab_shift);
+        Span::new(Addr::new(origin + slab as usize * bytes), PageCount::holding(self.slab_bytes(slab)))
     }
 
     /// The guard page of slab `slab`.
@@ -180,10 +241,12 @@ impl ClassInfo {
 /// The place of everything.
 #[repr(C, align(4096))]
 pub struct Layout {
-    /// The first byte of the reservation; `usize::MAX` before [`init`], so that nothing is in it.
+    /// The first byte of the front, or where it would be; `usize::MAX` before [`init`], so that nothing is in it.
     pub base: usize,
-    /// Its length in bytes.
+    /// The length of the regions in bytes; they lie behind the front.
     pub span: usize,
+    /// Whether there is a front.
+    pub has_front: bool,
     /// log2 of a region's length.
     pub region_shift: u32,
     /// A region's length less one.
@@ -208,9 +271,11 @@ struct Sealed(UnsafeCell<Layout>);
 // gate orders it), and read-only afterwards.
 unsafe impl Sync for Sealed {}
 
+#[unsafe(link_section = ".data.rel.ro.sealed")]
 static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
     base: usize::MAX,
     span: 0,
+    has_front: false,
     region_shift: 36,
     region_mask: (1 << 36) - 1,
     small_span: 0,
@@ -224,10 +289,13 @@ static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
             reciprocal: 0,
             start: usize::MAX,
             states: core::ptr::null(),
+            front_states: core::ptr::null(),
             slab_shift: 7,
             usable_end: 0,
             slabs: AtomicU32::new(0),
             end: AtomicU32::new(WHOLE),
+            front_end: 0,
+            front_usable_end: 0,
         }
     }; class::COUNT],
 }));
@@ -259,6 +327,8 @@ pub struct Config {
     pub limit: Option<u64>,
     /// Bytes of memory that there are, if that is known.
     pub memory: Option<u64>,
+    /// Whether the first slabs of small classes lie together.
+    pub front: bool,
     /// Which protections are on.
     pub protection: Protection,
 }
@@ -277,13 +347,13 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
         }
     };
     let mut shift = most.clamp(REGION_SHIFT_MIN, REGION_SHIFT_MAX);
-    // A start that ended with a fork, whose child begins anew, may have come to the seal.
-    if layout().span != 0 && !vm::commit(own_pages()) {
+    // It lies among constants; see `sys::sealed`.
+    if !vm::commit(own_pages()) {
         return false;
     }
     while shift >= REGION_SHIFT_MIN {
-        if let Some((span, tables)) = map(shift) {
-            fill(config, shift, span, tables, rng);
+        if let Some(mapped) = map(shift, config.front) {
+            fill(config, shift, mapped, rng);
             return true;
         }
         shift -= 1;
@@ -301,12 +371,23 @@ pub(super) const fn least_shift(limit: u64) -> u32 {
     if limit >= MODEST { REGION_SHIFT_MODEST } else { REGION_SHIFT_MIN }
 }
 
-fn map(shift: u32) -> Option<(Span, Addr)> {
-    let bytes = class::COUNT << shift;
+/// Where everything was mapped.
+struct Mapped {
+    /// The front, if there is one, and the regions.
+    span: Span,
+    /// The regions' tables.
+    tables: Addr,
+    /// The front's, which lie among other small ones.
+    front_tables: Option<Addr>,
+}
+
+fn map(shift: u32, front: bool) -> Option<Mapped> {
+    let front_tables = if front { Some(vm::tables(front_tables(0).1)?) } else { None };
+    let bytes = (class::COUNT << shift) + if front { front::BYTES } else { 0 };
     let tables = vm::sparse_tables(table_bytes(shift))?;
     // Whole units of 2 MiB: see `sys::guard`.
     match vm::reserve(bytes.next_multiple_of(1 << 21), 1 << 21) {
-        Some(span) => Some((span, tables)),
+        Some(span) => Some(Mapped { span, tables, front_tables }),
         None => {
             vm::unmap_sparse(tables, table_bytes(shift));
             None
@@ -353,31 +434,50 @@ fn table_bytes(shift: u32) -> usize {
     if shift >= ROOMY_SHIFT { all + TABLE_SPAN } else { all }
 }
 
-fn fill(config: Config, shift: u32, span: Span, tables: Addr, rng: &mut Rng) {
+/// Where each class's states for the front begin, 0 for none, and where they end, if the first table begins at `at`.
+fn front_tables(mut at: usize) -> ([usize; class::COUNT], usize) {
+    let mut places = [0; class::COUNT];
+    for (class, place) in places.iter_mut().enumerate().filter(|(class, _)| front::is_for(*class)) {
+        *place = at + block_bytes(class::slab_shift(class));
+        at = (*place + front::slots(class) * size_of::<u16>()).next_multiple_of(align_of::<u64>());
+    }
+    (places, at)
+}
+
+fn fill(config: Config, shift: u32, mapped: Mapped, rng: &mut Rng) {
     // SAFETY: see `Sealed`: this is the one writer.
     let layout = unsafe { &mut *LAYOUT.0.get() };
-    layout.base = span.start.get();
+    let has_front = mapped.front_tables.is_some();
+    let regions = mapped.span.start.get() + if has_front { front::BYTES } else { 0 };
+    layout.base = regions.wrapping_sub(front::BYTES);
+    layout.has_front = has_front;
     layout.span = class::COUNT << shift;
     layout.region_shift = shift;
     layout.region_mask = (1 << shift) - 1;
     layout.small_span = class::SMALL_COUNT << shift;
-    layout.tables = tables.get();
+    let (fronts, _) = front_tables(mapped.front_tables.map_or(0, Addr::get));
+    layout.tables = mapped.tables.get();
     layout.backend = config.backend;
     layout.protection = config.protection;
     layout.key = Key::new(rng.next_u64(), rng.next_u64());
-    let mut table = tables.get();
-    for (class, info) in layout.classes.iter_mut().enumerate() {
+    let mut table = layout.tables;
+    for ((class, info), front) in layout.classes.iter_mut().enumerate().zip(fronts) {
         let slabs = region_slabs(class, shift);
         // In the lowest quarter, so that the rest of the region is left to grow.
         let first = rng.below((slabs as u64 / 4).max(1)) as usize;
         info.size = class::size(class);
         info.reciprocal = (u64::MAX / class::size(class) as u64) + 1;
-        info.start = span.start.get() + (class << shift) + first * class::slab_bytes(class);
+        info.start = regions + (class << shift) + first * class::slab_bytes(class);
         let (states, end) = table_of(class, shift, table);
         info.states = Addr::new(states).as_ptr();
+        info.front_states = Addr::new(front).as_ptr();
         table = end;
         info.slab_shift = class::slab_shift(class);
         info.usable_end = class::usable_end(class) as u32;
+        if has_front && front != 0 {
+            info.front_end = 1 << class::slab_shift(class);
+            info.front_usable_end = ((info.slab_bytes(0) - PAGE_SIZE) / info.size) as u32;
+        }
         info.slabs = AtomicU32::new((slabs - first) as u32);
         info.end = AtomicU32::new(WHOLE);
     }
@@ -401,10 +501,14 @@ pub struct Place {
     pub into: usize,
 }
 
-/// The slot that `address` lies in; `None` outside the regions.
+/// The slot that `address` lies in; `None` outside the front and the regions.
 #[inline(always)]
 pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
     let offset = address.wrapping_sub(layout.base);
+    if offset < front::BYTES {
+        return locate_in_front(layout, address, offset);
+    }
+    let offset = offset - front::BYTES;
     if offset >= layout.span {
         return None;
     }
@@ -414,10 +518,77 @@ pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
     // What lies below slot 0 has numbers that no slab has.
     let within = address.wrapping_sub(info.start) & layout.region_mask;
     let slot = info.slot_at(within);
+    if slot < info.front_end {
+        return nowhere(layout, class);
+    }
     if info.is_beyond(slot) {
         return None;
     }
     Some(Place { class, slot, into: within - slot as usize * info.size })
+}
+
+/// The fast paths' [`locate`], in a class with small slots if `SMALL`: the class, the number of a slot, whether the address
+/// is the slot's first byte, and the slot's state. Where no slab is the state says that nothing lives there.
+#[inline(always)]
+pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<(usize, usize, bool, StateCell)> {
+    let classes = if SMALL { class::SMALL_COUNT } else { class::COUNT };
+    let offset = address.wrapping_sub(layout.base);
+    // SAFETY: the classes are below COUNT. The tables have a state for each slot number that a byte of a slab of the front or of a
+    // region leads to; of a region that was cut, for those that are not beyond.
+    unsafe {
+        if offset < front::BYTES {
+            let class = usize::from(front::owner(offset));
+            if class >= classes {
+                return None;
+            }
+            let info = layout.classes.get_unchecked(class);
+            let origin = STARTS.get_unchecked(class).load(Ordering::Relaxed);
+            // What lies behind the slab has the numbers behind those of its slots.
+            let within = address.wrapping_sub(origin);
+            if within >= front::SLAB_BYTES {
+                return None;
+            }
+            let (slot, is_start) = info.slot_of_start(within);
+            return Some((class, slot, is_start, StateCell::new(&*info.front_states.add(slot))));
+        }
+        let offset = offset - front::BYTES;
+        if offset >= if SMALL { layout.small_span } else { layout.span } {
+            return None;
+        }
+        let class = offset >> layout.region_shift;
+        let info = layout.classes.get_unchecked(class);
+        let (slot, is_start) = info.slot_of_start(address.wrapping_sub(info.start) & layout.region_mask);
+        if info.is_beyond(slot as u32) {
+            return None;
+        }
+        // Those of the front have no state in this table.
+        Some((class, slot, is_start, StateCell::new(&*info.states.add(slot))))
+    }
+}
+
+/// [`locate`] for the byte at `offset` from the front's first.
+fn locate_in_front(layout: &Layout, address: usize, offset: usize) -> Option<Place> {
+    if !layout.has_front {
+        return None;
+    }
+    let class = match front::owner(offset) {
+        NOBODY => return nowhere(layout, 0),
+        class => usize::from(class),
+    };
+    let (info, start) = (layout.classes.get(class)?, STARTS.get(class)?.load(Ordering::Relaxed));
+    let within = address.wrapping_sub(start);
+    if within >= info.slab_bytes(0) {
+        return nowhere(layout, class);
+    }
+    let slot = info.slot_at(within);
+    Some(Place { class, slot, into: within - slot as usize * info.size })
+}
+
+/// A place where no slot is or ever was. A class that was cut has none.
+fn nowhere(layout: &Layout, class: usize) -> Option<Place> {
+    let info = layout.classes.get(class)?;
+    let slot = info.no_slot(layout);
+    (!info.is_beyond(slot)).then_some(Place { class, slot, into: 1 })
 }
 
 /// What reports can say of the slot at `place`: `None` if no object ever lay there.
@@ -454,6 +625,10 @@ pub struct ClassGeometry {
     pub states: usize,
     /// Slots from there to the end of the region, whole slabs only.
     pub slots: usize,
+    /// Those of the first slots that lie in the front.
+    pub front_slots: usize,
+    /// The table of their states.
+    pub front_states: usize,
 }
 
 impl ClassGeometry {
@@ -469,6 +644,8 @@ impl ClassGeometry {
             start: number(offset_of!(ClassInfo, start), 8),
             states: number(offset_of!(ClassInfo, states), 8),
             slots: number(offset_of!(ClassInfo, slabs), 4) << shift,
+            front_slots: number(offset_of!(ClassInfo, front_end), 4),
+            front_states: number(offset_of!(ClassInfo, front_states), 8),
         }
     }
 }
@@ -478,7 +655,7 @@ impl ClassGeometry {
 pub fn for_tests() -> &'static Layout {
     static MADE: std::sync::Once = std::sync::Once::new();
     let protection = Protection { canary: true, zero: true, mismatch: true };
-    let config = Config { backend: Backend::Mprotect, limit: None, memory: None, protection };
+    let config = Config { backend: Backend::Mprotect, limit: None, memory: None, front: false, protection };
     MADE.call_once(|| assert!(init(config, &mut Rng::new())));
     layout()
 }
@@ -511,7 +688,7 @@ mod tests {
     fn nothing_lies_before_the_first_slab() {
         let layout = for_tests();
         for (class, info) in layout.classes.iter().enumerate() {
-            let region = layout.base + (class << layout.region_shift);
+            let region = layout.base.wrapping_add(front::BYTES) + (class << layout.region_shift);
             // Where that is the region's first byte there is nothing.
             let below = [region, (region + info.start) / 2, info.start - 1];
             for address in below.into_iter().filter(|address| (region..info.start).contains(address)) {

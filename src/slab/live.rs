@@ -1,8 +1,8 @@
 //! What is alive in the slab arm, for the search for leaks.
 
 use super::cache;
-use super::central;
 use super::layout::layout;
+use super::{central, front};
 use crate::addr::Addr;
 use core::ops::Range;
 
@@ -30,15 +30,22 @@ pub fn each(mut visit: impl FnMut(Addr, usize)) {
     }
 }
 
-/// From the first region to the end of the last.
+/// From the front, or the first region, to the end of the last.
 pub fn region() -> Range<usize> {
-    let layout = layout();
-    layout.base..layout.base.saturating_add(layout.span)
+    let front = front();
+    front.start..front.end.saturating_add(layout().span)
 }
 
-/// Where slots lie: one range, or what each class has left.
+/// The front; nothing before the first region where there is none.
+fn front() -> Range<usize> {
+    let layout = layout();
+    let end = layout.base.wrapping_add(front::BYTES);
+    if layout.has_front { layout.base..end } else { end..end }
+}
+
+/// Where slots lie: one range, or the front and what each class has left.
 pub fn regions() -> impl Iterator<Item = Range<usize>> {
     let is_cut = super::cut::is_cut();
     let each = layout().classes.iter().map(super::cut::kept).filter(move |_| is_cut);
-    [region()].into_iter().filter(move |_| !is_cut).chain(each)
+    [if is_cut { front() } else { region() }].into_iter().chain(each)
 }

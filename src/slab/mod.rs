@@ -2,6 +2,7 @@
 //!
 //! - [`class`]: slot sizes, pure.
 //! - [`layout`]: where regions, slots and their states lie; address to slot. [`state`]: what is known of a slot.
+//! - [`front`]: where the first slabs of small classes lie.
 //! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
 //! - [`cut`]: what happens to regions and tables when the process limits its address space.
 //! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`batches`]: what they
@@ -29,6 +30,7 @@ pub mod cut;
 mod depot;
 mod exchange;
 mod fifo;
+pub mod front;
 pub mod layout;
 pub mod live;
 mod look;
@@ -80,8 +82,13 @@ pub fn object_near(address: Addr) -> Option<Object> {
     let layout = layout::layout();
     let place = layout::locate(layout, address.get())?;
     let info = layout.classes.get(place.class)?;
-    // What lies below slot 0 has numbers that no slab has.
-    let slot = if address.get() < info.start { 0 } else { place.slot };
+    // What lies below slot 0 has numbers that no slab has, and so has what lies beside the slab in the front.
+    let slot = match place.slot >> info.slab_shift < info.slabs() {
+        true => place.slot,
+        false if address.get().wrapping_sub(layout.base) < front::BYTES => info.front_end,
+        false if address.get() < info.start => 0,
+        false => place.slot,
+    };
     layout::object_at(layout, place).or_else(|| misuse::nearest(info, slot, address, address))
 }
 

@@ -70,6 +70,8 @@ impl Store {
         let count = (BATCH_BYTES / slab_bytes).clamp(1, BATCH) as u32;
         let first = self.opened;
         let count = count.min(info.slabs().checked_sub(first)?);
+        // The one in the front lies alone.
+        let count = if first == 0 && info.has_front() { count.min(1) } else { count };
         if count == 0 {
             return None;
         }
@@ -113,10 +115,11 @@ impl Store {
 
     /// Puts a slab that was never used into the list, all its slots free.
     fn activate(&mut self, info: &ClassInfo, slab: u32) {
+        let end = info.usable_end(slab);
         for word in 0..words(info) {
-            info.free_bits(slab, word).store(usable_bits(info, word), Ordering::Relaxed);
+            info.free_bits(slab, word).store(usable_bits(end, word), Ordering::Relaxed);
         }
-        self.slab(info, slab).free = info.usable_end - 1;
+        self.slab(info, slab).free = end - 1;
         self.link(info, slab);
     }
 
@@ -147,7 +150,7 @@ impl Store {
     /// Takes free slots of a slab in the list, lowest addresses first: which of them is handed out when is the
     /// batch's choice, and what is in use stays close together.
     fn take_from(&mut self, info: &ClassInfo, slab: u32, out: &mut [u32]) -> usize {
-        if self.slab(info, slab).free == info.usable_end - 1 {
+        if self.slab(info, slab).free == info.usable_end(slab) - 1 {
             match core::mem::replace(&mut self.slab(info, slab).used, true) {
                 true => self.spare = self.spare.saturating_sub(1),
                 false => {
@@ -202,7 +205,7 @@ impl Store {
         if free == 1 {
             self.link(info, slab);
         }
-        if free < info.usable_end - 1 {
+        if free < info.usable_end(slab) - 1 {
             return None;
         }
         if keep || self.spare < (self.active / 4).max(spare_slabs(info)) {
@@ -226,7 +229,7 @@ impl Store {
         let first = slab << info.slab_shift;
         let record = self.slab(info, slab);
         let end = if record.used { (u32::from(record.last) + 1) * 64 } else { 0 };
-        first + 1..first + end.clamp(1, info.usable_end)
+        first + 1..first + end.clamp(1, info.usable_end(slab))
     }
 
     /// Takes spare slabs out of the list, as [`Store::give`] does; how many.
@@ -236,7 +239,7 @@ impl Store {
         while let (Some(slab), Some(place)) = (next.checked_sub(1), out.get_mut(taken)) {
             let Slab { free, used, .. } = *self.slab(info, slab);
             next = self.slab(info, slab).next;
-            if used && free == info.usable_end - 1 {
+            if used && free == info.usable_end(slab) - 1 {
                 self.take_out(info, slab);
                 self.spare = self.spare.saturating_sub(1);
                 *place = slab;
@@ -258,7 +261,7 @@ impl Store {
             }
             let bits = (0..words(info)).map(|word| info.free_bits(slab, word).load(Ordering::Relaxed));
             let free = bits.map(u64::count_ones).sum();
-            let whole = free == info.usable_end - 1;
+            let whole = free == info.usable_end(slab) - 1;
             let record = self.slab(info, slab);
             (record.free, record.first, record.last) = (free, 0, u8::MAX);
             record.used |= free != 0 && !whole;
@@ -315,14 +318,14 @@ fn words(info: &ClassInfo) -> u32 {
     1 << (info.slab_shift - 6)
 }
 
-/// The bits of word `word` whose slots are handed out: not the first, not those in the guard.
-fn usable_bits(info: &ClassInfo, word: u32) -> u64 {
+/// The bits of word `word` whose slots are handed out: not the first, not those from `end` on.
+fn usable_bits(end: u32, word: u32) -> u64 {
     let below = |end: u32| match end.saturating_sub(word * 64) {
         0 => 0,
         bits @ 1..64 => (1 << bits) - 1,
         _ => u64::MAX,
     };
-    below(info.usable_end) & !below(1)
+    below(end) & !below(1)
 }
 
 #[cfg(test)]
@@ -373,7 +376,7 @@ mod tests {
         store.add_pending(info, &batch);
         let mut taken = Vec::new();
         // Two slabs full, one in part.
-        while taken.len() < 2 * info.usable_end as usize {
+        while taken.len() < 2 * info.usable_end(0) as usize {
             let mut out = [0; 50];
             while store.head == 0 {
                 assert!(store.use_pending(info, &mut rng));

@@ -45,7 +45,7 @@ pub fn next_wrong(cursor: &mut Cursor) -> Option<Fault> {
 /// Checks the freed slots of a slab that is in nobody's hands.
 pub fn check_freed(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
     let first = slab << info.slab_shift;
-    for slot in first + 1..first + info.usable_end {
+    for slot in first + 1..first + info.usable_end(slab) {
         if info.state_of(slot).is_freed()
             && let Some(fault) = check(info, slot)
         {

@@ -25,8 +25,15 @@ pub fn count() -> Usage {
         let slabs = central::held(class);
         let Some(info) = layout().classes.get(class) else { continue };
         let slab_bytes = info.size << info.slab_shift;
-        let slots = info.usable_end.saturating_sub(1) as usize;
-        usage.held = usage.held.saturating_add((slabs.active as usize).saturating_mul(slab_bytes));
+        let slots = info.usable_end(1).saturating_sub(1) as usize;
+        // The one in the front may be shorter.
+        let in_front = central::handed_out(class, 0).is_some_and(|slots| !slots.is_empty());
+        let (short_bytes, short_slots) = match in_front {
+            true => (slab_bytes - info.slab_bytes(0), (info.usable_end(1) - info.usable_end(0)) as usize),
+            false => (0, 0),
+        };
+        let held = (slabs.active as usize).saturating_mul(slab_bytes).saturating_sub(short_bytes);
+        usage.held = usage.held.saturating_add(held);
         usage.spare = usage.spare.saturating_add((slabs.spare as usize).saturating_mul(slab_bytes));
         let mut live = 0_usize;
         let mut slab = 0;
@@ -38,7 +45,8 @@ pub fn count() -> Usage {
             slab += 1;
         }
         usage.objects += live;
-        usage.free_slots += (slabs.active as usize).saturating_mul(slots).saturating_sub(live);
+        let held = (slabs.active as usize).saturating_mul(slots).saturating_sub(short_slots);
+        usage.free_slots += held.saturating_sub(live);
     }
     usage
 }

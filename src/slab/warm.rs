@@ -95,7 +95,7 @@ mod tests {
         let most = (MOST_BYTES / info.size) as u32;
         let slots = 1..1 + most + 2;
         let all = info.slab_span(0);
-        assert!(vm::commit(all) && slots.end < info.usable_end);
+        assert!(vm::commit(all) && slots.end < info.usable_end(0));
         let bytes = |slot| info.address(slot)..info.address(slot) + info.size;
         let mut warm = Warm { slots: [(0, 0); MOST], len: 0, bytes: 0 };
         for slot in slots.clone() {

@@ -57,7 +57,8 @@ fn set(kind: usize, thread: usize) {
 pub fn in_child() {
     let me = thread::pointer();
     for place in &TRYING {
-        if place.load(Ordering::Relaxed) != me {
+        // What is not written need not be copied.
+        if ![0, me].contains(&place.load(Ordering::Relaxed)) {
             place.store(0, Ordering::Relaxed);
         }
     }

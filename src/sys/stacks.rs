@@ -56,6 +56,7 @@ const AUTODISARM: c_int = c_int::MIN;
 struct Head {
     low: AtomicUsize,
     size: AtomicUsize,
+    /// Without `SS_DISABLE` where that is set, and the reverse: zero bytes say that there is none.
     flags: AtomicI32,
     /// The next head in the list, 0 for none.
     next: AtomicUsize,
@@ -101,7 +102,7 @@ impl Own {
     fn programs(self) -> stack_t {
         stack_t {
             ss_sp: Addr::new(self.0.low.load(Ordering::Relaxed)).as_ptr(),
-            ss_flags: self.0.flags.load(Ordering::Relaxed),
+            ss_flags: self.0.flags.load(Ordering::Relaxed) ^ libc::SS_DISABLE,
             ss_size: self.0.size.load(Ordering::Relaxed),
         }
     }
@@ -111,7 +112,7 @@ impl Own {
         self.0.low.store(stack.ss_sp.expose_provenance(), Ordering::Relaxed);
         self.0.size.store(stack.ss_size, Ordering::Relaxed);
         // Whether a thread is on it is asked anew each time.
-        self.0.flags.store(stack.ss_flags & !libc::SS_ONSTACK, Ordering::Relaxed);
+        self.0.flags.store((stack.ss_flags & !libc::SS_ONSTACK) ^ libc::SS_DISABLE, Ordering::Relaxed);
     }
 
     /// The program's alternate stack, if it has one.
@@ -172,18 +173,18 @@ fn page_of(own: Own) -> u64 {
     (own.top() >> PAGE_SHIFT) as u64
 }
 
-/// A stack that is nobody's; `None` if the kernel grants none.
-fn take() -> Option<Own> {
+/// A stack that is nobody's, and whether it was never used; `None` if the kernel grants none.
+fn take() -> Option<(Own, bool)> {
     let mut first = FREE.load(Ordering::Acquire);
     while let Some(own) = head_of(first & PAGE_MASK) {
         let next = own.0.next.load(Ordering::Relaxed) as u64 & PAGE_MASK;
         let count = (first >> PAGE_BITS).wrapping_add(1);
         match FREE.compare_exchange(first, count << PAGE_BITS | next, Ordering::Acquire, Ordering::Acquire) {
-            Ok(_) => return Some(own),
+            Ok(_) => return Some((own, false)),
             Err(other) => first = other,
         }
     }
-    open(reserved().or_else(|| vm::closed_tables(STRIDE))?)
+    open(reserved().or_else(|| vm::closed_tables(STRIDE))?).map(|own| (own, true))
 }
 
 /// Address space for one more stack, of the reservation.
@@ -254,7 +255,7 @@ pub fn adopt() {
     if thread::signal_stack() != 0 {
         return;
     }
-    let Some(own) = take() else { return };
+    let Some((own, new)) = take() else { return };
     let mut before = NOTHING;
     let mine = own.as_kernels();
     // SAFETY: the stack is nobody's, mapped and writable; the other structure is live.
@@ -266,7 +267,10 @@ pub fn adopt() {
         set_kernels(&before);
         before = NOTHING;
     }
-    own.set_programs(&before);
+    // Most threads have none, and then the head's page need not be touched, nor copied at a fork.
+    if !new || before.ss_flags != libc::SS_DISABLE || before.ss_size != 0 || !before.ss_sp.is_null() {
+        own.set_programs(&before);
+    }
     thread::set_signal_stack(own.top());
 }
 
@@ -381,7 +385,7 @@ pub(super) extern "C" fn place(sp: usize) -> Place {
     match own() {
         Some(own) if own.holds(sp) => stay,
         Some(own) => Place { sp: own.top(), loan: 0 },
-        None => take().map_or(stay, |own| Place { sp: own.top(), loan: own.top() }),
+        None => take().map_or(stay, |(own, _)| Place { sp: own.top(), loan: own.top() }),
     }
 }
 

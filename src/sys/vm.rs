@@ -36,6 +36,11 @@ pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
 ///
 /// All tables are sealed where there is a key: see [`pkey`].
 pub fn tables(bytes: usize) -> Option<Addr> {
+    take_room(bytes).or_else(|| tables_apart(bytes))
+}
+
+/// [`tables`] in a mapping of their own.
+pub fn tables_apart(bytes: usize) -> Option<Addr> {
     let large = if bytes < LARGE_TABLE { None } else { map_as_stack(bytes, READ_WRITE) };
     let start = large.or_else(|| map(Addr::NULL, bytes, READ_WRITE, 0))?;
     let span = Span::new(start, PageCount::holding(bytes));
@@ -43,6 +48,26 @@ pub fn tables(bytes: usize) -> Option<Addr> {
     no_huge_pages(span);
     remember(span);
     Some(start)
+}
+
+/// Room for [`tables`] in one mapping: its first byte that is nobody's, and its end.
+static ROOM: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Maps room for tables, from which they are taken as long as it lasts: together they cost a fork one mapping and
+/// one page of page tables. Called at start, before anything else is mapped, so that it lies beside the program's modules.
+pub fn make_room(bytes: usize) {
+    if let Some(start) = tables_apart(bytes) {
+        let [next, end] = &ROOM;
+        next.store(start.get(), Ordering::Relaxed);
+        end.store(start.get().saturating_add(bytes), Ordering::Release);
+    }
+}
+
+fn take_room(bytes: usize) -> Option<Addr> {
+    let [next, end] = &ROOM;
+    let (bytes, end) = (round_up(bytes, PAGE_SIZE)?, end.load(Ordering::Acquire));
+    let within = |start: usize| start.checked_add(bytes).filter(|next| *next <= end);
+    next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).ok().map(Addr::new)
 }
 
 /// Takes the seal off a part of [`tables`]; `false` if the kernel refuses.

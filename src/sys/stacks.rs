@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn stacks_are_apart_and_come_back() {
-        let stacks: Vec<Own> = (0..3).map(|_| take().expect("a stack")).collect();
+        let stacks: Vec<Own> = (0..3).map(|_| take().expect("a stack").0).collect();
         for own in &stacks {
             // SAFETY: within the open stack.
             unsafe { Addr::new(own.low()).as_ptr::<u64>().write_volatile(1) };
@@ -520,7 +520,7 @@ mod tests {
             for number in 1..=4_usize {
                 scope.spawn(move || {
                     for _ in 0..5_000 {
-                        let own = take().expect("a stack");
+                        let (own, _) = take().expect("a stack");
                         own.0.low.store(number, Ordering::Relaxed);
                         std::hint::spin_loop();
                         assert_eq!(own.0.low.load(Ordering::Relaxed), number);

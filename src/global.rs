@@ -202,6 +202,9 @@ unsafe impl GlobalAlloc for Fencepost {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let claim = claim(pointer, layout);
+        if layout.align() <= ABI_ALIGN && heap::try_resize_small(&claim, new_size) {
+            return pointer;
+        }
         let request = Request { size: new_size, ..request(layout, false) };
         heap::resize(&claim, &request, site()).map_or(core::ptr::null_mut(), Addr::as_ptr)
     }

@@ -7,8 +7,6 @@ use core::fmt;
 /// adds, read by any.
 #[derive(Default)]
 pub struct Counts {
-    /// Objects in slabs.
-    pub slab: AtomicU64,
     /// Objects between guard pages.
     pub guarded: AtomicU64,
     /// Objects that the mode wanted between guard pages and that went to slabs for want of budget.
@@ -22,7 +20,7 @@ pub struct Counts {
 /// Plain numbers, summed up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// See [`Counts::slab`].
+    /// Objects in slabs, which the caches count.
     pub slab: u64,
     /// See [`Counts::guarded`].
     pub guarded: u64,
@@ -37,7 +35,6 @@ pub struct Totals {
 impl Counts {
     /// All zero.
     pub const NEW: Self = Self {
-        slab: AtomicU64::new(0),
         guarded: AtomicU64::new(0),
         over_budget: AtomicU64::new(0),
         no_mappings: AtomicU64::new(0),
@@ -55,7 +52,6 @@ impl Counts {
         let add = |sum: &mut u64, count: &AtomicU64| {
             *sum = sum.wrapping_add(count.load(Ordering::Relaxed));
         };
-        add(&mut totals.slab, &self.slab);
         add(&mut totals.guarded, &self.guarded);
         add(&mut totals.over_budget, &self.over_budget);
         add(&mut totals.no_mappings, &self.no_mappings);

@@ -144,7 +144,11 @@ pub unsafe extern "C" fn realloc(
         unsafe { free_general(pointer, at, fp) };
         return core::ptr::null_mut();
     }
-    match heap::resize(&claim(pointer, None, Origin::Malloc), &Request::c(size), site(at, fp)) {
+    let claim = claim(pointer, None, Origin::Malloc);
+    if heap::try_resize_small(&claim, size) {
+        return pointer;
+    }
+    match heap::resize(&claim, &Request::c(size), site(at, fp)) {
         Ok(address) => address.as_ptr(),
         Err(Denied::Foreign) => fallback::realloc(pointer, size),
         Err(Denied::NoMemory) => move_out(pointer, size, at, fp),

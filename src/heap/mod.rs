@@ -37,7 +37,7 @@ pub use ending::{check, check_leaks, on_exit, on_quick_exit};
 pub use ops::{
     allocate, expect_libc_objects, free, is_granted, lock_memory, may_ask_libc, set_origin, size_of,
     try_allocate_fast, try_allocate_small, try_allocate_zeroed_fast, try_free_aligned, try_free_fast,
-    try_free_small,
+    try_free_small, try_resize_small,
 };
 pub use query::{Answer, ask_size};
 pub use resize::{Denied, resize};

@@ -27,8 +27,9 @@ fn small_thread() -> Option<*mut Thread> {
     let word = sys::slot();
     let thread = Addr::new(word).as_ptr::<Thread>();
     // SAFETY: the word is 0 or the address of this thread's state; `GONE` and `SEALED` begin like one whose gate
-    // is never open.
-    (word != 0 && unsafe { (*thread).gate.load(Ordering::Relaxed) } == 0).then_some(thread)
+    // is never open. A plain read, which can be part of the comparison: only this thread writes the gate, and a handler
+    // that does leaves it as it was.
+    (word != 0 && unsafe { (*thread).gate.as_ptr().read() } == 0).then_some(thread)
 }
 
 /// The shortest path of an allocation of `size` bytes with the ABI's alignment; null when another has
@@ -55,9 +56,6 @@ unsafe fn plain<const SMALL: bool>(thread: *mut Thread, size: usize, origin: Ori
         let pointer = (*thread).slab.allocate_plain::<SMALL>(size, origin);
         compiler_fence(Ordering::SeqCst);
         (*thread).gate.store(0, Ordering::Relaxed);
-        if !pointer.is_null() {
-            Counts::bump(&(*thread).counts.slab);
-        }
         pointer
     }
 }
@@ -78,6 +76,26 @@ fn free_plain<const SMALL: bool>(claim: &Claim) -> bool {
         (*thread).gate.store(BUSY, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         let done = (*thread).slab.free_plain::<SMALL>(claim.address, claim.size, claim.origin);
+        compiler_fence(Ordering::SeqCst);
+        (*thread).gate.store(0, Ordering::Relaxed);
+        done
+    }
+}
+
+/// The shortest path of a resize with the ABI's alignment, in place; `false` when another has to look at it.
+#[inline(always)]
+pub fn try_resize_small(claim: &Claim, size: usize) -> bool {
+    let Some(thread) = small_thread() else {
+        return false;
+    };
+    // SAFETY: as in `try_allocate_small`; the caller of a resize owns the object.
+    unsafe {
+        if size.wrapping_sub(1) >= (*thread).fast_most {
+            return false;
+        }
+        (*thread).gate.store(BUSY, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let done = slab::Cache::resize_plain(claim.address, claim.size, size, claim.origin);
         compiler_fence(Ordering::SeqCst);
         (*thread).gate.store(0, Ordering::Relaxed);
         done
@@ -125,9 +143,6 @@ fn fast(size: usize, action: impl FnOnce(&mut Thread) -> *mut u8) -> *mut u8 {
     let gate = thread.close_gate();
     let pointer = action(thread);
     thread.open_gate(gate);
-    if !pointer.is_null() {
-        Counts::bump(&thread.counts.slab);
-    }
     pointer
 }
 
@@ -367,7 +382,6 @@ impl Heap {
                 .then(|| self.allocate_guarded(thread, request, false, grows, site).ok())
                 .flatten();
         }
-        Counts::bump(&thread.counts.slab);
         if let Some(reason) = refusal {
             Self::count_refusal(thread, reason);
         }

@@ -427,6 +427,7 @@ pub fn totals() -> Totals {
         // SAFETY: states are never unmapped; the counts are atomics.
         let state = unsafe { &*thread };
         state.counts.add_to(&mut totals);
+        totals.slab = totals.slab.wrapping_add(state.slab.allocated());
         thread = state.next;
     }
     totals

@@ -105,18 +105,20 @@ pub unsafe fn clear_small(start: *mut u8, len: usize) {
 unsafe fn is_zero_avx2(start: *const u8, len: usize) -> bool {
     // SAFETY: loads stay within the caller's bytes; the last one overlaps the one before.
     unsafe {
+        let load = |at: usize| _mm256_loadu_si256(start.add(at).cast::<__m256i>());
         let mut first = _mm256_setzero_si256();
         let mut second = first;
         let mut at = 0;
-        while at + 64 <= len {
-            first = _mm256_or_si256(first, _mm256_loadu_si256(start.add(at).cast::<__m256i>()));
-            second = _mm256_or_si256(second, _mm256_loadu_si256(start.add(at + 32).cast::<__m256i>()));
-            at += 64;
+        while at + 128 <= len {
+            first = _mm256_or_si256(first, _mm256_or_si256(load(at), load(at + 32)));
+            second = _mm256_or_si256(second, _mm256_or_si256(load(at + 64), load(at + 96)));
+            at += 128;
         }
-        if at + 32 <= len {
-            first = _mm256_or_si256(first, _mm256_loadu_si256(start.add(at).cast::<__m256i>()));
+        while at + 32 <= len {
+            first = _mm256_or_si256(first, load(at));
+            at += 32;
         }
-        second = _mm256_or_si256(second, _mm256_loadu_si256(start.add(len - 32).cast::<__m256i>()));
+        second = _mm256_or_si256(second, load(len - 32));
         let seen = _mm256_or_si256(first, second);
         _mm256_testz_si256(seen, seen) != 0
     }
@@ -128,13 +130,20 @@ unsafe fn is_zero_avx2(start: *const u8, len: usize) -> bool {
 unsafe fn clear_avx2(start: *mut u8, len: usize) {
     // SAFETY: stores stay within the caller's bytes; the last one overlaps the one before.
     unsafe {
-        let zero = _mm256_setzero_si256();
+        let store = |at: usize| _mm256_storeu_si256(start.add(at).cast::<__m256i>(), _mm256_setzero_si256());
         let mut at = 0;
+        while at + 128 <= len {
+            store(at);
+            store(at + 32);
+            store(at + 64);
+            store(at + 96);
+            at += 128;
+        }
         while at + 32 <= len {
-            _mm256_storeu_si256(start.add(at).cast::<__m256i>(), zero);
+            store(at);
             at += 32;
         }
-        _mm256_storeu_si256(start.add(len - 32).cast::<__m256i>(), zero);
+        store(len - 32);
     }
 }
 

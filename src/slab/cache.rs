@@ -22,8 +22,8 @@ use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::{Claim, Origin};
 use crate::rng::Rng;
+use crate::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 use crate::sys::cpu;
-use core::sync::atomic::{Ordering, compiler_fence};
 
 /// Slots in a batch of a class up to 1 KiB: with one of them known, the next is one of 71.
 pub(super) const BATCH: usize = batches::LEN;
@@ -34,22 +34,24 @@ const LEFT: usize = 8;
 /// How many allocations ahead a slot's memory is fetched.
 const AHEAD: usize = 2;
 
-/// One class's counters; the slots lie apart so that a new cache touches little memory.
+/// Zeros before each batch: a batch that is used up has slot 0 as its next, which is never handed out, and so have those
+/// that are fetched ahead of it.
+const PAD: usize = AHEAD + 1;
+
+/// One class's places in the lists; the slots lie apart so that a new cache touches little memory.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(super) struct Bin {
-    /// Slots left in the batch.
-    pub len: u16,
-    /// Slots on the stack.
-    pub freed: u16,
-    /// The most the stack holds.
-    pub capacity: u16,
+    /// One past the next slot of the batch, in [`Slots::batches`].
+    next: u32,
+    /// Where the next freed slot goes, in [`Slots::stacks`].
+    top: u32,
+    /// One past the most that the stack holds.
+    end: u32,
     /// Slots in a full batch.
     pub batch: u16,
     /// Whether what is freed waits: the stack's slots go to the quarantine and to no batch.
     pub waits: bool,
-    /// To a power of two, so that a bin is found by a shift.
-    unused: [u8; 7],
 }
 
 /// A thread's cache. All zero bytes are a valid value that holds nothing; [`Cache::init`] readies it.
@@ -63,13 +65,73 @@ pub struct Cache {
     pending_class: u32,
     /// Whether the last allocation was of memory that nobody has cleared or checked.
     pub(super) fresh: bool,
+    /// Slots that batches had, but for those that were given back: what is not in a batch any more was handed out.
+    pub(super) filled: AtomicU64,
     /// The freed slots of the classes from [`class::LARGE`] on that have their memory.
     pub(super) warm: Warm,
-    pub(super) bins: [Bin; class::COUNT],
-    /// Freed slots in the order of their frees.
-    pub(super) stacks: [[u32; STACK]; class::COUNT],
-    /// Slots in random order, taken from the end.
-    pub(super) batches: [[u32; BATCH]; class::COUNT],
+    pub(super) slots: Slots,
+}
+
+/// The slots that a cache has.
+#[repr(C)]
+pub(super) struct Slots {
+    bins: [Bin; class::COUNT],
+    /// By class, freed slots in the order of their frees.
+    stacks: [u32; class::COUNT * STACK],
+    /// By class, [`PAD`] zeros, and slots in random order, taken from the end.
+    batches: [u32; class::COUNT * (PAD + BATCH)],
+}
+
+impl Slots {
+    /// The lists of a class.
+    pub fn lists(&mut self, class: usize) -> Option<Lists<'_>> {
+        let (stack_at, batch_at) = (Lists::stack_at(class) as usize, Lists::batch_at(class) as usize);
+        let bin = self.bins.get_mut(class)?;
+        let stack = self.stacks.get_mut(stack_at..)?.first_chunk_mut()?;
+        let batch = self.batches.get_mut(batch_at..)?.first_chunk_mut()?;
+        let (freed, len) = (bin.top as usize - stack_at, bin.next as usize - batch_at);
+        Some(Lists { bin, stack, batch, freed, len, class })
+    }
+}
+
+/// One class's lists.
+pub(super) struct Lists<'a> {
+    pub bin: &'a mut Bin,
+    /// As long as it may become.
+    pub stack: &'a mut [u32; STACK],
+    /// As long as it may become.
+    pub batch: &'a mut [u32; BATCH],
+    /// Slots on the stack.
+    pub freed: usize,
+    /// Slots left in the batch.
+    pub len: usize,
+    class: usize,
+}
+
+impl Lists<'_> {
+    const fn stack_at(class: usize) -> u32 {
+        (class * STACK) as u32
+    }
+
+    const fn batch_at(class: usize) -> u32 {
+        (class * (PAD + BATCH) + PAD) as u32
+    }
+
+    /// Moves the slots that were freed last from the stack to the batch, which is empty; how many.
+    pub fn pop(&mut self) -> usize {
+        let count = self.freed.min(self.bin.batch.into());
+        self.freed -= count;
+        if let (Some(last), Some(room)) = (self.stack.get(self.freed..), self.batch.get_mut(..count)) {
+            room.iter_mut().zip(last).for_each(|(room, slot)| *room = *slot);
+        }
+        count
+    }
+
+    /// Says how many slots the stack and the batch have now.
+    pub fn set(self, freed: usize, len: usize) {
+        self.bin.top = Self::stack_at(self.class) + freed as u32;
+        self.bin.next = Self::batch_at(self.class) + len as u32;
+    }
 }
 
 impl Cache {
@@ -77,10 +139,12 @@ impl Cache {
     pub fn init(&mut self, rng: *mut Rng, waits: bool) {
         self.rng = rng;
         self.fault = None;
-        for (class, bin) in self.bins.iter_mut().enumerate() {
+        for (class, bin) in self.slots.bins.iter_mut().enumerate() {
             let batch = quarantine::batch_len(class);
             let left = if waits { batch.min(LEFT) } else { batch };
-            (bin.batch, bin.capacity) = (batch as u16, (batch + left) as u16);
+            (bin.top, bin.next) = (Lists::stack_at(class), Lists::batch_at(class));
+            bin.end = bin.top + (batch + left) as u32;
+            bin.batch = batch as u16;
             bin.waits = waits;
         }
     }
@@ -88,6 +152,13 @@ impl Cache {
     /// What the last failed call found, if it failed for a misuse.
     pub fn take_fault(&mut self) -> Option<Fault> {
         self.fault.take()
+    }
+
+    /// Objects that were allocated here. Other threads may ask: the figure is then of slightly different moments.
+    pub fn allocated(&self) -> u64 {
+        let left = |(class, bin): (usize, &Bin)| u64::from(bin.next.saturating_sub(Lists::batch_at(class)));
+        let left = self.slots.bins.iter().enumerate().map(left).sum();
+        self.filled.load(Ordering::Relaxed).saturating_sub(left)
     }
 
     /// Whether a fault waits to be taken.
@@ -103,15 +174,15 @@ impl Cache {
     #[inline(always)]
     pub unsafe fn allocate(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
         // SAFETY: the class is in range, as the caller says.
-        let (info, bin) =
-            unsafe { (layout().classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
+        let info = unsafe { layout().classes.get_unchecked(class) };
         let slot = if self.pending != 0 && self.pending_class as usize == class {
             core::mem::take(&mut self.pending)
-        } else if bin.len == 0 {
-            // SAFETY: as for this function.
-            return unsafe { self.allocate_slow(size, class, origin) };
         } else {
-            self.pick(class)
+            // SAFETY: the class is in range.
+            match unsafe { self.pick(class) } {
+                0 => return unsafe { self.allocate_slow(size, class, origin) },
+                slot => slot,
+            }
         };
         let state = info.state(slot);
         if !state.load().is_freed() || !layout().protection.zero || !layout().protection.canary {
@@ -143,21 +214,22 @@ impl Cache {
     #[inline(always)]
     pub unsafe fn allocate_plain<const SMALL: bool>(&mut self, size: usize, origin: Origin) -> *mut u8 {
         let class = if SMALL { class::of_tiny(size) } else { class::of_small(size) };
-        // SAFETY: the class is one of the table's; `len` is at most BATCH.
+        // SAFETY: the class is one of the table's, and before each batch there are PAD zeros.
         let (slot, ahead) = unsafe {
-            let bin = self.bins.get_unchecked_mut(class);
-            let Some(left) = usize::from(bin.len).checked_sub(1) else {
+            let bin = self.slots.bins.get_unchecked_mut(class);
+            let next = bin.next as usize - 1;
+            let slot = *self.slots.batches.get_unchecked(next);
+            if slot == 0 {
                 return core::ptr::null_mut();
-            };
-            bin.len = left as u16;
-            let batch = self.batches.get_unchecked(class);
-            (*batch.get_unchecked(left), *batch.get_unchecked(left.saturating_sub(AHEAD)))
+            }
+            bin.next = next as u32;
+            (slot, *self.slots.batches.get_unchecked(next - AHEAD))
         };
         // SAFETY: the class is one of the table's. The slot was in the batch: it is this thread's, in
         // an opened slab.
         unsafe {
             let info = layout().classes.get_unchecked(class);
-            let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
+            let slot_size = info.size;
             let (origin_of_slots, state) = info.whereabouts(class, slot);
             // If that slot is one of the few in or out of the front where this is none, nothing is fetched.
             let next = origin_of_slots + ahead as usize * slot_size;
@@ -172,7 +244,8 @@ impl Cache {
                 end.cast::<u64>().read() | (canary::get(end.add(8)) ^ word) == 0
                     && zero(pointer, slot_size - 16)
             };
-            if !state.load().is_freed() || !untouched() {
+            // A slot whose memory was given back has no canary.
+            if !state.load().was_freed() || !untouched() {
                 self.pending = slot;
                 self.pending_class = class as u32;
                 return core::ptr::null_mut();
@@ -201,29 +274,28 @@ impl Cache {
     ) -> bool {
         let layout = layout();
         let start = address.get();
-        let Some((class, slot, is_start, cell)) = layout::find::<SMALL>(layout, start) else {
+        let Some((class, slot, cell)) = layout::find::<SMALL>(layout, start) else {
             return false;
         };
         // SAFETY: the class exists.
         let (info, bin) =
-            unsafe { (layout.classes.get_unchecked(class), self.bins.get_unchecked_mut(class)) };
-        let slot_size = if SMALL { (class + 1) * 16 } else { info.size };
+            unsafe { (layout.classes.get_unchecked(class), self.slots.bins.get_unchecked_mut(class)) };
+        let slot_size = info.size;
         let state = cell.load();
         let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };
         let Some(over) = state.live_over_up_to(most, origin) else {
             return false;
         };
         let size = (slot_size - class::TAIL).wrapping_sub(over);
-        if !is_start
-            || !SMALL && class >= class::LARGE
-            || bin.freed == bin.capacity
+        if !SMALL && class >= class::LARGE
+            || bin.top == bin.end
             || stated.is_some_and(|stated| stated != size)
         {
             return false;
         }
         let pointer = address.as_ptr::<u8>();
         // SAFETY: the slot is live, so it and the word before it are mapped, and whoever frees it owns
-        // it. `freed` is below the stack's capacity.
+        // it. `top` is below the stack's end.
         unsafe {
             let before = canary::word(&layout.key, start);
             if before != canary::get(pointer.sub(class::TAIL)) {
@@ -241,25 +313,29 @@ impl Cache {
             clear(pointer, slot_size - 16);
             pointer.add(slot_size - 16).cast::<u64>().write(0);
             cell.store(state.freed());
-            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.freed)) = slot as u32;
-            bin.freed += 1;
+            *self.slots.stacks.get_unchecked_mut(bin.top as usize) = slot as u32;
+            bin.top += 1;
         }
         true
     }
 
-    /// Takes the next slot of a batch that has one.
+    /// Takes the next slot of a batch; 0 if it is used up.
+    ///
+    /// # Safety
+    /// The class is below [`class::COUNT`].
     #[inline(always)]
-    pub(super) fn pick(&mut self, class: usize) -> u32 {
-        // SAFETY: the class is in range, and `len` is at most BATCH and at least one.
-        unsafe {
-            let bin = self.bins.get_unchecked_mut(class);
-            bin.len -= 1;
-            let slot = *self.batches.get_unchecked(class).get_unchecked(usize::from(bin.len));
-            if class >= class::LARGE {
-                self.warm.forget(class, slot);
-            }
+    pub(super) unsafe fn pick(&mut self, class: usize) -> u32 {
+        // SAFETY: the class is in range, and before each batch there are zeros.
+        let slot = unsafe {
+            let bin = self.slots.bins.get_unchecked_mut(class);
+            let slot = *self.slots.batches.get_unchecked(bin.next as usize - 1);
+            bin.next -= u32::from(slot != 0);
             slot
+        };
+        if class >= class::LARGE && slot != 0 {
+            self.warm.forget(class, slot);
         }
+        slot
     }
 
     /// Like [`Cache::allocate`], with the object's bytes zero.
@@ -329,31 +405,66 @@ impl Cache {
     /// Puts a freed slot onto the stack.
     #[inline(always)]
     fn push(&mut self, class: usize, slot: u32) {
-        // SAFETY: the class comes from a place. `freed` is below `capacity`, at most STACK, when it is used as
-        // an index.
+        // SAFETY: the class comes from a place. `top` is below `end`, the stack's, when it is used as an index.
         unsafe {
-            let bin = self.bins.get_unchecked_mut(class);
-            if bin.freed == bin.capacity {
+            let bin = self.slots.bins.get_unchecked_mut(class);
+            if bin.top == bin.end {
                 self.flush_slow(class);
             }
-            let bin = self.bins.get_unchecked_mut(class);
-            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(usize::from(bin.freed)) = slot;
-            bin.freed += 1;
+            let bin = self.slots.bins.get_unchecked_mut(class);
+            *self.slots.stacks.get_unchecked_mut(bin.top as usize) = slot;
+            bin.top += 1;
         }
     }
 
-    /// Changes the size of a live object in its slot, if the slot suits the new size: it holds it, and
-    /// not more than twice. `false` otherwise, and nothing changed.
+    /// [`Cache::resize`] with every protection on, for an object that is named by its address; `false`, and nothing
+    /// changed, when another path has to look at it.
+    ///
+    /// # Safety
+    /// Canary and zero are on, and the caller owns the object if there is one.
+    #[inline(always)]
+    pub unsafe fn resize_plain(
+        address: Addr,
+        stated: Option<usize>,
+        new_size: usize,
+        origin: Origin,
+    ) -> bool {
+        let layout = layout();
+        let Some((class, _, cell)) = layout::find::<false>(layout, address.get()) else {
+            return false;
+        };
+        // SAFETY: the class exists.
+        let info = unsafe { layout.classes.get_unchecked(class) };
+        let state = cell.load();
+        let Some(over) = state.live_over_up_to(class::MAX_SLACK, origin) else {
+            return false;
+        };
+        let old_size = (info.size - class::TAIL).wrapping_sub(over);
+        if !suits(info.size, new_size) || stated.is_some_and(|stated| stated != old_size) {
+            return false;
+        }
+        let word = canary::word(&layout.key, address.get() + info.size);
+        // SAFETY: the slot is live and the caller owns the object; all offsets lie in the slot.
+        unsafe {
+            let pointer = address.as_ptr::<u8>();
+            if !canary::intact(pointer, old_size, info.size, word) {
+                return false;
+            }
+            cell.store_busy();
+            canary::move_edge(pointer, old_size, new_size, info.size, word);
+            cell.store(SlotState::live(info.size - new_size, origin));
+        }
+        true
+    }
+
+    /// Changes the size of a live object in its slot, if the slot suits the new size. `false` otherwise, and nothing
+    /// changed.
     pub fn resize(&mut self, place: Place, new_size: usize) -> bool {
         let Some(info) = layout().classes.get(place.class) else {
             return false;
         };
         let state = info.state_of(place.slot);
-        let needed = new_size.saturating_add(class::TAIL);
-        if !state.is_live() || needed > info.size || info.size - new_size > class::MAX_SLACK {
-            return false;
-        }
-        if info.size > 64 && needed < info.size / 2 {
+        if !state.is_live() || !suits(info.size, new_size) {
             return false;
         }
         let old_size = info.size - state.slack();
@@ -366,11 +477,13 @@ impl Cache {
                 return false;
             }
             // Neither canary bytes nor old contents may be left in what was or becomes slack.
-            let kept = old_size.min(new_size);
             info.store_busy(place.slot);
-            pointer.add(kept).write_bytes(0, info.size - class::TAIL - kept);
-            if layout().protection.canary {
-                canary::fill_behind(pointer, new_size, info.size, word);
+            match layout().protection.canary {
+                true => canary::move_edge(pointer, old_size, new_size, info.size, word),
+                false => {
+                    let kept = old_size.min(new_size);
+                    pointer.add(kept).write_bytes(0, info.size - class::TAIL - kept);
+                }
             }
             info.store(place.slot, SlotState::live(info.size - new_size, state.origin()));
         }
@@ -403,6 +516,13 @@ impl Cache {
         self.fault = overwritten(info, slot, state);
         self.fault.is_none()
     }
+}
+
+/// Whether a slot of `slot` bytes suits an object of `size` bytes that lies in it: it holds it, and not more than twice.
+#[inline(always)]
+const fn suits(slot: usize, size: usize) -> bool {
+    let needed = size.saturating_add(class::TAIL);
+    needed <= slot && slot - size <= class::MAX_SLACK && (slot <= 64 || needed >= slot / 2)
 }
 
 /// The place of `address` if it is in the regions.

@@ -104,19 +104,26 @@ pub unsafe fn intact_small(start: *const u8, size: usize, slot: usize, canary: u
     }
 }
 
-/// Like [`fill`] around an object that has contents: its bytes in the partly used word stay.
+/// Makes the slack behind an object of `old` bytes that of one of `new` bytes: the first bytes of both stay, what else the
+/// object gets is clear.
 ///
 /// # Safety
-/// As [`fill`], and the slack must be clear.
+/// As [`fill`] for both sizes, but for what lies in the partly used word.
 #[inline(always)]
-pub unsafe fn fill_behind(start: *mut u8, size: usize, slot: usize, canary: u64) {
-    // SAFETY: the word lies in the slot and is aligned; the rest is as for `fill`.
+pub unsafe fn move_edge(start: *mut u8, old: usize, new: usize, slot: usize, canary: u64) {
+    let kept = old.min(new);
+    let (edge, last) = (kept & !(WORD - 1), slot - TAIL);
+    // SAFETY: the words from `edge` to `last` lie in the slot and are aligned.
     unsafe {
-        let edge = start.add(size & !(WORD - 1));
-        let contents = get(edge);
-        fill(start, size, slot, canary);
-        if !size.is_multiple_of(WORD) {
-            set(edge, get(edge) | contents);
+        let contents = get(start.add(edge)) & !partial(u64::MAX, kept);
+        let mut at = edge;
+        while at < last {
+            set(start.add(at), 0);
+            at += WORD;
+        }
+        fill(start, new, slot, canary);
+        if !kept.is_multiple_of(WORD) {
+            set(start.add(edge), get(start.add(edge)) | contents);
         }
     }
 }

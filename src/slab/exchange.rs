@@ -1,6 +1,6 @@
 //! What a thread's cache exchanges with the quarantine and the central store, in batches, and how fresh slots are readied.
 
-use super::cache::{BATCH, Bin, Cache};
+use super::cache::{BATCH, Cache};
 use super::layout::{ClassInfo, layout};
 use super::misuse::{is_as_freed, overwritten};
 use super::state::SlotState;
@@ -9,6 +9,7 @@ use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::Origin;
 use crate::rng::Rng;
+use crate::sync::atomic::Ordering;
 use crate::sync::only_tries;
 
 impl Cache {
@@ -23,35 +24,33 @@ impl Cache {
         let Some(info) = layout().classes.get(class) else {
             return core::ptr::null_mut();
         };
-        if self.refill(class) == 0 || self.has_fault() {
+        self.refill(class);
+        if self.has_fault() {
             return core::ptr::null_mut();
         }
-        let slot = self.pick(class);
-        // SAFETY: the slot was in the batch: it is this thread's.
-        unsafe { self.hand_out_slow(info, slot, size, origin) }
+        // SAFETY: the class is in range, as the caller says; the slot was in the batch: it is this thread's.
+        unsafe {
+            match self.pick(class) {
+                0 => core::ptr::null_mut(),
+                slot => self.hand_out_slow(info, slot, size, origin),
+            }
+        }
     }
 
     /// Makes a new batch where there is none: of what was freed last if nothing waits, else of what left the quarantine;
-    /// for the rest, of the central store's slots. How many slots the batch has then.
-    fn refill(&mut self, class: usize) -> usize {
-        let (Some(bin), Some(stack), Some(batch)) =
-            (self.bins.get_mut(class), self.stacks.get_mut(class), self.batches.get_mut(class))
-        else {
-            return 0;
-        };
-        if bin.len != 0 {
-            return bin.len.into();
-        }
+    /// for the rest, of the central store's slots.
+    fn refill(&mut self, class: usize) {
+        let Some(mut lists) = self.slots.lists(class).filter(|lists| lists.len == 0) else { return };
         // SAFETY: `init` set the generator, which is this thread's.
         let rng = unsafe { &mut *self.rng };
-        let wanted = usize::from(bin.batch);
-        let mut count = if bin.waits { 0 } else { pop(bin, stack, batch) };
+        let wanted = usize::from(lists.bin.batch);
+        let mut count = if lists.bin.waits { 0 } else { lists.pop() };
         if count == 0
-            && let Some(room) = batch.get_mut(..wanted)
+            && let Some(room) = lists.batch.get_mut(..wanted)
         {
             count = quarantine::take(class, room);
         }
-        if let Some(room) = batch.get_mut(count..wanted)
+        if let Some(room) = lists.batch.get_mut(count..wanted)
             && !room.is_empty()
         {
             let taken = central::take(class, room, rng);
@@ -63,23 +62,27 @@ impl Cache {
         // Whoever may not wait for a lock has no memory for want of that, and does without.
         if count == 0
             && !only_tries()
-            && let Some(room) = batch.get_mut(..wanted)
+            && let Some(room) = lists.batch.get_mut(..wanted)
         {
             let (early, found) = quarantine::take_early(class, room);
             self.fault = self.fault.or(found.err());
-            count = if early == 0 { pop(bin, stack, batch) } else { early };
+            count = if early == 0 { lists.pop() } else { early };
         }
-        shuffle(batch, count, rng);
-        bin.len = count as u16;
-        count
+        shuffle(lists.batch, count, rng);
+        let freed = lists.freed;
+        lists.set(freed, count);
+        let filled = self.filled.load(Ordering::Relaxed);
+        self.filled.store(filled.wrapping_add(count as u64), Ordering::Relaxed);
     }
 
     /// Draws a new order for what is left of the batches: a forked child would go on in its parent's.
     pub fn reorder(&mut self) {
         // SAFETY: `init` set the generator, which is this thread's.
         let rng = unsafe { &mut *self.rng };
-        for (bin, batch) in self.bins.iter().zip(&mut self.batches) {
-            shuffle(batch, bin.len.into(), rng);
+        for class in 0..class::COUNT {
+            if let Some(lists) = self.slots.lists(class) {
+                shuffle(lists.batch, lists.len, rng);
+            }
         }
     }
 
@@ -138,11 +141,9 @@ impl Cache {
     #[cold]
     #[inline(never)]
     pub(super) fn flush_slow(&mut self, class: usize) {
-        let (Some(bin), Some(stack)) = (self.bins.get_mut(class), self.stacks.get_mut(class)) else {
-            return;
-        };
-        let (oldest, freed) = (usize::from(bin.batch), usize::from(bin.freed));
-        let slots = stack.get(..oldest).unwrap_or(&[]);
+        let Some(lists) = self.slots.lists(class) else { return };
+        let (oldest, freed, len) = (usize::from(lists.bin.batch), lists.freed, lists.len);
+        let slots = lists.stack.get(..oldest).unwrap_or(&[]);
         if class >= class::LARGE
             && let Err(fault) = self.warm.release(class, slots)
         {
@@ -151,8 +152,8 @@ impl Cache {
         if let Err(fault) = quarantine::put(class, slots) {
             self.fault = Some(fault);
         }
-        stack.copy_within(oldest..freed, 0);
-        bin.freed = (freed - oldest) as u16;
+        lists.stack.copy_within(oldest..freed, 0);
+        lists.set(freed - oldest, len);
     }
 
     /// Gives back what other caches could not; see [`central::give_parked`].
@@ -181,14 +182,10 @@ impl Cache {
 
     fn give_back(&mut self, ends: bool) {
         for class in 0..class::COUNT {
-            let (Some(bin), Some(stack), Some(batch)) =
-                (self.bins.get_mut(class), self.stacks.get_mut(class), self.batches.get(class))
-            else {
-                continue;
-            };
-            let (len, freed) = (usize::from(bin.len), usize::from(bin.freed));
-            let given = if ends || !bin.waits { freed } else { 0 };
-            let (freed, free) = (stack.get(..given).unwrap_or(&[]), batch.get(..len).unwrap_or(&[]));
+            let Some(lists) = self.slots.lists(class) else { continue };
+            let left = if ends || !lists.bin.waits { 0 } else { lists.freed };
+            let freed = lists.stack.get(..lists.freed - left).unwrap_or(&[]);
+            let free = lists.batch.get(..lists.len).unwrap_or(&[]);
             if class >= class::LARGE {
                 for slots in [freed, free] {
                     if let Err(fault) = self.warm.release(class, slots) {
@@ -201,20 +198,12 @@ impl Cache {
                     self.fault = Some(fault);
                 }
             }
-            (bin.len, bin.freed) = (0, bin.freed - given as u16);
+            let given = lists.len as u64;
+            lists.set(left, 0);
+            let filled = self.filled.load(Ordering::Relaxed);
+            self.filled.store(filled.wrapping_sub(given), Ordering::Relaxed);
         }
     }
-}
-
-/// Moves the slots that were freed last from the stack to an empty batch; how many.
-fn pop(bin: &mut Bin, stack: &[u32], batch: &mut [u32; BATCH]) -> usize {
-    let freed = usize::from(bin.freed);
-    let count = freed.min(bin.batch.into());
-    if let (Some(last), Some(room)) = (stack.get(freed - count..freed), batch.get_mut(..count)) {
-        room.copy_from_slice(last);
-    }
-    bin.freed -= count as u16;
-    count
 }
 
 /// Puts the first `count` slots of a batch in random order.

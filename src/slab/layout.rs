@@ -120,13 +120,13 @@ impl ClassInfo {
         }
     }
 
-    /// The index of the slot that contains the byte at `offset` from slot 0, and whether it is that slot's first.
+    /// The index of the slot that begins at the byte at `offset` from slot 0; `None` if none does.
     #[inline(always)]
-    pub fn slot_of_start(&self, offset: usize) -> (usize, bool) {
+    fn slot_of_start(&self, offset: usize) -> Option<usize> {
         let product = offset as u128 * self.reciprocal as u128;
         // The low half counts the reciprocal's error once a slot, less than an offset's bytes, and each byte from the
         // slot's first adds the reciprocal, more than any offset.
-        ((product >> 64) as usize, product as u64 <= offset as u64)
+        (product as u64 <= offset as u64).then_some((product >> 64) as usize)
     }
 
     /// The state of slot `slot`, whether or not a sweep looks at it.
@@ -527,14 +527,14 @@ pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
     Some(Place { class, slot, into: within - slot as usize * info.size })
 }
 
-/// The fast paths' [`locate`], in a class with small slots if `SMALL`: the class, the number of a slot, whether the address
-/// is the slot's first byte, and the slot's state. Where no slab is the state says that nothing lives there.
+/// The fast paths' [`locate`], in a class with small slots if `SMALL`: the class, the slot that begins at the address, and
+/// its state; `None` if none begins there. Where no slab is the state says that nothing lives there.
 #[inline(always)]
-pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<(usize, usize, bool, StateCell)> {
+pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<(usize, usize, StateCell)> {
     let classes = if SMALL { class::SMALL_COUNT } else { class::COUNT };
     let offset = address.wrapping_sub(layout.base);
-    // SAFETY: the classes are below COUNT. The tables have a state for each slot number that a byte of a slab of the front or of a
-    // region leads to; of a region that was cut, for those that are not beyond.
+    // SAFETY: the classes are below COUNT. The tables have a state for each slot number that a byte of a slab of the
+    // front or of a region leads to; of a region that was cut, for those that are not beyond.
     unsafe {
         if offset < front::BYTES {
             let class = usize::from(front::owner(offset));
@@ -543,13 +543,13 @@ pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<(usize
             }
             let info = layout.classes.get_unchecked(class);
             let origin = STARTS.get_unchecked(class).load(Ordering::Relaxed);
-            // What lies behind the slab has the numbers behind those of its slots.
             let within = address.wrapping_sub(origin);
             if within >= front::SLAB_BYTES {
                 return None;
             }
-            let (slot, is_start) = info.slot_of_start(within);
-            return Some((class, slot, is_start, StateCell::new(&*info.front_states.add(slot))));
+            // What lies behind the slab has the numbers behind those of its slots.
+            let slot = info.slot_of_start(within)?;
+            return Some((class, slot, StateCell::new(&*info.front_states.add(slot))));
         }
         let offset = offset - front::BYTES;
         if offset >= if SMALL { layout.small_span } else { layout.span } {
@@ -557,12 +557,12 @@ pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<(usize
         }
         let class = offset >> layout.region_shift;
         let info = layout.classes.get_unchecked(class);
-        let (slot, is_start) = info.slot_of_start(address.wrapping_sub(info.start) & layout.region_mask);
+        let slot = info.slot_of_start(address.wrapping_sub(info.start) & layout.region_mask)?;
         if info.is_beyond(slot as u32) {
             return None;
         }
         // Those of the front have no state in this table.
-        Some((class, slot, is_start, StateCell::new(&*info.states.add(slot))))
+        Some((class, slot, StateCell::new(&*info.states.add(slot))))
     }
 }
 
@@ -577,10 +577,13 @@ fn locate_in_front(layout: &Layout, address: usize, offset: usize) -> Option<Pla
     };
     let (info, start) = (layout.classes.get(class)?, STARTS.get(class)?.load(Ordering::Relaxed));
     let within = address.wrapping_sub(start);
-    if within >= info.slab_bytes(0) {
+    if within >= front::SLAB_BYTES {
         return nowhere(layout, class);
     }
     let slot = info.slot_at(within);
+    if slot >= info.front_end {
+        return nowhere(layout, class);
+    }
     Some(Place { class, slot, into: within - slot as usize * info.size })
 }
 

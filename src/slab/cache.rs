@@ -244,8 +244,7 @@ impl Cache {
                 end.cast::<u64>().read() | (canary::get(end.add(8)) ^ word) == 0
                     && zero(pointer, slot_size - 16)
             };
-            // A slot whose memory was given back has no canary.
-            if !state.load().was_freed() || !untouched() {
+            if !state.load().is_freed() || !untouched() {
                 self.pending = slot;
                 self.pending_class = class as u32;
                 return core::ptr::null_mut();

@@ -81,12 +81,6 @@ impl SlotState {
         self.0 > Self::FREED_BIT
     }
 
-    /// Whether the slot was freed, whether or not its memory was given back since: a test of one bit.
-    #[inline(always)]
-    pub const fn was_freed(self) -> bool {
-        self.0.cast_signed() < 0
-    }
-
     /// Whether the slot's memory is as the kernel gave it, or was given back.
     pub const fn is_untouched(self) -> bool {
         matches!(self, Self::FRESH | Self::RELEASED)

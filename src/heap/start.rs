@@ -199,7 +199,7 @@ fn start(overrides: &Overrides) {
     {
         heap.depot = depot;
     }
-    stacks::init(limited);
+    stacks::init(limited, backend == Backend::Madvise);
     thread::init(limited);
     image::drop_anchor(heap);
     read_suppressions(&options);

@@ -103,6 +103,7 @@ const CALLS: &[&str] = &[
     "madvise/2=103:EPERM",
     "madvise:EPERM",
     "madvise:ENOSYS",
+    "madvise:ENOMEM",
     "mremap:EPERM",
     "mremap:ENOSYS",
     "process_madvise:EPERM",
@@ -181,6 +182,42 @@ fn forced_markers_without_effect() {
 #[test]
 fn calls_that_fail_later() {
     work(false, CALLS, "guards=auto");
+}
+
+/// A program that has started may give advice up: what was closed by markers is opened in another way.
+#[test]
+fn calls_that_do_nothing_later() {
+    work(false, PRETENDED, "guards=auto");
+    work(false, PRETENDED, "guards=auto:unmap=batch:8");
+    work(false, PRETENDED, "guards=mprotect");
+}
+
+/// And what is opened in another way is closed again.
+#[test]
+fn a_bug_after_advice_lost_its_effect() {
+    let Some(later) = program("later") else { return };
+    let rules = [
+        "madvise:nothing",
+        "madvise:EPERM",
+        "madvise/2=102:nothing madvise/2=103:nothing",
+        "madvise/2=103:EINVAL",
+    ];
+    for (rules, mode) in
+        rules.iter().flat_map(|rules| ["mode=harden", "mode=hunt"].map(|mode| (*rules, mode)))
+    {
+        let inside: Vec<&str> = rules.split(' ').collect();
+        let Some(run) = confined(&[], &later, &inside, Some(&format!("{mode}:guards=auto"))) else { return };
+        let said = |text: &str| run.stderr.contains(text);
+        let found = said("ERROR: fencepost: heap-buffer-overflow")
+            && said("is located 0 bytes after 4096-byte region");
+        assert!(
+            run.end == End::Signal(libc::SIGSEGV) && found,
+            "{rules} {mode}: {}{}",
+            run.stdout,
+            run.stderr
+        );
+        assert_eq!(run.stdout, "", "{rules} {mode}");
+    }
 }
 
 #[test]

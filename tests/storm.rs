@@ -1,6 +1,6 @@
 //! Storms: forks under load, threads that come and go, signal handlers that allocate and fork, children of every
 //! kind, threads and processes that end while they allocate, forks beside the C library's locks, checks of the whole heap
-//! beside threads, bursts of a real-time thread. C programs under the preloaded library, which check
+//! beside threads, bursts of a real-time thread, many threads at once. C programs under the preloaded library, which check
 //! contents themselves and say which fork or interruption did not come to its end; what hangs all the same is
 //! killed at the time limit.
 //!
@@ -36,6 +36,10 @@ const SWEEP_SECONDS: u32 = 2;
 const BURSTS: u32 = 500;
 /// What none of them may exceed: where a thread waited for one that does not run, it was seconds.
 const BURST_MILLIS: u32 = 250;
+
+/// Threads at once, and hundredths of mappings for each; that the library maps for several at once comes to 25.
+const MANY_AT_ONCE: u32 = 2_000;
+const MAPPING_PERCENT: u32 = 250;
 
 /// KiB by which resident memory may grow from a tenth of the threads to all. What grows at first is the history of
 /// freed objects, which is kept short here.
@@ -136,6 +140,14 @@ storms! {
 fn handlers_on_alternate_stacks() {
     storm("handlers.c", &[INTERRUPTIONS * times(), FORKING, 1], "mode=harden");
     storm("handlers.c", &[INTERRUPTIONS * times(), FORKING, 1], "mode=hunt");
+}
+
+/// Where guards are markers a thread takes no mapping but its stack's two, and a process has as many threads as without the
+/// library.
+#[test]
+fn mappings() {
+    storm("mappings.c", &[MANY_AT_ONCE, MAPPING_PERCENT], "mode=harden:guards=auto");
+    storm("mappings.c", &[MANY_AT_ONCE, MAPPING_PERCENT], "mode=hunt:guards=auto");
 }
 
 /// A thread that always runs first waits for no other longer than that one takes.

@@ -72,12 +72,30 @@ static ON_UNLOAD: extern "C" fn() = on_unload;
 
 /// The next definition of a C function after this library's, null if there is none.
 pub fn next(name: &CStr) -> *mut c_void {
-    if cfg!(not(target_env = "gnu")) {
-        // A static program has no next one, and asking would allocate.
-        return core::ptr::null_mut();
-    }
     // SAFETY: the name is a C string; RTLD_NEXT asks for definitions after this object's.
-    unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
+    loader_symbol().map_or(core::ptr::null_mut(), |symbol| unsafe { symbol(libc::RTLD_NEXT, name.as_ptr()) })
+}
+
+/// A function of `dlsym`'s type.
+pub type Symbol = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
+
+/// The loader's own `dlsym`: this library has one of the name. It is asked for by the version that it has had since there
+/// are versions, with a function that this library does not replace.
+#[cfg(target_env = "gnu")]
+pub fn loader_symbol() -> Option<Symbol> {
+    unsafe extern "C" {
+        fn dlvsym(handle: *mut c_void, name: *const c_char, version: *const c_char) -> *mut c_void;
+    }
+    // SAFETY: names are C strings; RTLD_NEXT asks for definitions after this object's.
+    let found = unsafe { dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), c"GLIBC_2.2.5".as_ptr()) };
+    // SAFETY: the loader's function of this name has this type.
+    (!found.is_null()).then(|| unsafe { core::mem::transmute::<*mut c_void, Symbol>(found) })
+}
+
+/// A static program has no next definition, and asking would allocate.
+#[cfg(not(target_env = "gnu"))]
+pub fn loader_symbol() -> Option<Symbol> {
+    None
 }
 
 /// Checks every live object's surroundings and all freed slab memory; reports what is wrong. The

@@ -12,6 +12,7 @@
 //! - [`limits`]: resource limits that the process sets itself.
 //! - [`modules`]: the loaded modules and what they define; [`runtimes`]: processes with several C++ runtimes.
 //! - [`signals`]: handlers of the program beside ours, and the exit status.
+//! - [`threads`]: what a thread inherits of its maker's signal mask.
 //! - [`init`]: what runs at load and at exit.
 
 //!
@@ -42,6 +43,8 @@ mod replaced;
 mod runtimes;
 #[cfg(target_env = "gnu")]
 mod signals;
+#[cfg(target_env = "gnu")]
+mod threads;
 mod tuning;
 
 // The library is without std, which would bring an unwinder, its shared library and a part of every process's start.

@@ -131,16 +131,35 @@ impl Module<'_> {
     }
 }
 
+/// What this library defines, found without the loader and its lock; `None` without a GNU hash table.
+#[cfg(target_env = "gnu")]
+pub fn own_symbols() -> Option<Symbols> {
+    unsafe extern "C" {
+        #[link_name = "__ehdr_start"]
+        static HEADER: libc::Elf64_Ehdr;
+    }
+    let header = &raw const HEADER;
+    // SAFETY: the linker defines the symbol where the file's header is mapped, for each file of its own; the program
+    // headers lie behind it in the same segment.
+    let headers = unsafe {
+        let first = header.byte_add((*header).e_phoff as usize).cast::<Elf64_Phdr>();
+        core::slice::from_raw_parts(first, usize::from((*header).e_phnum))
+    };
+    let first = headers.iter().find(|header| header.p_type == libc::PT_LOAD)?;
+    let base = header.expose_provenance().wrapping_sub(first.p_vaddr as usize);
+    Module { base, name: &[], headers }.symbols()
+}
+
 /// A name with its hash.
 #[derive(Clone, Copy)]
-pub struct Name {
-    text: &'static CStr,
+pub struct Name<'a> {
+    text: &'a CStr,
     hash: u32,
 }
 
-impl Name {
-    /// The name `text`, hashed when the library is compiled.
-    pub const fn new(text: &'static CStr) -> Self {
+impl<'a> Name<'a> {
+    /// The name `text`; hashed when the library is compiled, if it is known then.
+    pub const fn new(text: &'a CStr) -> Self {
         let (bytes, mut hash, mut at) = (text.to_bytes(), 5381_u32, 0);
         while at < bytes.len() {
             hash = hash.wrapping_mul(33).wrapping_add(bytes[at] as u32);
@@ -150,7 +169,7 @@ impl Name {
     }
 
     /// The name.
-    pub const fn text(&self) -> &'static CStr {
+    pub const fn text(&self) -> &'a CStr {
         self.text
     }
 }
@@ -165,7 +184,7 @@ pub struct Symbols {
 
 impl Symbols {
     /// The address of the module's definition of `name`.
-    pub fn find(&self, name: &Name) -> Option<usize> {
+    pub fn find(&self, name: &Name<'_>) -> Option<usize> {
         let words = core::ptr::with_exposed_provenance::<u32>(self.hash);
         // SAFETY: `Module::symbols` found the tables of a mapped module. The GNU hash section is four words, the
         // filter in words of eight bytes, the buckets, the chains; an index in a chain is one of a symbol, a

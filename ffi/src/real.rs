@@ -22,9 +22,11 @@ pub enum Name {
     LongJump,
     Open,
     OpenIn,
+    Symbol,
+    CreateThread,
 }
 
-const NAMES: [&CStr; 9] = [
+const NAMES: [&CStr; 11] = [
     c"malloc",
     c"calloc",
     c"memalign",
@@ -34,6 +36,8 @@ const NAMES: [&CStr; 9] = [
     c"__longjmp_chk",
     c"dlopen",
     c"dlmopen",
+    c"dlsym",
+    c"pthread_create",
 ];
 
 /// By name, null where the C library has none.
@@ -64,7 +68,7 @@ pub fn address(name: Name) -> *mut c_void {
     match (found, name) {
         (Some(found), _) => core::ptr::with_exposed_provenance_mut(found),
         // Somebody looks at this moment, and does not come here from within: the lookup opens nothing.
-        (None, Name::Open | Name::OpenIn) => {
+        (None, Name::Open | Name::OpenIn | Name::Symbol | Name::CreateThread) => {
             NAMES.get(name as usize).map_or(core::ptr::null_mut(), |name| init::next(name))
         }
         (None, _) => core::ptr::null_mut(),

@@ -57,21 +57,21 @@ macro_rules! delete_names {
     };
 }
 
-static NEWS: [Name; 8] = new_symbols!(new_names);
-static DELETES: [Name; 12] = delete_symbols!(delete_names);
+static NEWS: [Name<'static>; 8] = new_symbols!(new_names);
+static DELETES: [Name<'static>; 12] = delete_symbols!(delete_names);
 const ROWS: usize = NEWS.len() + DELETES.len();
-const MALLOC: Name = Name::new(c"malloc");
+const MALLOC: Name<'static> = Name::new(c"malloc");
 
 /// By row: the next definition after this library, once something was found to be replaced; null without one.
 #[unsafe(link_section = ".data.rel.ro.sealed")]
 static NEXT: Sealed<[usize; ROWS]> = Sealed::empty(&NEXT_FILLER);
 static NEXT_FILLER: AtomicBool = AtomicBool::new(false);
 
-fn names() -> impl Iterator<Item = &'static Name> {
+fn names() -> impl Iterator<Item = &'static Name<'static>> {
     NEWS.iter().chain(&DELETES)
 }
 
-fn name(row: u32) -> &'static Name {
+fn name(row: u32) -> &'static Name<'static> {
     names().nth(row as usize).unwrap_or(&NEWS[0])
 }
 
@@ -133,7 +133,7 @@ fn is_anything_replaced() -> bool {
         }
         if before_ours { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    let is_next = |(found, name): (&Option<usize>, &Name)| {
+    let is_next = |(found, name): (&Option<usize>, &Name<'_>)| {
         found.is_some_and(|address| next_quietly(name).addr() == address)
     };
     before_ours || behind.iter().zip(names()).any(is_next)
@@ -176,7 +176,7 @@ pub fn library_definition(row: u32, caller: usize) -> *mut c_void {
 
 /// The definition of `name` in the module of the highest rank, the first of equals, `None` if all ranks are 0. A rank is
 /// told whether the module stands before this library.
-fn search(name: &Name, rank: impl Fn(&Module<'_>, bool) -> u8) -> *mut c_void {
+fn search(name: &Name<'_>, rank: impl Fn(&Module<'_>, bool) -> u8) -> *mut c_void {
     let (mut before_ours, mut best, mut definition) = (true, 0, 0);
     modules::each(|module| {
         if module.is_ours() {
@@ -196,7 +196,7 @@ fn search(name: &Name, rank: impl Fn(&Module<'_>, bool) -> u8) -> *mut c_void {
 
 /// The next definition after this library's, null if there is none. What `dlerror` says of that is taken back: the
 /// program did not ask.
-fn next_quietly(name: &Name) -> *mut c_void {
+fn next_quietly(name: &Name<'_>) -> *mut c_void {
     let next = init::next(name.text());
     #[cfg(target_env = "gnu")]
     if next.is_null() {

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use fencepost_core::heap;
 use fencepost_core::sys::action::{self, Action, bit};
 use fencepost_core::sys::signal::{self, SA_RESTORER};
-use fencepost_core::sys::{die, errno, process, stacks};
+use fencepost_core::sys::{die, errno, process, sent, stacks};
 use libc::{sigaction as SigAction, sighandler_t, sigset_t, stack_t};
 
 unsafe extern "C" {
@@ -78,7 +78,11 @@ fn exchange(number: c_int, new: Option<Action>) -> Result<Action, c_int> {
         return exchange_kernels(number, new).map(|old| as_program_knows(number, old, action::get(number)));
     }
     if action::is_fault(number) {
-        return Ok(action::update(number, |_| new));
+        let old = action::update(number, |_| new);
+        if new.is_some_and(|new| new.handler == libc::SIG_IGN) {
+            sent::discard(number);
+        }
+        return Ok(old);
     }
     action::change(number, |kept, keep| {
         let relayed = new.filter(|new| new.is_handler() && new.flags & libc::SA_ONSTACK != 0);

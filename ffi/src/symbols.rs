@@ -96,6 +96,7 @@ macro_rules! other_symbols {
             "free" free;
             "interposed" dlopen;
             "interposed" dlmopen;
+            "interposed" dlsym;
             "interposed" mlockall;
             "interposed" sigaction;
             "interposed" signal;
@@ -107,6 +108,7 @@ macro_rules! other_symbols {
             "interposed" sigignore;
             "interposed" siginterrupt;
             "interposed" sigaltstack;
+            "interposed" pthread_create;
             "interposed" pthread_sigmask;
             "interposed" sigprocmask;
             "interposed" __longjmp_chk;

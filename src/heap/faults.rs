@@ -2,9 +2,11 @@
 
 use super::{heap, start, thread};
 use crate::addr::{Addr, PageCount, Span};
+use crate::report::finding::is_inside_live;
 use crate::report::{fatal, handler};
 use crate::slab;
-use crate::sys::vm;
+use crate::sys::guard::Backend;
+use crate::sys::{probe, vm};
 use crate::trace::Stack;
 
 /// The heap, as the handler sees it.
@@ -25,6 +27,19 @@ impl handler::Heap for Ours {
         } else {
             handler::Whose::Foreign
         }
+    }
+
+    fn mend(address: Addr) -> bool {
+        if slab::layout::layout().backend != Backend::Madvise {
+            return false;
+        }
+        // The allocator itself touches what it has just opened, the program what it was given.
+        let must_be_open = match Self::whose(address) {
+            handler::Whose::Ours(_) if thread::is_inside() => true,
+            handler::Whose::Ours(Some(object)) => is_inside_live(address, &object),
+            _ => false,
+        };
+        must_be_open && probe::mend(address)
     }
 
     fn open(address: Addr) -> bool {

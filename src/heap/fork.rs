@@ -33,7 +33,7 @@ use crate::rng;
 use crate::slab::{central, sweep};
 use crate::sync::going_without;
 use crate::sys::pkey::Unsealed;
-use crate::sys::{action, thread as sys};
+use crate::sys::{action, probe, thread as sys};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Installs the hooks, once: with the first allocation, before any other library does, or when the program is loaded
@@ -73,6 +73,7 @@ unsafe extern "C" fn child() {
         fatal::in_child();
     }
     action::in_child();
+    probe::in_child();
     if !start::in_child() {
         return;
     }

@@ -204,7 +204,7 @@ fn start(overrides: &Overrides) {
     {
         heap.depot = depot;
     }
-    stacks::init(limited);
+    stacks::init(limited, backend == Backend::Madvise);
     if limited {
         thread::make_generators(true);
     }

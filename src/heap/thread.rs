@@ -126,6 +126,12 @@ const STATE_STRIDE: usize = STATE_BYTES + PAGE_SIZE;
 const AHEAD: u32 = 256;
 /// The same where address space is limited.
 const AHEAD_LIMITED: u32 = 4;
+/// States beyond them that are mapped at once: one by one each would be a mapping of its own, between the stacks of
+/// threads.
+const AT_ONCE: u32 = 32;
+
+/// How many are.
+static MORE: AtomicU32 = AtomicU32::new(1);
 
 /// Bytes of the first threads' states.
 pub const AHEAD_BYTES: usize = STATE_STRIDE * AHEAD as usize;
@@ -149,6 +155,7 @@ pub fn make_generators(limited: bool) {
 /// Maps the first threads' states. Called once, at start; `limited` says whether address space is.
 pub fn init(limited: bool) {
     let Some(mut registry) = REGISTRY.lock_quietly() else { return };
+    MORE.store(if limited { 1 } else { AT_ONCE }, Ordering::Relaxed);
     let count = if limited { AHEAD_LIMITED } else { AHEAD };
     if let Some(base) = vm::tables(STATE_STRIDE * count as usize) {
         registry.ahead = base;
@@ -158,6 +165,7 @@ pub fn init(limited: bool) {
 
 /// Gives back room for the states of further threads, but for what there is where address space is limited.
 pub fn cut() {
+    MORE.store(1, Ordering::Relaxed);
     let Some(mut registry) = REGISTRY.lock_quietly() else { return };
     let kept = registry.ahead_left.min(AHEAD_LIMITED);
     let more = (registry.ahead_left - kept) as usize * STATE_STRIDE;
@@ -206,6 +214,27 @@ impl Thread {
     }
 }
 
+/// Room for a state, mapped with that for the next ones.
+#[cold]
+fn map_more() -> Option<Addr> {
+    let count = MORE.load(Ordering::Relaxed);
+    let many = if count == 1 { None } else { vm::tables(STATE_STRIDE * count as usize) };
+    let Some(base) = many else { return vm::tables(STATE_STRIDE) };
+    let (next, left) = (base.plus(STATE_STRIDE), count - 1);
+    let kept = REGISTRY.lock_quietly().is_some_and(|mut registry| {
+        // Another thread may have mapped some as well.
+        let none = registry.ahead_left == 0;
+        if none {
+            (registry.ahead, registry.ahead_left) = (next, left);
+        }
+        none
+    });
+    if !kept {
+        vm::give_back(Span::new(next, PageCount::holding(left as usize * STATE_STRIDE)));
+    }
+    Some(base)
+}
+
 /// A state for the calling thread or for sharing; `None` when the kernel grants no memory. Signals are
 /// blocked.
 pub fn make(shared: bool) -> Option<*mut Thread> {
@@ -233,7 +262,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     }
     drop(registry);
     let own_rng = ordinal as usize >= rng_count;
-    let base = ahead.or_else(|| vm::tables(STATE_STRIDE))?;
+    let base = ahead.or_else(map_more)?;
     let thread = base.as_ptr::<Thread>();
     let rng = if own_rng {
         base.plus(STATE_BYTES).as_ptr()

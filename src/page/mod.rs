@@ -461,7 +461,7 @@ impl PageArm {
     }
 
     fn take_island(&self) -> bool {
-        if self.config.backend == Backend::Madvise {
+        if !self.config.backend.costs_mappings() {
             return true;
         }
         if self.islands.fetch_add(1, Ordering::Relaxed) < self.islands_max {
@@ -472,8 +472,10 @@ impl PageArm {
     }
 
     fn return_island(&self) {
-        if self.config.backend == Backend::Mprotect {
-            self.islands.fetch_sub(1, Ordering::Relaxed);
+        if self.config.backend.costs_mappings() {
+            // What was opened before markers lost their effect was not counted.
+            let less = |islands: u64| islands.checked_sub(1);
+            let _ = self.islands.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 

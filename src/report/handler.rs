@@ -2,7 +2,8 @@
 //! others to the program.
 //!
 //! A fault inside a live object is the program's own, whoever the address belongs to: it closed pages of what it
-//! allocated (a write barrier, a guard of its own), and nothing here closes a live object.
+//! allocated (a write barrier, a guard of its own), and nothing here closes a live object. Where it opened one in vain, since
+//! the kernel's advice has lost its effect, the page is replaced and nobody is told.
 //!
 //! After a report the instruction is returned to. With `on_error=continue`, or where a suppression covers
 //! the error, the page was opened and the access goes through; else the process ends by the signal before the
@@ -40,6 +41,8 @@ pub trait Heap {
     fn context() -> Option<&'static Context>;
     /// Whose an address is.
     fn whose(address: Addr) -> Whose;
+    /// Whether an access without a mapping must not fault and may be made again: the page was to be open, and now it is.
+    fn mend(address: Addr) -> bool;
     /// Opens the page of an address, for `on_error=continue`; `false` if it cannot.
     fn open(address: Addr) -> bool;
     /// The calling thread's stack.
@@ -107,6 +110,12 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
     // SAFETY: as above.
     let key = unsafe { signal::denying_key(number, info) };
     let sealed = key.is_some_and(pkey::is_own);
+    // SAFETY: as above.
+    if reports.is_some()
+        && address.is_some_and(|address| unsafe { signal::is_unmapped(number, info) } && H::mend(address))
+    {
+        return Next::RETURN;
+    }
     let mut inside = None;
     let ours = reports.zip(address).and_then(|(reports, address)| match H::whose(address) {
         _ if sealed => Some((reports, address, None)),

@@ -209,7 +209,12 @@ pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
     Ok(old | known)
 }
 
-/// Takes the fault signals out of the mask that the process was started with.
+/// The fault signals that the calling thread blocks in name.
+pub fn blocked_in_name() -> u64 {
+    thread::blocked()
+}
+
+/// Takes the fault signals out of the mask that the process or the thread was started with, and blocks them in name.
 pub fn unblock_faults() {
     let old = block(0);
     if old & FAULTS != 0 {

@@ -10,7 +10,8 @@
 //! has changed that the caller must undo.
 //!
 //! Which backend a process has is found out once, by [`examine`](super::probe::examine), from what the advice does
-//! and not from what the kernel answers.
+//! and not from what the kernel answers. Where markers are refused later, or lose their effect ([`mend`](super::probe::mend)), pages are
+//! closed by an inaccessible mapping and opened by a new one, which takes the markers away that are still there.
 
 use super::errno;
 use super::probe::Kernel;
@@ -45,12 +46,18 @@ impl Backend {
         }
     }
 
+    /// Whether each island of accessible pages costs mappings now.
+    pub fn costs_mappings(self) -> bool {
+        self == Self::Mprotect || !vm::has_guards()
+    }
+
     /// Readies a range of reserved pages so that all of it is closed and parts can be opened.
     #[must_use]
     pub fn prepare(self, span: Span) -> bool {
         match self {
             Self::Mprotect => true,
-            Self::Madvise => vm::commit(span) && install(span),
+            Self::Madvise if !vm::has_guards() => true,
+            Self::Madvise => vm::commit(span) && (install(span) || without_guards(|| vm::decommit(span))),
         }
     }
 
@@ -58,7 +65,8 @@ impl Backend {
     #[must_use]
     pub fn open(self, span: Span) -> bool {
         match self {
-            Self::Madvise => advise(span, MADV_GUARD_REMOVE),
+            Self::Madvise if !vm::has_guards() => vm::renew(span),
+            Self::Madvise => advise(span, MADV_GUARD_REMOVE) || without_guards(|| vm::renew(span)),
             Self::Mprotect => vm::commit(span),
         }
     }
@@ -71,15 +79,23 @@ impl Backend {
         }
     }
 
-    /// Closes pages and frees their memory in one system call. Where the marker is refused, the mapping is
-    /// replaced.
+    /// Closes pages and frees their memory in one system call.
     #[must_use]
     pub fn close(self, span: Span) -> bool {
         match self {
-            Self::Madvise => install(span) || vm::decommit(span),
+            Self::Madvise if !vm::has_guards() => vm::decommit(span),
+            Self::Madvise => install(span) || without_guards(|| vm::decommit(span)),
             Self::Mprotect => vm::decommit(span),
         }
     }
+}
+
+/// What is done in a marker's stead, from now on for all: one that is refused is refused by a filter that came later, and
+/// pages that were closed in another way are not opened by advice.
+#[cold]
+fn without_guards(done: impl FnOnce() -> bool) -> bool {
+    vm::lose_guards();
+    done()
 }
 
 /// Reservations are whole units of so many bytes, and so [`install`] may unlock one.

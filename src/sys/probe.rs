@@ -12,8 +12,14 @@
 //! | `MADV_GUARD_REMOVE` | the kernel can read the page | guards are inaccessible mappings |
 //!
 //! Nothing here faults: the page is read by system calls, which answer `EFAULT`.
+//!
+//! A filter may come later, when a program that has started gives up what it does not need. Then it is the first page
+//! that could not be opened which tells: an access faults that must not, and the handler looks anew ([`mend`]). One
+//! thread at a time does so, with signals held back, and waits for nothing; others that fault meanwhile wait for it, and
+//! find their page open. A forked child, which may lack the thread that looked, frees the turn.
 
 use super::errno;
+use super::turn::Turn;
 use super::vm::{self, MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use core::cell::UnsafeCell;
@@ -55,6 +61,33 @@ pub fn examine(wants_guards: bool) -> Kernel {
 /// In a child that was forked in the middle of it: replaces the page, which may be closed. `false` if it may stay so.
 pub fn begin_anew() -> bool {
     vm::decommit(page()) && vm::commit(page())
+}
+
+/// One thread at a time mends.
+static MENDING: Turn = Turn::NEW;
+
+/// Whether an access that must not fault may be made again, since the page of `address` had a guard marker that is not
+/// removed any more: then it was replaced, and guards are inaccessible mappings from now on. `false` where advice has its
+/// effect.
+pub fn mend(address: Addr) -> bool {
+    let _turn = MENDING.take();
+    if vm::has_guards() {
+        let Some(trial) = vm::reserve(PAGE_SIZE, PAGE_SIZE) else { return false };
+        let kernel = vm::commit(trial).then(|| examine_on(trial, true));
+        vm::unmap(trial);
+        match kernel {
+            Some(kernel) if kernel.pretends => vm::rely_on(Kernel { guards: false, ..kernel }),
+            _ => return false,
+        }
+    }
+    let faulted = Span::new(address.page_floor(), PageCount::new(1));
+    // Another thread's fault may have had it replaced, and there are bytes in it by now.
+    is_readable_by_a_call(faulted) || vm::renew(faulted)
+}
+
+/// In a forked child: another thread's turn is over.
+pub fn in_child() {
+    MENDING.in_child();
 }
 
 fn examine_on(page: Span, wants_guards: bool) -> Kernel {

@@ -61,6 +61,29 @@ pub(super) unsafe fn hold(
     true
 }
 
+/// Takes back what was sent of a signal that the program ignores from now on, and that waits, as the kernel would. Those
+/// that were sent to other threads by name stay.
+pub fn discard(number: c_int) {
+    let own = bit(number);
+    let before = action::block(own);
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // One of each kind may wait, and more of a queue's.
+    for _ in 0..WAITING {
+        // SAFETY: the set is a live word of the stated size; nothing is to be said of the signal.
+        let taken = unsafe {
+            let nothing = core::ptr::null_mut::<siginfo_t>();
+            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const own, nothing, &raw const at_once, 8_usize)
+        };
+        if taken < 0 {
+            break;
+        }
+    }
+    action::set_mask(before);
+}
+
+/// A filter may answer that there is one whenever it is asked.
+const WAITING: u32 = 16;
+
 /// Queues a signal once more, with what was said of it, for whom it was sent to.
 ///
 /// # Safety

@@ -328,6 +328,17 @@ pub unsafe fn is_general_protection(info: *const siginfo_t) -> bool {
     !info.is_null() && unsafe { (*info).si_code } == SI_KERNEL
 }
 
+/// Whether nothing is mapped at a fault's address, or a guard marker is there.
+///
+/// # Safety
+/// `info` is null or what the kernel passed to a handler.
+pub unsafe fn is_unmapped(signal: c_int, info: *const siginfo_t) -> bool {
+    /// `SEGV_MAPERR`.
+    const UNMAPPED: c_int = 1;
+    // SAFETY: live if not null, as the caller says.
+    signal == libc::SIGSEGV && !info.is_null() && unsafe { (*info).si_code } == UNMAPPED
+}
+
 /// Gives a signal its default disposition, so that it ends the process.
 pub fn restore_default(signal: c_int) {
     set(signal, libc::SIG_DFL, 0, 0);

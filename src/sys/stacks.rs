@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Stacks lie in a reservation of their own, far from any table, and are opened when they are first used. Those
-//! beyond it are mapped one by one. A stack is never unmapped: it waits in a list for the next thread. The kernel
-//! writes there, so stacks are not sealed.
+//! beyond it are mapped and opened several at once, and one by one where address space is limited. Where guard markers
+//! are used the closed bytes are markers, and stacks that lie together are one mapping. A stack is never unmapped: it
+//! waits in a list for the next thread. The kernel writes there, so stacks are not sealed.
 //!
 //! A program's stack with `SS_AUTODISARM` is the kernel's alternate stack itself: the kernel takes it away while a
 //! handler runs and gives it back in the end, which nobody else can do. Faults then begin there, and go on on ours.
@@ -29,10 +30,11 @@
 //! first exchanges it for the next. Handlers do so anywhere and wait for nobody.
 
 use super::quiet::Quiet;
-use super::{process, thread, vm};
+use super::vm::{self, MADV_GUARD_INSTALL};
+use super::{process, thread};
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use core::mem::size_of;
-use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use libc::{c_int, c_void, stack_t};
 
 /// Bytes of a stack with its head.
@@ -44,6 +46,8 @@ const STRIDE: usize = GUARD + BYTES;
 const AHEAD: usize = 256;
 /// The same where address space is limited.
 const AHEAD_LIMITED: usize = 1;
+/// Stacks beyond them that are mapped at once.
+const AT_ONCE: usize = 32;
 
 /// The bit of a thread's word while it handles a fault. Heads are aligned.
 const HANDLING: usize = 1;
@@ -134,14 +138,21 @@ impl Room {
 /// The reservation: where the next stack lies that was never used, and where it ends.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 static END: AtomicUsize = AtomicUsize::new(0);
+/// Stacks that are mapped at once beyond it.
+static MORE: AtomicUsize = AtomicUsize::new(1);
+/// Whether the closed bytes below a stack are markers.
+static MARKERS: AtomicBool = AtomicBool::new(false);
 /// The list of free stacks.
 static FREE: AtomicU64 = AtomicU64::new(0);
 /// Bits of a page number: addresses have 47.
 const PAGE_BITS: u32 = 47 - PAGE_SHIFT;
 const PAGE_MASK: u64 = (1 << PAGE_BITS) - 1;
 
-/// Reserves address space for the stacks. Called once, at start; `limited` says whether address space is.
-pub fn init(limited: bool) {
+/// Reserves address space for the stacks. Called once, at start; `limited` says whether address space is, `markers` whether
+/// guard markers are used.
+pub fn init(limited: bool, markers: bool) {
+    MARKERS.store(markers, Ordering::Relaxed);
+    MORE.store(if limited { 1 } else { AT_ONCE }, Ordering::Relaxed);
     let bytes = STRIDE * if limited { AHEAD_LIMITED } else { AHEAD };
     if let Some(base) = vm::closed_tables(bytes) {
         END.store(base.plus(bytes).get(), Ordering::Relaxed);
@@ -151,6 +162,7 @@ pub fn init(limited: bool) {
 
 /// Gives the address space back that was reserved for stacks and not used yet: further ones are mapped one by one.
 pub fn cut() {
+    MORE.store(1, Ordering::Relaxed);
     let end = END.load(Ordering::Relaxed);
     let start = NEXT.swap(end, Ordering::AcqRel);
     if let Some(bytes) = end.checked_sub(start).filter(|bytes| *bytes != 0) {
@@ -184,7 +196,28 @@ fn take() -> Option<(Own, bool)> {
             Err(other) => first = other,
         }
     }
-    open(reserved().or_else(|| vm::closed_tables(STRIDE))?).map(|own| (own, true))
+    match reserved() {
+        Some(base) => open(base, 1).then(|| at(base, 0)).flatten().map(|own| (own, true)),
+        None => beyond().map(|own| (own, true)),
+    }
+}
+
+/// Maps more stacks than were reserved, and takes the first.
+#[cold]
+fn beyond() -> Option<Own> {
+    let more = MORE.load(Ordering::Relaxed);
+    let mapped = |count: usize| vm::closed_tables(STRIDE * count).map(|base| (base, count));
+    let (base, count) = mapped(more).or_else(|| mapped(1))?;
+    if !open(base, count) {
+        return None;
+    }
+    (1..count).filter_map(|number| at(base, number)).for_each(give_back);
+    at(base, 0)
+}
+
+/// The stack of this number from `base` on, which is open.
+fn at(base: Addr, number: usize) -> Option<Own> {
+    head_of((base.plus((number + 1) * STRIDE).get() >> PAGE_SHIFT) as u64 - 1)
 }
 
 /// Address space for one more stack, of the reservation.
@@ -194,12 +227,23 @@ fn reserved() -> Option<Addr> {
     NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).ok().map(Addr::new)
 }
 
-fn open(base: Addr) -> Option<Own> {
-    let span = Span::new(base.plus(GUARD), PageCount::holding(BYTES));
-    // Stays closed, and its address space unused, if the kernel has no mapping left for it.
-    (vm::commit(span) && vm::unseal(span))
-        .then(|| head_of((span.end().get() >> PAGE_SHIFT) as u64 - 1))
-        .flatten()
+/// Opens so many stacks from `base` on. They stay closed, and their address space unused, if the kernel has no mapping
+/// left for them.
+fn open(base: Addr, count: usize) -> bool {
+    if MARKERS.load(Ordering::Relaxed) && vm::has_guards() {
+        let all = Span::new(base, PageCount::holding(count * STRIDE));
+        return vm::commit(all) && vm::unseal(all) && (0..count).all(|number| close_below(base, number));
+    }
+    (0..count).all(|number| {
+        let stack = Span::new(base.plus(number * STRIDE + GUARD), PageCount::holding(BYTES));
+        vm::commit(stack) && vm::unseal(stack)
+    })
+}
+
+/// Closes what lies below a stack. The kernel refuses markers in locked memory.
+fn close_below(base: Addr, number: usize) -> bool {
+    let below = Span::new(base.plus(number * STRIDE), PageCount::holding(GUARD));
+    vm::advise(below, MADV_GUARD_INSTALL) || vm::decommit(below)
 }
 
 /// Puts a stack back that is not used any more.

@@ -125,6 +125,16 @@ pub(super) fn rely_on(kernel: Kernel) {
     POPULATES.store(kernel.populates, Ordering::Relaxed);
 }
 
+/// Whether guard markers have an effect.
+pub(super) fn has_guards() -> bool {
+    GUARDS.load(Ordering::Relaxed)
+}
+
+/// Says that they have none any more.
+pub(super) fn lose_guards() {
+    GUARDS.store(false, Ordering::Relaxed);
+}
+
 /// Tables of this many bytes and more are not to be counted as data.
 const LARGE_TABLE: usize = 1 << 20;
 
@@ -227,9 +237,13 @@ pub fn decommit(span: Span) -> bool {
 /// Frees the memory of open pages and keeps them open; they read as zero. Where the advice is refused or ignored
 /// they are mapped anew, but for locked memory, which is to stay. `false` if they are as they were.
 pub fn release(span: Span) -> bool {
-    discard(span)
-        || (!RELEASES.load(Ordering::Relaxed) || errno::get() != libc::EINVAL)
-            && map(span.start, span.bytes(), READ_WRITE, libc::MAP_FIXED).is_some()
+    discard(span) || (!RELEASES.load(Ordering::Relaxed) || errno::get() != libc::EINVAL) && renew(span)
+}
+
+/// Replaces pages by open ones that read as zero; `false` if the kernel refuses.
+#[must_use]
+pub(super) fn renew(span: Span) -> bool {
+    map(span.start, span.bytes(), READ_WRITE, libc::MAP_FIXED).is_some()
 }
 
 /// [`release`] of pages that must keep their mapping, tables: `false` if the kernel does not do it.

@@ -92,6 +92,13 @@ static void to_the_process(int number) {
     EXPECT(kill(getpid(), number) == 0 && calls == 0);
     EXPECT(sigprocmask(SIG_UNBLOCK, &one, NULL) == 0 && calls == 1);
     EXPECT(last.si_code == SI_USER && last.si_pid == getpid());
+
+    /* Who ignores a signal takes back what waits. */
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    EXPECT(sigprocmask(SIG_BLOCK, &one, NULL) == 0 && kill(getpid(), number) == 0 && raise(number) == 0);
+    EXPECT(is_pending(number) && sigaction(number, &ignore, &before) == 0 && !is_pending(number));
+    EXPECT(sigaction(number, &before, NULL) == 0 && !is_pending(number));
+    EXPECT(sigprocmask(SIG_UNBLOCK, &one, NULL) == 0 && calls == 1);
 }
 
 static void *thread(void *number) {

@@ -11,6 +11,7 @@
 use super::access;
 use super::fatal::{self, Context, Outcome};
 use super::finding::{Access, Finding, is_inside_live};
+use super::note;
 use super::turn;
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::Object;
@@ -21,7 +22,7 @@ use crate::sys::pkey::{self, Unsealed};
 use crate::sys::signal::{self, Next, Receiver};
 use crate::sys::{deliver, die, file, sent, thread, vm};
 use crate::text::Text;
-use crate::trace::{self, Stack};
+use crate::trace::{self, Frames, Stack};
 use core::fmt::Write;
 use core::marker::PhantomData;
 use libc::{c_int, c_void, siginfo_t};
@@ -123,9 +124,14 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
         if reports.is_some() && signal::ends_process(number) {
             // SAFETY: as above.
             let general_protection = unsafe { signal::is_general_protection(info) };
-            let note = || match inside.zip(address) {
-                Some((object, address)) => note_inside(&object, address, &registers),
-                None => note_foreign(general_protection, address, &registers),
+            let note = || {
+                match inside.zip(address) {
+                    Some((object, address)) => note_inside(&object, address, &registers),
+                    None => note_foreign(general_protection, address, &registers),
+                }
+                if let Some(reports) = reports.filter(|_| note::tells_of_own_faults()) {
+                    note_own(reports, number, address, &registers, H::stack());
+                }
             };
             // SAFETY: as above.
             unsafe { signal::with_interrupted_mask(context, note) };
@@ -229,6 +235,33 @@ fn note_inside(object: &Object, address: Addr, registers: &signal::Context) {
         address.get()
     );
     fatal::note("fault", registers.pc, why.as_bytes());
+}
+
+/// The stack of a fault that is the program's own and ends it, after an allocation was refused.
+fn note_own(
+    reports: &Context,
+    number: c_int,
+    address: Option<Addr>,
+    registers: &signal::Context,
+    stack: Stack,
+) {
+    let fault = trace::capture_fault(registers, trace::MAX_FRAMES, stack);
+    let mut frames = Frames::EMPTY;
+    for (index, pc) in fault.as_slice().iter().enumerate() {
+        // The instruction itself counts as one that was returned to.
+        frames.push(pc.saturating_add(usize::from(index == 0)));
+    }
+    let name = if number == libc::SIGBUS { "SIGBUS" } else { "SIGSEGV" };
+    match address {
+        Some(address) => {
+            note::note(
+                reports,
+                format_args!("the program ends by {name} on address 0x{:012x} here:", address.get()),
+                &frames,
+            );
+        }
+        None => note::note(reports, format_args!("the program ends by {name} here:"), &frames),
+    }
 }
 
 /// A line on the end of a program that the heap has no part in, where there is one to say.

@@ -40,7 +40,7 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         write!(out, ",\"passed_to\":\"{function}\"")?;
     }
     write!(out, ",\"frames\":")?;
-    frames(out, &finding.frames, finding.access.is_none(), sources)?;
+    frames(out, &finding.frames, finding.access.is_none(), sources.modules)?;
     if let Some(found) = finding.object {
         write!(out, ",\"object\":")?;
         object(out, &found, finding, sources)?;
@@ -86,16 +86,16 @@ fn event(out: &mut dyn Write, name: &str, event: Event, sources: &Sources<'_>) -
         return Ok(());
     }
     write!(out, ",\"{name}\":{{\"thread\":{},\"frames\":", event.thread)?;
-    frames(out, &sources.depot.get(event.stack), true, sources)?;
+    frames(out, &sources.depot.get(event.stack), true, sources.modules)?;
     write!(out, "}}")
 }
 
 /// Writes the frames; `called` says that the innermost is a return address, too.
-fn frames(out: &mut dyn Write, frames: &Frames, called: bool, sources: &Sources<'_>) -> fmt::Result {
+pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modules<'_>) -> fmt::Result {
     write!(out, "[")?;
     for (index, pc) in frames.as_slice().iter().enumerate() {
         write!(out, "{}", if index == 0 { "" } else { "," })?;
-        frame(out, *pc, called || index != 0, sources.modules)?;
+        frame(out, *pc, called || index != 0, modules)?;
     }
     write!(out, "]")
 }

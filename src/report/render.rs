@@ -221,7 +221,7 @@ pub fn rerun(sources: &Sources<'_>) -> Text<RERUN_BYTES> {
     let mut text = Text::new();
     for row in options::ROWS {
         let matters = (row.is_given)(sources.options) || differs(row, sources.options, &default);
-        if matters && !matches!(row.name, "seed" | "help") {
+        if matters && !matches!(row.name, "seed" | "help" | "site_table") {
             options::item(row, sources.options, &mut |bytes| text.push_bytes(bytes));
             text.push_bytes(b":");
         }
@@ -230,8 +230,8 @@ pub fn rerun(sources: &Sources<'_>) -> Text<RERUN_BYTES> {
     text
 }
 
-/// What all options together take: two paths, in quotes, and some 30 words and numbers.
-const RERUN_BYTES: usize = 2560;
+/// What all options together take: two paths, in quotes, and some 40 words and numbers.
+const RERUN_BYTES: usize = 3072;
 
 fn differs(row: &options::Row, mine: &Options, default: &Options) -> bool {
     let value = |options| {

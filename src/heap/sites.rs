@@ -317,7 +317,7 @@ mod tests {
             pcs.iter().for_each(|pc| frames.push(*pc));
             name(&frames)
         };
-        let here = stack as *const () as usize;
+        let here = (is_refused as fn(&Options, u64) -> bool) as usize;
         assert_ne!(stack(&[here]), stack(&[here + 1]));
         assert_ne!(stack(&[here]), stack(&[here, here]));
         // Outside of all modules the page is the kernel's choice.

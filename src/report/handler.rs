@@ -10,7 +10,7 @@
 
 use super::access;
 use super::fatal::{self, Context, Outcome};
-use super::finding::{Access, Finding, is_inside_live};
+use super::finding::{Access, Finding, Wild, is_inside_live};
 use super::note;
 use super::turn;
 use crate::addr::{Addr, PAGE_SIZE};
@@ -124,6 +124,10 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
         if reports.is_some() && signal::ends_process(number) {
             // SAFETY: as above.
             let general_protection = unsafe { signal::is_general_protection(info) };
+            if general_protection && let Some(reports) = reports {
+                // SAFETY: as above.
+                unsafe { report_wild::<H>(reports, &registers, context) };
+            }
             let note = || {
                 match inside.zip(address) {
                     Some((object, address)) => note_inside(&object, address, &registers),
@@ -203,6 +207,33 @@ unsafe fn report<H: Heap>(
             die::exit_now(fatal::exit_status(reports))
         }
         (Outcome::Written, OnError::Abort) | (Outcome::Nested, _) => false,
+    }
+}
+
+/// Reports a pointer outside the address space, by which the program is about to end.
+///
+/// # Safety
+/// `context` is what the kernel passed to the handler.
+unsafe fn report_wild<H: Heap>(reports: &Context, registers: &signal::Context, context: *const c_void) {
+    let Some(extent) = access::without_address(registers).filter(access::Extent::is_wild) else { return };
+    let kind = if extent.written { Access::Write } else { Access::Read };
+    let frames = trace::capture_fault(registers, trace::MAX_FRAMES, H::stack());
+    let fill = reports.options.fill.byte();
+    let (wild, pointer) = Wild::of(&registers.registers, extent.start.get(), fill);
+    let address = Addr::new(pointer);
+    let mut finding = Finding::of_access(address, kind, None, frames, (registers.fp(), registers.sp()));
+    finding.extent = Some((address, extent.size));
+    finding.wild = Some(wild);
+    // SAFETY: as the caller says.
+    let outcome = unsafe { signal::with_interrupted_mask(context, || fatal::report(reports, &finding)) };
+    if outcome == Outcome::Written {
+        if reports.options.on_error == OnError::Exit {
+            // SAFETY: as the caller says.
+            unsafe { wait_before_dying(reports, context) };
+            die::exit_now(fatal::exit_status(reports));
+        }
+        // SAFETY: as the caller says.
+        unsafe { wait_before_dying(reports, context) };
     }
 }
 

@@ -1,6 +1,6 @@
 //! A report as one JSON object on one line.
 
-use super::finding::{Access, Finding, Relation};
+use super::finding::{Access, Finding, Relation, Resemblance};
 use super::modules::Modules;
 use super::render::{self, Sources};
 use crate::addr::Addr;
@@ -28,6 +28,18 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     }
     if let Some((start, size)) = finding.extent {
         write!(out, ",\"access_start\":\"0x{:x}\",\"access_size\":{size}", start.get())?;
+    }
+    if let Some(wild) = &finding.wild {
+        match wild.resembles {
+            Some(Resemblance::Canary) => write!(out, ",\"resembles\":\"canary\"")?,
+            Some(Resemblance::Fill(_)) => write!(out, ",\"resembles\":\"fill\"")?,
+            None => {}
+        }
+        for (index, (name, value)) in render::REGISTERS.iter().zip(wild.registers).enumerate() {
+            let before = if index == 0 { ",\"registers\":{" } else { "," };
+            write!(out, "{before}\"{name}\":\"0x{value:x}\"")?;
+        }
+        write!(out, "}}")?;
     }
     if let Some(freed_by) = finding.freed_by {
         write!(out, ",\"freed_with\":\"{}\"", freed_by.deallocator_name())?;

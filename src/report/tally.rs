@@ -194,6 +194,7 @@ mod tests {
             frames,
             extent: None,
             sealed: false,
+            wild: None,
             registers: (0, 0),
         }
     }

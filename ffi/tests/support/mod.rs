@@ -157,3 +157,38 @@ pub fn commit(program: &Path, bug: &str, flags: &[&str]) -> Output {
     let mut command = launcher();
     run(command.arg("run").args(options_for(bug)).args(flags).arg("--").arg(program).arg(bug))
 }
+
+/// A program of `tests/programs` with its line numbers, compiled without optimisation; `None`, and said so, without a
+/// compiler.
+pub fn program(file: &str) -> Option<PathBuf> {
+    let compiler = if file.ends_with(".cc") { "c++" } else { "cc" };
+    if Command::new(compiler).arg("--version").output().is_err() {
+        skip(&format!("there is no {compiler}"));
+        return None;
+    }
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
+    fs::create_dir_all(&directory).unwrap();
+    let fresh = directory.join(format!("{file}.{}.{:?}", std::process::id(), std::thread::current().id()));
+    let binary = directory.join(format!("{file}.bin"));
+    let mut command = Command::new(compiler);
+    command.args(["-g", "-O0", "-w", "-Wl,--build-id"]).arg(program_source(file)).arg("-o").arg(&fresh);
+    let output = run(&mut command);
+    assert!(output.status.success(), "{command:?}:\n{}", text(&output.stderr));
+    fs::rename(&fresh, &binary).unwrap();
+    Some(binary)
+}
+
+/// The source of a program of `tests/programs`.
+pub fn program_source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(file)
+}
+
+/// `file:line` of the line of a program that carries `mark`.
+pub fn marked(file: &str, mark: &str) -> String {
+    let path = program_source(file);
+    let source = fs::read_to_string(&path).unwrap();
+    let mark = format!("/* MARK {mark} */");
+    let line =
+        source.lines().position(|line| line.ends_with(&mark)).unwrap_or_else(|| panic!("no {mark}")) + 1;
+    format!("{}:{line}", path.display())
+}

@@ -30,19 +30,21 @@ const RULES: &[(&str, &str)] = &[
     ("bad-alignment", "Memory was requested with an alignment that is no power of two."),
     ("canary-overwritten", "Bytes next to a heap object were overwritten."),
     ("write-after-free", "Freed heap memory was written to."),
-    ("wild-access", "An access inside the heap that hits no object."),
+    ("wild-access", "An access by a pointer that leads to no object."),
+    ("uninitialised-memory", "Heap memory was read that was never written."),
 ];
 
 /// The reports as one SARIF log.
 pub fn log(reports: &[Report]) -> Value {
     let mut rules: Vec<(String, String)> =
         RULES.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
-    for report in reports {
+    let reports: Vec<&Report> = reports.iter().filter(|report| report.is_error()).collect();
+    for report in &reports {
         if !rules.iter().any(|(id, _)| *id == report.kind) {
             rules.push((report.kind.clone(), report.kind.replace('-', " ")));
         }
     }
-    let results: Vec<Value> = reports.iter().map(|report| result(report, &rules)).collect();
+    let results: Vec<Value> = reports.into_iter().map(|report| result(report, &rules)).collect();
     let rules: Vec<Value> = rules
         .into_iter()
         .map(|(id, text)| {

@@ -152,14 +152,11 @@ unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, 
         return core::ptr::null_mut();
     }
     init::ensure();
-    if heap::sites::refuses_some() {
-        // The C++ library's own operator asks `malloc`, which refuses: it does what there is to do then.
-        return core::ptr::null_mut();
-    }
     let align = if aligned { second.max(ABI_ALIGN) } else { ABI_ALIGN };
     let request = Request { align, exact: aligned, origin, ..Request::c(size) };
     let site = site(at, fp);
-    if !heap::sites::admit(&request, site) {
+    if !heap::sites::admit_new(&request, site) {
+        // The C++ library's own operator does what there is to do without memory.
         return core::ptr::null_mut();
     }
     heap::allocate(&request, site).map_or(core::ptr::null_mut(), Addr::as_ptr)

@@ -146,6 +146,19 @@ fn operator_new_fails_as_it_should() {
         let [runs, well, aborted, silent, wrong, _] = sums(&output);
         assert!(runs > 20 && (aborted, silent, wrong) == (0, 0, 0) && well == runs, "{what}: {stderr}");
     }
+    // A stack has the same name when it is counted and when it is refused.
+    let output = oom(&["--sites"], &throws, &["plain"]);
+    let [runs, well, ..] = sums(&output);
+    assert!(runs > 5 && well == runs, "{}", text(&output.stderr));
+    for site in ["--sites", "--each"] {
+        let output = oom(&[site], &throws, &["thrown"]);
+        let stderr = text(&output.stderr);
+        let [_, _, aborted, ..] = sums(&output);
+        assert!(
+            aborted > 0 && stderr.contains(" in thrown(") && stderr.contains("operator new, site"),
+            "{site}: {stderr}"
+        );
+    }
     // Each way to end was taken: an exception, a handler that found room, null.
     for (what, expected) in [("plain", &[0, 1, 2][..]), ("handler", &[0, 1, 4])] {
         let mut seen: Vec<i32> = (0..60)

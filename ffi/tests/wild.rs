@@ -88,12 +88,26 @@ fn what_the_program_handles_and_what_is_no_such_pointer_is_its_own() {
         let Some(handled) = commit(mode, "handled") else { return };
         assert_eq!((handled.status.code(), text(&handled.stderr)), (Some(7), String::new()), "{mode}");
         let Some(null) = commit(mode, "null") else { return };
-        assert_eq!(
-            (null.status.signal(), text(&null.stderr)),
-            (Some(libc::SIGSEGV), String::new()),
-            "{mode}"
-        );
+        let (stderr, signal) = (text(&null.stderr), null.status.signal());
+        let line = "fencepost: the program ended by SIGSEGV, and there is no report: ";
+        assert!(stderr.starts_with(line) && stderr.lines().count() == 1, "{mode}: {stderr}");
+        assert_eq!(signal, Some(libc::SIGSEGV), "{mode}");
     }
+}
+
+/// A fault of the heap's where no handler can run leaves a line.
+#[test]
+fn a_hidden_fault_leaves_a_line() {
+    for what in ["blocked", "ignored", "masked", "cramped"] {
+        let Some(output) = commit("mode=hunt", what) else { return };
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{what}: {stderr}");
+        let line = "the program ended by SIGSEGV, and there is no report: ";
+        let report = "ERROR: fencepost: heap-buffer-overflow";
+        assert!(stderr.contains(line) != stderr.contains(report), "{what}: {stderr}");
+    }
+    let Some(logged) = commit("mode=hunt:log_path=/dev/null", "null") else { return };
+    assert_eq!((logged.status.signal(), text(&logged.stderr)), (Some(libc::SIGSEGV), String::new()));
 }
 
 #[test]

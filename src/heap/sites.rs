@@ -121,9 +121,21 @@ pub fn admit(request: &Request, site: Site) -> bool {
     !LOOKS.load(Ordering::Relaxed) || admit_slow(request, site)
 }
 
-/// Whether some allocations are to fail. The heap is started.
-pub fn refuses_some() -> bool {
-    heap().options.refuses_some()
+/// [`admit`] for `operator new`. What is refused the front end goes on to ask the C++ library for, whose operator asks `malloc`, perhaps
+/// by way of another `operator new`: these are refused as well, and neither counted nor said.
+#[inline]
+pub fn admit_new(request: &Request, site: Site) -> bool {
+    if !LOOKS.load(Ordering::Relaxed) {
+        return true;
+    }
+    if thread::with(|thread| thread.refused_new) == Some(true) {
+        return false;
+    }
+    let admitted = admit_slow(request, site);
+    if !admitted {
+        thread::with(|thread| thread.refused_new = true);
+    }
+    admitted
 }
 
 #[cold]
@@ -131,6 +143,10 @@ pub fn refuses_some() -> bool {
 fn admit_slow(request: &Request, site: Site) -> bool {
     let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
     let options = &heap().options;
+    if options.refuses_some() && thread::with(|thread| core::mem::take(&mut thread.refused_new)) == Some(true)
+    {
+        return false;
+    }
     // SAFETY: null, or the mapping that `init` made.
     let table = unsafe { TABLE.load(Ordering::Acquire).as_ref() };
     let name = if table.is_some() || !options.fail_site.is_all() { name(&frames(site, NAMED_BY)) } else { 0 };

@@ -15,8 +15,18 @@ static void give_up_reserve() {
     std::set_new_handler(nullptr);
 }
 
+// Nobody catches what it throws.
+__attribute__((noinline)) static int thrown(int count) {
+    int *numbers = new int[count];
+    numbers[0] = 0;
+    int first = numbers[0];
+    delete[] numbers;
+    return first;
+}
+
 int main(int argc, char **argv) {
     std::string what = argc > 1 ? argv[1] : "";
+    if (what == "thrown") return thrown(70);
     try {
         if (what == "handler") {
             reserve = new char[100];

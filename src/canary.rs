@@ -28,9 +28,11 @@ const ZERO: u64 = 0xff00;
 /// some, and byte 1 is 0 in slots.
 const COMMON: u64 = 0xc1c1_c1c1_c1c1_0000;
 
-/// Whether a value looks like a word, or like one to which a small number was added. Of random values one in 2^18 does.
+/// Whether a value looks like a word, or like one to which a small number was added. Of random values one in 2^18 does; a
+/// byte that is repeated, as others fill memory with, does not.
 pub const fn resembles_word(value: u64) -> bool {
-    value & COMMON == SET & COMMON
+    let repeated = (value ^ value.rotate_left(8)) >> 24 == 0;
+    value & COMMON == SET & COMMON && !repeated
 }
 
 /// A value that looks like a word without what is secret of it.

@@ -155,7 +155,7 @@ fn operator_new_fails_as_it_should() {
         let stderr = text(&output.stderr);
         let [_, _, aborted, ..] = sums(&output);
         assert!(
-            aborted > 0 && stderr.contains(" in thrown(") && stderr.contains("operator new, site"),
+            aborted > 0 && stderr.contains(" in thrown (") && stderr.contains("operator new[], site"),
             "{site}: {stderr}"
         );
     }

@@ -263,7 +263,7 @@ fn name(frames: &Frames) -> u64 {
 impl Table {
     fn count(&self, hash: u64) {
         let number = self.all.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let home = hash as usize;
+        let home = hash as usize & (ENTRIES - 1);
         for index in home..home.saturating_add(PROBES) {
             let Some(entry) = self.entries.get(index & (ENTRIES - 1)) else { return };
             let found = match entry.hash.load(Ordering::Relaxed) {

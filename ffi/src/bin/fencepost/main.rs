@@ -109,8 +109,10 @@ enum Command {
     /// Run a program hardened (mode=harden unless the environment or a flag says otherwise)
     Run(Target),
     /// Run a program with every object between guard pages (mode=hunt)
+    #[command(after_help = passes::HELP)]
     Hunt(Hunt),
     /// Let each allocation of a program fail once and tell what crashes
+    #[command(after_help = oom::HELP)]
     Oom(Oom),
     /// Print a saved log with functions, files and lines
     Symbolize {

@@ -67,12 +67,13 @@ impl Report {
     /// The same for the same error in another run: its kind, and the innermost frames of where it was found and of the
     /// object's allocation.
     pub fn key(&self) -> String {
-        const INNERMOST: usize = 4;
+        // A note is no error with an object of its own: what leads to it in many ways is one thing.
+        let innermost = if self.is_error() { 4 } else { 2 };
         let mut key = self.kind.clone();
         for role in [Role::Found, Role::Allocated] {
             key.push('|');
             let frames = self.stack(role).into_iter().flat_map(|stack| &stack.frames);
-            for place in frames.filter_map(|frame| frame.place.as_ref()).take(INNERMOST) {
+            for place in frames.filter_map(|frame| frame.place.as_ref()).take(innermost) {
                 // Writing to a string does not fail.
                 let _ = write!(key, " {}+{:x}", place.module, place.offset);
             }

@@ -48,6 +48,26 @@ const AT_LEAST: Duration = Duration::from_secs(10);
 const MOST_TOLD: usize = 50;
 const MOST_NAMED: usize = 10;
 
+/// What `oom --help` says besides the flags.
+pub const HELP: &str = "\
+What is told:
+  A run that ends by a signal, has a report of an error, or takes longer than its time: with the stack of the allocation
+  that was refused, and where it crashed. Runs that are alike are told once. Aborts (SIGABRT), and runs that end with
+  status 0 and other output, are named and are no errors.
+
+  Each process counts its own allocations. Runs leave no core files and are killed with the launcher.
+
+Exit status:
+  exitcode (99) if there was a crash, an error or a hang
+  0             if there was none
+  125           the program has errors, or ends by a signal, with nothing refused; or the launcher failed
+
+Examples:
+  fencepost oom -- ./prog input
+  fencepost oom --sites --timeout 5 -- ./large input
+  fencepost oom --from 100 --to 200 --fail-every 1 -- ./prog      from that allocation on all fail
+";
+
 /// Which allocations fail.
 #[derive(Args)]
 pub struct Oom {

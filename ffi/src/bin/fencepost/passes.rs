@@ -36,6 +36,27 @@ use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 use std::time::SystemTime;
 
+/// What `hunt --help` says besides the flags.
+pub const HELP: &str = "\
+Passes (--passes=all):
+  The program runs several times with the same arguments. A regular file on standard input is read anew by each run, a
+  pipe is read to its end before the first. The output shown is the first run's.
+
+  right         objects end at their guard page, but for what alignment leaves
+  left          they begin at it
+  exact         they end at it to the byte, aligned to nothing; does not count where the program does not bear that
+  fill          fresh memory is filled with 0x5a, then with 0xa5: if output or end differ, the program reads memory that
+                it never wrote, and the allocation is found by bisection
+  random        on either side, from other seeds, until such a pass finds nothing new
+
+  Each error is printed once. Errors let the program go on, unless --on-error says otherwise.
+
+Exit status (--passes=all):
+  exitcode (99) if there were errors; --exitcode 0 leaves the program's own
+  otherwise as the program ended in the first pass
+  125           the launcher failed; 126, 127: the program cannot be executed, was not found
+";
+
 /// How many passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Passes {

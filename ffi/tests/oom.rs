@@ -72,7 +72,11 @@ fn an_error_in_an_error_path_is_reported() {
     let path = scratch.0.join("found.sarif");
     oom(&["--sarif", path.to_str().unwrap()], &scarce, &["twice"]);
     let log: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    assert_eq!(log["runs"][0]["results"][0]["ruleId"], "failed-allocation", "{log:#}");
+    let result = &log["runs"][0]["results"][0];
+    assert_eq!(result["ruleId"], "failed-allocation", "{log:#}");
+    let line = place.rsplit(':').next().unwrap().parse::<u64>().unwrap();
+    assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startLine"], line, "{log:#}");
+    assert!(result["stacks"][0]["frames"].as_array().unwrap().len() > 1, "{log:#}");
 }
 
 #[test]

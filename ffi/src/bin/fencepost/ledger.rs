@@ -3,7 +3,6 @@
 use crate::collect::{self, merge};
 use crate::colour::{self, When};
 use crate::complain;
-use crate::model::{Report, Role, Stack};
 use crate::patient;
 use crate::sarif;
 use crate::worker::{Part, Symbolised, Worker};
@@ -47,7 +46,7 @@ impl Ledger {
         self.worker.symbolise(raw).unwrap_or_else(|| {
             let kind = raw.split_once("ERROR: fencepost: ").and_then(|(_, rest)| rest.split(' ').next());
             let kind = kind.unwrap_or_default().to_owned();
-            let part = Part { key: raw.to_owned(), headline: raw.to_owned(), kind, place: String::new() };
+            let part = Part { key: raw.to_owned(), headline: raw.to_owned(), kind, ..Part::default() };
             Symbolised { text: raw.to_owned(), parts: vec![part], sarif: sarif::log(&[]) }
         })
     }
@@ -96,16 +95,11 @@ impl Ledger {
         self.write();
     }
 
-    /// Takes an error of the launcher's own into the SARIF file, which `text` tells a person of.
-    pub fn enter_own(&mut self, kind: &str, headline: &str, text: &str) {
-        let allocated = Stack { role: Role::Allocated, ..Stack::default() };
-        let report = Report {
-            kind: kind.to_owned(),
-            headline: headline.to_owned(),
-            stacks: vec![allocated],
-            ..Report::default()
-        };
-        self.enter(&Symbolised { text: text.to_owned(), sarif: sarif::log(&[report]), parts: Vec::new() });
+    /// Takes in an error of the launcher's own, which `text` tells a person of, and which follows from these notes.
+    pub fn enter_own(&mut self, kind: &str, headline: &str, text: &str, notes: &[Part]) {
+        let notes: Vec<&Value> = notes.iter().map(|part| &part.note).filter(|note| !note.is_null()).collect();
+        let sarif = sarif::own(kind, headline, &notes);
+        self.enter(&Symbolised { text: text.to_owned(), sarif, parts: Vec::new() });
     }
 
     /// Prints to standard error.

@@ -81,12 +81,16 @@ impl Report {
         key
     }
 
-    /// Where it was found, in a line: the innermost frame of the program's own.
-    pub fn whereabouts(&self) -> Option<String> {
+    /// The innermost frame of the program's own of where it was found, with a source line or without.
+    pub fn users_frame(&self) -> Option<&Frame> {
         let stack = self.stack(Role::Found)?;
         let known = stack.top().filter(|frame| frame.source.file.is_some() && frame.is_users());
-        let frame =
-            known.or_else(|| stack.frames.iter().find(|frame| frame.is_users())).or(stack.frames.first())?;
+        known.or_else(|| stack.frames.iter().find(|frame| frame.is_users())).or(stack.frames.first())
+    }
+
+    /// Where it was found, in a line.
+    pub fn whereabouts(&self) -> Option<String> {
+        let frame = self.users_frame()?;
         let function = frame.source.function.as_ref().map(|name| printable(name.as_bytes()));
         let place = frame.location().or_else(|| {
             frame.place.as_ref().map(|place| format!("({}+0x{:x})", place.module, place.offset))

@@ -405,5 +405,6 @@ fn tell_group(ledger: &mut Ledger, number: usize, group: &Group) {
     let error = error.unwrap_or_default();
     let _ = writeln!(text, "SUMMARY: fencepost: failed-allocation{place}{error}");
     let headline = format!("{} after an allocation was refused at{place}{error}", group.ending);
-    ledger.enter_own("failed-allocation", &headline, &text);
+    let notes: Vec<Part> = group.first.iter().flat_map(|report| report.parts.clone()).collect();
+    ledger.enter_own("failed-allocation", &headline, &text, &notes);
 }

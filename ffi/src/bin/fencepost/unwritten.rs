@@ -10,6 +10,7 @@ use crate::complain;
 use crate::failure::Failure;
 use crate::passes::{Difference, Hunt};
 use crate::sites::Table;
+use crate::worker::Part;
 use std::fmt::Write;
 
 /// The patterns, complements of each other.
@@ -135,7 +136,7 @@ fn name_allocations(
             _ => Vec::new(),
         };
         let first = stacks.first();
-        let place = first.map_or_else(String::new, |stack| format!(" {}", stack.place));
+        let place = first.map_or_else(String::new, |stack| format!(" {}", stack.part.place));
         // Of several each may make no difference by itself.
         let own = first.map(|stack| stack.effect.as_str()).filter(|effect| !effect.is_empty());
         let mut text = format!("{HEAD}{}", own.unwrap_or(&whole));
@@ -159,12 +160,13 @@ fn name_allocations(
             KIND,
             &format!("memory is read that was never written; allocated at{place}"),
             &text,
+            &stacks.iter().map(|stack| stack.part.clone()).collect::<Vec<_>>(),
         );
         told = true;
     }
     if !told {
         let text = format!("{HEAD}{whole}SUMMARY: fencepost: {KIND}\n");
-        hunt.ledger.enter_own(KIND, "memory is read that was never written", &text);
+        hunt.ledger.enter_own(KIND, "memory is read that was never written", &text, &[]);
     }
     complain(&format!("found by {runs} runs over {end} allocation stacks"));
     Ok(())
@@ -191,8 +193,8 @@ fn effect(hunt: &Hunt<'_>, pattern: &str, differs: &[Difference], ran: &Ran) -> 
 struct Named {
     /// As a report has it.
     text: String,
-    /// Where it is, in a line.
-    place: String,
+    /// The same for SARIF, and where it is, in a line.
+    part: Part,
     /// What filling it alone changes.
     effect: String,
 }
@@ -211,7 +213,7 @@ fn stacks(hunt: &mut Hunt<'_>, pattern: &str, names: &[u64]) -> Result<Vec<Named
             let frames: String = note.text.lines().skip(1).map(|line| format!("{line}\n")).collect();
             let size = part.headline.split_once(": ").map_or(part.headline.as_str(), |(_, size)| size);
             let text = format!("{size} here (fill_site={site}):\n{frames}");
-            stacks.push(Named { text, place: part.place, effect: effect.clone() });
+            stacks.push(Named { text, part, effect: effect.clone() });
         }
     }
     Ok(stacks)

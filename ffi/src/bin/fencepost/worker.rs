@@ -47,12 +47,20 @@ pub struct Part {
     pub key: String,
     /// Where it was found.
     pub place: String,
+    /// See [`sarif::note`].
+    pub note: Value,
 }
 
 impl Part {
     fn write(report: &Report) -> Value {
-        let place = report.whereabouts().unwrap_or_default();
-        json!({ "kind": report.kind, "headline": report.headline, "key": report.key(), "place": place })
+        let note = if report.is_error() { Value::Null } else { sarif::note(report) };
+        json!({
+            "kind": report.kind,
+            "headline": report.headline,
+            "key": report.key(),
+            "place": report.whereabouts().unwrap_or_default(),
+            "note": note,
+        })
     }
 
     fn read(value: &Value) -> Option<Self> {
@@ -62,6 +70,7 @@ impl Part {
             headline: text("headline")?,
             key: text("key")?,
             place: text("place")?,
+            note: value.get("note").cloned().unwrap_or_default(),
         })
     }
 }

@@ -184,6 +184,18 @@ fn sarif_has_each_error_once() {
 }
 
 #[test]
+fn a_pass_may_have_a_time() {
+    let Some(layout) = program("layout.c") else { return };
+    let output = run(&mut hunt(&["--timeout", "1"], &layout, &["loop"]));
+    let stderr = text(&output.stderr);
+    assert_eq!(lines(&stderr, "fencepost: killed after 1 s").len(), 6, "{stderr}");
+    assert_eq!(output.status.signal(), Some(9), "{stderr}");
+    let mut alone = launcher();
+    let alone = run(alone.args(["hunt", "--timeout", "1", "--", "true"]));
+    assert_eq!(alone.status.code(), Some(125), "{}", text(&alone.stderr));
+}
+
+#[test]
 fn reports_come_to_the_launcher() {
     let output = run(&mut hunt(&["--log-path", "/tmp/x"], Path::new("true"), &[]));
     assert_eq!(output.status.code(), Some(125));

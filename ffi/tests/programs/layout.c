@@ -97,6 +97,8 @@ int main(int argc, char **argv) {
         free(object);
     } else if (!strcmp(what, "copy")) {
         return copy();
+    } else if (!strcmp(what, "loop")) {
+        for (;;) pause();
     } else if (!strcmp(what, "three")) {
         return 3;
     } else if (!strcmp(what, "term")) {

@@ -41,7 +41,6 @@ pub struct Stage<'a> {
 }
 
 /// What one run has of its own.
-#[derive(Default)]
 pub struct Plan<'a> {
     /// Options that the user's override.
     pub before: &'a [Item<'a>],

@@ -160,6 +160,9 @@ struct Hunt {
     /// How many passes: one, or all that find something
     #[arg(long, value_name = "WHICH", value_enum, default_value_t, conflicts_with = "exec")]
     passes: Passes,
+    /// Seconds that a pass may take, with --passes=all [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), requires = "passes")]
+    timeout: Option<u64>,
     #[command(flatten)]
     target: Target,
 }
@@ -205,13 +208,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let lib = cli.lib.as_deref();
     match cli.command {
         Command::Run(target) => target.launch(lib, cli.color),
-        Command::Hunt(Hunt { passes, mut target }) => {
+        Command::Hunt(Hunt { passes, timeout, mut target }) => {
             target.settings = target.settings.with_default_mode("hunt");
             match passes {
                 Passes::One => target.launch(lib, cli.color),
                 Passes::All => {
                     let (settings, command, manner) = target.parts(cli.color);
-                    passes::hunt(&library::locate(lib)?.path, &settings, &command, manner)
+                    passes::hunt(&library::locate(lib)?.path, &settings, &command, manner, timeout)
                 }
             }
         }

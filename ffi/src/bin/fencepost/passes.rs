@@ -34,7 +34,7 @@ use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// What `hunt --help` says besides the flags.
 pub const HELP: &str = "\
@@ -97,6 +97,7 @@ pub fn hunt(
     settings: &Settings,
     command: &[OsString],
     manner: Manner,
+    timeout: Option<u64>,
 ) -> Result<ExitCode, Failure> {
     let Manner { colour, sarif, keep_pools, .. } = manner;
     let options = settings.resulting(env::var_os(settings::VARIABLE).as_deref());
@@ -116,7 +117,15 @@ pub fn hunt(
     let ledger = Ledger::open(colour, sarif)
         .map_err(|error| Failure::new(format!("cannot write the SARIF file: {error}")))?;
     let stage = Stage { library, settings, command, input, keep_pools };
-    let mut hunt = Hunt { stage, ledger, seed, number: 0, first: None, again: None };
+    let mut hunt = Hunt {
+        stage,
+        ledger,
+        seed,
+        limit: timeout.map(Duration::from_secs),
+        number: 0,
+        first: None,
+        again: None,
+    };
     hunt.all()?;
     Ok(hunt.end(options.exitcode))
 }
@@ -129,6 +138,8 @@ pub struct Hunt<'a> {
     pub ledger: Ledger,
     /// The seed of the passes that are compared.
     pub seed: u64,
+    /// What a pass may take.
+    limit: Option<Duration>,
     /// Passes so far.
     number: usize,
     first: Option<Ran>,
@@ -174,7 +185,12 @@ impl Hunt<'_> {
         let mut after = EVERY.to_vec();
         after.extend([("seed", seed.as_str())]);
         after.extend_from_slice(items);
-        self.stage.run(&Plan { before: &AT_FIRST, after: &after, ..Plan::default() })
+        let ran =
+            self.stage.run(&Plan { before: &AT_FIRST, after: &after, limit: self.limit, apart: false })?;
+        if let (true, Some(limit)) = (ran.timed_out, self.limit) {
+            complain(&format!("killed after {} s", limit.as_secs()));
+        }
+        Ok(ran)
     }
 
     fn judge(&mut self, name: &str, ran: &Ran, blind: &str) {

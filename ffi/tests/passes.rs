@@ -107,6 +107,24 @@ fn a_read_of_memory_that_was_never_written_is_named_by_its_allocation() {
     }
 }
 
+/// Two reads that show only if both objects are filled are told together.
+#[test]
+fn what_several_allocations_show_together_is_told() {
+    let Some(layout) = program("layout.c") else { return };
+    let output = run(&mut hunt(&[], &layout, &["both"]));
+    let stderr = text(&output.stderr);
+    assert_eq!((output.status.code(), summaries(&output).len()), (Some(99), 1), "{stderr}");
+    assert!(stderr.contains(" allocation stacks make the difference together:\n"), "{stderr}");
+    assert!(
+        stderr.contains("100 bytes allocated here") && stderr.contains("40 bytes allocated here"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("standard output differs: line 1 is \u{2018}1\u{2019}, not \u{2018}0\u{2019}"),
+        "{stderr}"
+    );
+}
+
 /// Objects with flags in their addresses, memory of `calloc`, what `realloc` keeps: nothing of it is an error.
 #[test]
 fn correct_programs_have_no_errors_in_any_pass() {

@@ -79,6 +79,12 @@ int main(int argc, char **argv) {
         int bad = record->forgotten != 0;
         free(record);
         return bad ? 3 : 0;
+    } else if (!strcmp(what, "both")) {
+        struct record *record = make();
+        int *other = malloc(100);
+        printf("%d\n", record->forgotten && other[3]);
+        free(record);
+        free(other);
     } else if (!strcmp(what, "cleared")) {
         struct record *record = calloc(4, sizeof *record);
         char *text = malloc(8);

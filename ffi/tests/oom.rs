@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Output;
 use support::{Scratch, launcher, marked, program, run, text};
@@ -44,6 +45,11 @@ fn a_missing_check_is_found_and_named_by_the_allocation() {
         .position(|line| line.contains("the program ends by SIGSEGV on address 0x0"));
     assert!(crash.is_some_and(|crash| crash > 0), "{stderr}");
     assert!(stderr.contains("fencepost: failed-allocation 1: signal 11\n"), "{stderr}");
+    let options = "mode=hunt:fail_after=3";
+    assert!(stderr.contains(&format!("rerun with: FENCEPOST_OPTIONS={options}\n")), "{stderr}");
+    let mut again = launcher();
+    let again = run(again.env("FENCEPOST_OPTIONS", options).args(["run", "--"]).arg(&scarce).arg("careless"));
+    assert_eq!(again.status.signal(), Some(libc::SIGSEGV), "{}", text(&again.stderr));
     // The program's own output is nobody's business.
     assert_eq!(text(&output.stdout), "");
 }

@@ -133,6 +133,8 @@ struct Case {
     outcome: Outcome,
     /// How it ended, in words.
     ending: String,
+    /// Options that repeat it.
+    rerun: String,
     reports: Vec<String>,
 }
 
@@ -148,7 +150,9 @@ struct Tally {
 impl Oom {
     /// Runs the program as often as it takes.
     pub fn go(self, library: &Path, colour: When) -> Result<ExitCode, Failure> {
-        let status = self.settings.resulting(env::var_os(settings::VARIABLE).as_deref()).exitcode;
+        let options =
+            self.settings.between(&AT_FIRST, &[])?.resulting(env::var_os(settings::VARIABLE).as_deref());
+        let status = options.exitcode;
         let input = Input::of_stdin(true)
             .map_err(|error| Failure::new(format!("cannot read the standard input: {error}")))?;
         let (settings, keep_pools) = (&self.settings, self.keep_pools);
@@ -175,6 +179,7 @@ impl Oom {
             to: self.to.unwrap_or(u64::MAX),
             step: self.step.unwrap_or(1),
             counted: all,
+            mode: options.mode.name(),
             plain,
             stage,
         };
@@ -206,6 +211,7 @@ fn count(stage: &Stage<'_>) -> Result<(Ran, Counts), Failure> {
 struct Runs<'a> {
     stage: Stage<'a>,
     plain: Ran,
+    mode: &'static str,
     limit: Duration,
     /// The stacks, if it is these that are gone through.
     sites: Option<Vec<u64>>,
@@ -282,7 +288,12 @@ impl Runs<'_> {
             true => format!("not within {} s", self.limit.as_secs()),
             false => ending(ran.status),
         };
-        tally.cases.push(Case { index, outcome, ending, reports: ran.reports });
+        let mut rerun = format!("mode={}", self.mode);
+        for (key, value) in self.items(index).unwrap_or_default() {
+            // Writing to a string does not fail.
+            let _ = write!(rerun, ":{key}={value}");
+        }
+        tally.cases.push(Case { index, outcome, ending, rerun, reports: ran.reports });
     }
 
     /// Whether nobody expects the run with this number to have something to refuse: a program need not allocate as much in
@@ -321,6 +332,7 @@ fn is_refusal(raw: &str) -> bool {
 struct Group {
     outcome: Outcome,
     ending: String,
+    rerun: String,
     first: Vec<Symbolised>,
     count: usize,
 }
@@ -340,8 +352,8 @@ fn tell(ledger: &mut Ledger, tally: &Tally) -> usize {
             Some(group) => group.count += 1,
             None => {
                 known.insert(key, groups.len());
-                let (outcome, ending) = (case.outcome, case.ending.clone());
-                groups.push(Group { outcome, ending, first: read, count: 1 });
+                let (outcome, ending, rerun) = (case.outcome, case.ending.clone(), case.rerun.clone());
+                groups.push(Group { outcome, ending, rerun, first: read, count: 1 });
             }
         }
     }
@@ -404,6 +416,7 @@ fn tell_group(ledger: &mut Ledger, number: usize, group: &Group) {
     let error = group.first.iter().find_map(ledger::error).map(|part| format!(" ({})", part.kind));
     let error = error.unwrap_or_default();
     let _ = writeln!(text, "SUMMARY: fencepost: failed-allocation{place}{error}");
+    let _ = writeln!(text, "rerun with: FENCEPOST_OPTIONS={}", group.rerun);
     let headline = format!("{} after an allocation was refused at{place}{error}", group.ending);
     let notes: Vec<Part> = group.first.iter().flat_map(|report| report.parts.clone()).collect();
     ledger.enter_own("failed-allocation", &headline, &text, &notes);

@@ -24,6 +24,22 @@ const SET: u64 = 0x8181_8181_8181_8181;
 /// The byte that is 0.
 const ZERO: u64 = 0xff00;
 
+/// The bits that all words have in common, and their values. Of the lowest bytes a pointer's displacement may have changed
+/// some, and byte 1 is 0 in slots.
+const COMMON: u64 = 0xc1c1_c1c1_c1c1_0000;
+
+/// Whether a value looks like a word, or like one to which a small number was added. Of random values one in 2^18 does; a
+/// byte that is repeated, as others fill memory with, does not.
+pub const fn resembles_word(value: u64) -> bool {
+    let repeated = (value ^ value.rotate_left(8)) >> 24 == 0;
+    value & COMMON == SET & COMMON && !repeated
+}
+
+/// A value that looks like a word without what is secret of it.
+pub const fn without_secret(value: u64) -> u64 {
+    value & !FREE
+}
+
 /// What an arm has put at an address, for whoever shows memory: canaries are not to be shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
@@ -124,6 +140,30 @@ mod tests {
             }
             assert!(key.word_without_zero(address).to_le_bytes().iter().all(|byte| byte & 0xc1 == 0x81));
         }
+    }
+
+    /// Words are recognised, with a field's offset added, too; text, small numbers and addresses are not.
+    #[test]
+    fn words_are_told_from_other_values() {
+        let mut draws = Draws(3);
+        for _ in 0..1000 {
+            let (key, address) = (key(&mut draws), draws.next_u64() as usize & !15);
+            for word in [key.word(address), key.word_without_zero(address)] {
+                assert!(resembles_word(word) && resembles_word(word.wrapping_add(0x38)), "{word:x}");
+                assert_eq!(without_secret(word) & !0xffff, 0x8181_8181_8181_0000);
+            }
+        }
+        let values = [
+            0,
+            8,
+            u64::MAX,
+            0x7fff_1234_5678,
+            0x4141_4141_4141_4141,
+            0xa5a5_a5a5_a5a5_a5a5,
+            0xc3a4_c3a4_c3a4_c3a4,
+        ];
+        assert!(values.iter().all(|value| !resembles_word(*value)));
+        assert!((0..1 << 16).filter(|_| resembles_word(draws.next_u64())).count() < 8);
     }
 
     /// Whatever is done with a word and an address, another's word is no likelier to come of it: over keys, each

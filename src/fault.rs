@@ -26,7 +26,8 @@ pub enum Kind {
     CanaryOverwritten,
     /// Freed memory was written, found after the fact.
     WriteAfterFree,
-    /// A fault inside the arenas that hits no object, or a question about what is no object's start.
+    /// A fault inside the arenas that hits no object, or by a pointer outside the address space; or a question about what is
+    /// no object's start.
     WildAccess,
 }
 

@@ -121,8 +121,11 @@ impl Fencepost {
     #[inline(never)]
     fn alloc_slow(&self, layout: Layout, zeroed: bool) -> *mut u8 {
         heap::ensure_started(&self.overrides);
-        let request = request(layout, zeroed);
-        heap::allocate(&request, site()).map_or(core::ptr::null_mut(), Addr::as_ptr)
+        let (request, site) = (request(layout, zeroed), site());
+        if !heap::sites::admit(&request, site) {
+            return core::ptr::null_mut();
+        }
+        heap::allocate(&request, site).map_or(core::ptr::null_mut(), Addr::as_ptr)
     }
 }
 

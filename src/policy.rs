@@ -42,6 +42,7 @@ pub fn route(options: &Options, size: usize, align: usize, sampled: bool, slab_a
 /// is the ABI's. 0 when each request must be looked at.
 pub fn fast_limit(options: &Options) -> usize {
     match options.mode {
+        _ if options.looks_at_all() => 0,
         Mode::Harden => usize::try_from(options.unmap_threshold).unwrap_or(usize::MAX),
         Mode::Patrol | Mode::Hunt => 0,
     }

@@ -44,6 +44,9 @@ fn last_resort(request: &Request) -> *mut c_void {
 #[inline(never)]
 fn allocate_slow(request: &Request, at: ReturnSlot, fp: usize) -> *mut c_void {
     init::ensure();
+    if !heap::sites::admit(request, site(at, fp)) {
+        return no_memory();
+    }
     if fallback::is_refused(request) {
         let pointer = fallback::allocate(request);
         if !pointer.is_null() {
@@ -151,6 +154,7 @@ pub unsafe extern "C" fn realloc(
     match heap::resize(&claim, &Request::c(size), site(at, fp)) {
         Ok(address) => address.as_ptr(),
         Err(Denied::Foreign) => fallback::realloc(pointer, size),
+        Err(Denied::Refused) => no_memory(),
         Err(Denied::NoMemory) => move_out(pointer, size, at, fp),
     }
 }

@@ -154,7 +154,12 @@ unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, 
     init::ensure();
     let align = if aligned { second.max(ABI_ALIGN) } else { ABI_ALIGN };
     let request = Request { align, exact: aligned, origin, ..Request::c(size) };
-    heap::allocate(&request, site(at, fp)).map_or(core::ptr::null_mut(), Addr::as_ptr)
+    let site = site(at, fp);
+    if !heap::sites::admit_new(&request, site) {
+        // The C++ library's own operator does what there is to do without memory.
+        return core::ptr::null_mut();
+    }
+    heap::allocate(&request, site).map_or(core::ptr::null_mut(), Addr::as_ptr)
 }
 
 /// The C++ library's own operator of a row, for a call from `caller`. A program that calls one has a library that

@@ -10,6 +10,7 @@
 //! - [`limit`]: what happens when the process limits its address space.
 //! - [`fork`]: what happens around `fork`.
 //! - [`image`]: the heap of another process, for tools.
+//! - [`sites`]: allocations that are counted by their stack, refused, or filled.
 //! - [`leaks`]: what is still allocated at the end.
 //!
 //! A thread's state is reached through one word of thread-local storage. While a thread is inside
@@ -29,6 +30,7 @@ pub mod ops;
 mod query;
 mod resize;
 mod shared;
+pub mod sites;
 pub mod start;
 mod thread;
 mod usage;

@@ -177,7 +177,11 @@ pub fn allocate(request: &Request, site: Site) -> Option<Addr> {
     if !is_granted(request) {
         return None;
     }
-    allocate_for(request, false, site)
+    let object = allocate_for(request, false, site)?;
+    if !request.zeroed {
+        heap().fill(object, 0, request.size, site);
+    }
+    Some(object)
 }
 
 /// From this size on the kernel is asked whether it would grant so much; no machine has less memory.

@@ -5,7 +5,7 @@
 
 use super::ops::{allocate, allocate_for, free, is_growth_granted};
 use super::start::is_started;
-use super::{Heap, heap, thread};
+use super::{Heap, heap, sites, thread};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::options::{Foreign, Mode};
@@ -22,6 +22,8 @@ use crate::sys::pkey::Unsealed;
 pub enum Denied {
     /// There is no memory; the object is as it was.
     NoMemory,
+    /// The options say to fail; the object is as it was.
+    Refused,
     /// The pointer is not of this allocator, and the options say to leave it to the C library.
     Foreign,
 }
@@ -60,6 +62,9 @@ impl Heap {
         if !is_growth_granted(old_size, request) {
             return Err(Denied::NoMemory);
         }
+        if request.size > old_size && !sites::admit(request, site) {
+            return Err(Denied::Refused);
+        }
         let mismatch = object.origin != claim.origin && self.options.mismatch;
         let judged;
         let claim = if mismatch || object.misaligned {
@@ -68,10 +73,12 @@ impl Heap {
         } else {
             claim
         };
-        if claim.address.is_aligned(request.align) && self.resize_in_place(claim, request) {
-            return Ok(claim.address);
-        }
-        self.resize_elsewhere(claim, request, old_size, site)
+        let object = match claim.address.is_aligned(request.align) && self.resize_in_place(claim, request) {
+            true => claim.address,
+            false => self.resize_elsewhere(claim, request, old_size, site)?,
+        };
+        self.fill(object, old_size, request.size, site);
+        Ok(object)
     }
 
     /// Gives a live object its size at another address. Apart, so that a resize in place keeps its registers.

@@ -3,7 +3,7 @@
 //! The first allocation of the process does it, whoever makes it: the dynamic loader, an IFUNC
 //! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
-use super::{CALLS, Calls, HEAP, faults, fork, heap, image, thread};
+use super::{CALLS, Calls, HEAP, faults, fork, heap, image, sites, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount};
 use crate::canary::Content;
 use crate::fault::Object;
@@ -197,8 +197,9 @@ fn start(overrides: &Overrides) {
     if !heap.page.init(page_config(&options, backend, limit, memory), &mut rng) {
         do_without("guarded objects");
     }
+    let keeps_rules = options.backtrace != 0 || options.looks_at_all();
     // SAFETY: this is the start, and the gate still keeps everyone out who might capture a stack.
-    unsafe { trace::init(options.backtrace != 0, limited) };
+    unsafe { trace::init(keeps_rules, limited) };
     if options.backtrace != 0
         && let Some(depot) = Depot::map(limited)
     {
@@ -211,6 +212,7 @@ fn start(overrides: &Overrides) {
     thread::init(limited);
     image::drop_anchor(heap);
     read_suppressions(&options);
+    sites::init(&options);
     install_reports(overrides);
 }
 
@@ -348,6 +350,7 @@ fn gather(overrides: &Overrides, secure: bool) -> Options {
     if secure {
         options.log_path = PathBuf::EMPTY;
         options.suppressions = PathBuf::EMPTY;
+        options.site_table = PathBuf::EMPTY;
     } else if let Some(text) = env::variable(b"FENCEPOST_OPTIONS") {
         let mut said = Complaints::about("FENCEPOST_OPTIONS");
         apply(&mut options, text, |warning| said.warn(warning));

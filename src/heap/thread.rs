@@ -48,6 +48,8 @@ pub struct Thread {
     pub counts: Counts,
     /// Objects until the sampler picks one (patrol).
     pub until_sample: u32,
+    /// Whether an `operator new` was refused that the C++ library is about to ask `malloc` for.
+    pub refused_new: bool,
     /// The number of the fork that the thread is about to make.
     fork: u64,
     /// The next in the list of all.

@@ -141,6 +141,16 @@ impl Options {
         }
     }
 
+    /// Whether some allocations are to fail.
+    pub fn refuses_some(&self) -> bool {
+        self.fail_after.get().is_some() || self.fail_every != 0 || !self.fail_site.is_all()
+    }
+
+    /// Whether each allocation is looked at, whatever its size: it may be filled, fail, or be counted.
+    pub fn looks_at_all(&self) -> bool {
+        self.fill.byte().is_some() || self.refuses_some() || !self.site_table.as_bytes().is_empty()
+    }
+
     /// The text form of the option called `name`, into `out`.
     pub fn show(&self, name: &str, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
         match ROWS.iter().find(|row| row.name == name) {

@@ -1,8 +1,8 @@
 //! The one list of options.
 
 use super::value::{
-    Align, Foreign, GuardSide, Guards, Mebibytes, Mode, OnError, OptionValue, PathBuf, ReportForm, Seal,
-    Switch, Unmap,
+    Align, Count, Fill, Foreign, GuardSide, Guards, Mebibytes, Mode, OnError, OptionValue, PathBuf,
+    ReportForm, Seal, Sites, Switch, Unmap,
 };
 use core::fmt;
 
@@ -161,6 +161,18 @@ table! {
         "Freed guarded objects that are remembered for reports.";
     reserve_gb: u64 = 0, "GiB; 0 = 64 times the memory, 2048 at least, in hunt four times as much; up to 32768",
         "Address space the page arm reserves.";
+    fill: Fill = Fill::OFF, "0x01 to 0xff; 0 = off",
+        "Fill what malloc hands out with this byte, and what realloc adds: who reads what it never wrote shows it.";
+    fill_site: Sites = Sites::ALL, "all, a hash, low-high",
+        "Fill only what was allocated from stacks with these hashes; of a single one, say where that is.";
+    fail_after: Count = Count::OFF, "off, n",
+        "Let the first n allocations of the process succeed and the next one fail, as if there were no memory.";
+    fail_every: u64 = 0, "n; 0 = off",
+        "Let each n-th allocation fail; with fail_after, from that one on.";
+    fail_site: Sites = Sites::ALL, "all, a hash, low-high",
+        "Count and fail only allocations from stacks with these hashes; alone: all of these fail.";
+    site_table: PathBuf = PathBuf::EMPTY, "path",
+        "Count allocations by stack in this table, which the launcher makes; ignored when AT_SECURE is set.";
     help: bool = false, "0, 1",
         "Print every option with its value to stderr at start.";
 }

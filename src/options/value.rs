@@ -271,6 +271,107 @@ impl OptionValue for Mebibytes {
     }
 }
 
+/// A byte that memory is filled with, spelled as a number; 0 for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill(u8);
+
+impl Fill {
+    /// Nothing is filled.
+    pub const OFF: Self = Self(0);
+
+    /// The byte, if memory is to be filled.
+    pub const fn byte(self) -> Option<u8> {
+        if self.0 == 0 { None } else { Some(self.0) }
+    }
+}
+
+impl OptionValue for Fill {
+    fn parse(text: &[u8]) -> Option<Self> {
+        if text == b"off" {
+            return Some(Self::OFF);
+        }
+        u8::try_from(u64::parse(text)?).ok().map(Self)
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self.byte() {
+            Some(byte) => write!(out, "0x{byte:02x}"),
+            None => out.write_str("0"),
+        }
+    }
+}
+
+/// A number, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(Option<u64>);
+
+impl Count {
+    /// None.
+    pub const OFF: Self = Self(None);
+
+    /// The number.
+    pub const fn get(self) -> Option<u64> {
+        self.0
+    }
+}
+
+impl OptionValue for Count {
+    fn parse(text: &[u8]) -> Option<Self> {
+        if text == b"off" { Some(Self::OFF) } else { u64::parse(text).map(|count| Self(Some(count))) }
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self.0 {
+            Some(count) => count.write(out),
+            None => out.write_str("off"),
+        }
+    }
+}
+
+/// Call sites by the hash of their stacks: all, one, or those of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sites {
+    low: u64,
+    high: u64,
+}
+
+impl Sites {
+    /// All.
+    pub const ALL: Self = Self { low: 0, high: u64::MAX };
+
+    /// Whether it is all of them.
+    pub const fn is_all(self) -> bool {
+        self.low == 0 && self.high == u64::MAX
+    }
+
+    /// Whether it is one alone.
+    pub const fn is_one(self) -> bool {
+        self.low == self.high
+    }
+
+    /// Whether a hash is among them.
+    pub const fn hold(self, hash: u64) -> bool {
+        self.low <= hash && hash <= self.high
+    }
+}
+
+impl OptionValue for Sites {
+    fn parse(text: &[u8]) -> Option<Self> {
+        if text == b"all" {
+            return Some(Self::ALL);
+        }
+        let mut ends = text.splitn(2, |byte| *byte == b'-').map(u64::parse);
+        let low = ends.next()??;
+        let high = ends.next().unwrap_or(Some(low))?;
+        (low <= high).then_some(Self { low, high })
+    }
+    fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match (self.is_all(), self.is_one()) {
+            (true, _) => out.write_str("all"),
+            (_, true) => write!(out, "0x{:016x}", self.low),
+            _ => write!(out, "0x{:016x}-0x{:016x}", self.low, self.high),
+        }
+    }
+}
+
 /// A path of at most 255 bytes, none of them zero; empty when unset.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PathBuf {
@@ -317,6 +418,37 @@ impl OptionValue for PathBuf {
 mod tests {
     use super::*;
     use std::string::String;
+
+    /// What a value is written as is read as the same value.
+    #[test]
+    fn bytes_counts_and_sites_come_back() {
+        fn shown<T: OptionValue>(text: &str) -> Option<String> {
+            let mut shown = String::new();
+            T::parse(text.as_bytes())?.write(&mut shown).ok().map(|()| shown)
+        }
+        for (text, expected) in [("0", "0"), ("off", "0"), ("0xA5", "0xa5"), ("90", "0x5a")] {
+            assert_eq!(shown::<Fill>(text).as_deref(), Some(expected));
+            assert_eq!(shown::<Fill>(expected).as_deref(), Some(expected));
+        }
+        assert_eq!((Fill::parse(b"256"), Fill::parse(b"-1"), Fill::parse(b"")), (None, None, None));
+        assert_eq!(shown::<Count>("off").as_deref(), Some("off"));
+        assert_eq!(shown::<Count>("0").as_deref(), Some("0"));
+        assert_eq!(Count::parse(b"no"), None);
+        let one = "0x00000000000000ff";
+        for (text, expected) in
+            [("all", "all"), ("255", one), ("0xff-0xff", one), ("0-0xffffffffffffffff", "all")]
+        {
+            assert_eq!(shown::<Sites>(text).as_deref(), Some(expected));
+            assert_eq!(shown::<Sites>(expected).as_deref(), Some(expected));
+        }
+        let range = Sites::parse(b"0x10-0x20").expect("a range");
+        assert!(
+            range.hold(0x10) && range.hold(0x20) && !range.hold(0x21) && !range.is_one() && !range.is_all()
+        );
+        for wrong in ["", "-", "5-", "-5", "7-6", "1-2-3", "none"] {
+            assert_eq!(Sites::parse(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn mebibytes_have_fractions() {

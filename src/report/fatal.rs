@@ -193,17 +193,15 @@ pub fn summarise(context: &Context, now: bool) -> bool {
     errors != 0
 }
 
-/// Says in one line that the program is about to end by a general protection fault. The kernel knows no
-/// address for it; the instruction may tell.
+/// Says in one line that the program is about to end by a general protection fault, for which there is no report: the
+/// kernel knows no address for it, and the instruction has no pointer outside the address space.
 pub fn note_general_protection(registers: &signal::Context) {
     let mut why = Text::<200>::new();
     let _ = match access::without_address(registers) {
+        Some(extent) if extent.is_wild() => return,
         Some(extent) => {
             let verb = if extent.written { "WRITE" } else { "READ" };
-            let what = match extent.is_wild() {
-                true => "a wild pointer",
-                false => "a vector that is not aligned (with align=exact C objects are aligned to nothing)",
-            };
+            let what = "a vector that is not aligned (with align=exact C objects are aligned to nothing)";
             write!(why, "{verb} of size {} at 0x{:012x}, {what}", extent.size, extent.start.get())
         }
         None => write!(

@@ -1,6 +1,7 @@
 //! What a report says, and how it follows from a fault.
 
 use crate::addr::{Addr, PAGE_SIZE};
+use crate::canary;
 use crate::fault::{Fault, Kind, Object};
 use crate::request::Origin;
 use crate::trace::Frames;
@@ -27,6 +28,50 @@ pub enum Relation {
     After(usize),
 }
 
+/// A pointer outside the address space, and what the processor held when it was used.
+#[derive(Clone, Copy)]
+pub struct Wild {
+    /// The registers, by their DWARF numbers; what looks like a canary without its secret.
+    pub registers: [usize; 16],
+    /// Where the pointer's value seems to come from.
+    pub resembles: Option<Resemblance>,
+}
+
+/// What a pointer that is none looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resemblance {
+    /// A canary.
+    Canary,
+    /// The byte that fresh memory is filled with, again and again.
+    Fill(u8),
+}
+
+impl Resemblance {
+    /// What a value resembles; `fill` is the byte that memory is filled with.
+    pub fn of(value: usize, fill: Option<u8>) -> Option<Self> {
+        let value = value as u64;
+        // A displacement changes the lowest bytes.
+        let filled = |byte: &u8| (value ^ u64::from_le_bytes([*byte; 8])) >> 16 == 0;
+        match fill.filter(filled) {
+            Some(byte) => Some(Self::Fill(byte)),
+            None => canary::resembles_word(value).then_some(Self::Canary),
+        }
+    }
+}
+
+impl Wild {
+    /// What is told of these registers and of a pointer that was made of them; and the pointer, without secrets.
+    pub fn of(registers: &[usize; 16], pointer: usize, fill: Option<u8>) -> (Self, usize) {
+        let told = |value: usize| match Resemblance::of(value, fill) {
+            Some(Resemblance::Canary) => canary::without_secret(value as u64) as usize,
+            _ => value,
+        };
+        let wild = |value: &usize| Resemblance::of(*value, fill);
+        let resembles = wild(&pointer).or_else(|| registers.iter().find_map(wild));
+        (Self { registers: registers.map(told), resembles }, told(pointer))
+    }
+}
+
 /// A report's content.
 #[derive(Clone, Copy)]
 pub struct Finding {
@@ -43,6 +88,8 @@ pub struct Finding {
     pub extent: Option<(Addr, usize)>,
     /// For faults: whether it was the seal of the allocator's tables that was hit.
     pub sealed: bool,
+    /// For pointers outside the address space: what is known of them.
+    pub wild: Option<Wild>,
     /// For mismatches: the family that frees.
     pub freed_by: Option<Origin>,
     /// For sizes and alignments: what the caller stated.
@@ -66,6 +113,7 @@ impl Finding {
             access: None,
             extent: None,
             sealed: false,
+            wild: None,
             freed_by,
             stated,
             passed_to: None,
@@ -91,6 +139,7 @@ impl Finding {
             access,
             extent: None,
             sealed: false,
+            wild: None,
             freed_by: None,
             stated: None,
             passed_to: None,
@@ -166,6 +215,27 @@ mod tests {
         let inside = |address, freed| is_inside_live(Addr::new(address), &object(freed));
         assert!(inside(0x10_0ff3, false) && inside(0x10_0fff, false));
         assert!(!inside(0x10_0ff2, false) && !inside(0x10_1000, false) && !inside(0x10_0ff4, true));
+    }
+
+    #[test]
+    fn values_are_recognised_and_canaries_not_told() {
+        let canary = 0xa997_bd85_93af_00b1_usize;
+        let filled = 0xa5a5_a5a5_a5a5_a5a5_usize;
+        for (value, fill, expected) in [
+            (canary, None, Some(Resemblance::Canary)),
+            (canary + 0x20, Some(0xa5), Some(Resemblance::Canary)),
+            (filled, Some(0xa5), Some(Resemblance::Fill(0xa5))),
+            (filled + 0x30, Some(0xa5), Some(Resemblance::Fill(0xa5))),
+            (0x4141_4141_4141_4141, Some(0xa5), None),
+            (0, Some(0xa5), None),
+        ] {
+            assert_eq!(Resemblance::of(value, fill), expected, "{value:x}");
+        }
+        let mut registers = [0; 16];
+        registers[3] = canary;
+        let (wild, pointer) = Wild::of(&registers, canary + 8, None);
+        assert_eq!(wild.resembles, Some(Resemblance::Canary));
+        assert!(wild.registers[3] >> 16 == 0x8181_8181_8181 && pointer >> 16 == 0x8181_8181_8181);
     }
 
     #[test]

@@ -11,7 +11,8 @@
 
 use super::access;
 use super::fatal::{self, Context, Outcome};
-use super::finding::{Access, Finding, is_inside_live};
+use super::finding::{Access, Finding, Wild, is_inside_live};
+use super::note;
 use super::turn;
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::Object;
@@ -22,7 +23,7 @@ use crate::sys::pkey::{self, Unsealed};
 use crate::sys::signal::{self, Next, Receiver};
 use crate::sys::{deliver, die, file, sent, thread, vm};
 use crate::text::Text;
-use crate::trace::{self, Stack};
+use crate::trace::{self, Frames, Stack};
 use core::fmt::Write;
 use core::marker::PhantomData;
 use libc::{c_int, c_void, siginfo_t};
@@ -132,9 +133,18 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
         if reports.is_some() && signal::ends_process(number) {
             // SAFETY: as above.
             let general_protection = unsafe { signal::is_general_protection(info) };
-            let note = || match inside.zip(address) {
-                Some((object, address)) => note_inside(&object, address, &registers),
-                None => note_foreign(general_protection, address, &registers),
+            if general_protection && let Some(reports) = reports {
+                // SAFETY: as above.
+                unsafe { report_wild::<H>(reports, &registers, context) };
+            }
+            let note = || {
+                match inside.zip(address) {
+                    Some((object, address)) => note_inside(&object, address, &registers),
+                    None => note_foreign(general_protection, address, &registers),
+                }
+                if let Some(reports) = reports.filter(|_| note::tells_of_own_faults()) {
+                    note_own(reports, number, address, &registers, H::stack());
+                }
             };
             // SAFETY: as above.
             unsafe { signal::with_interrupted_mask(context, note) };
@@ -209,6 +219,33 @@ unsafe fn report<H: Heap>(
     }
 }
 
+/// Reports a pointer outside the address space, by which the program is about to end.
+///
+/// # Safety
+/// `context` is what the kernel passed to the handler.
+unsafe fn report_wild<H: Heap>(reports: &Context, registers: &signal::Context, context: *const c_void) {
+    let Some(extent) = access::without_address(registers).filter(access::Extent::is_wild) else { return };
+    let kind = if extent.written { Access::Write } else { Access::Read };
+    let frames = trace::capture_fault(registers, trace::MAX_FRAMES, H::stack());
+    let fill = reports.options.fill.byte();
+    let (wild, pointer) = Wild::of(&registers.registers, extent.start.get(), fill);
+    let address = Addr::new(pointer);
+    let mut finding = Finding::of_access(address, kind, None, frames, (registers.fp(), registers.sp()));
+    finding.extent = Some((address, extent.size));
+    finding.wild = Some(wild);
+    // SAFETY: as the caller says.
+    let outcome = unsafe { signal::with_interrupted_mask(context, || fatal::report(reports, &finding)) };
+    if outcome == Outcome::Written {
+        if reports.options.on_error == OnError::Exit {
+            // SAFETY: as the caller says.
+            unsafe { wait_before_dying(reports, context) };
+            die::exit_now(fatal::exit_status(reports));
+        }
+        // SAFETY: as the caller says.
+        unsafe { wait_before_dying(reports, context) };
+    }
+}
+
 /// Opens the page of an access. `false` where that does not let it through: code is never executed there, what
 /// is sealed stays so, and an access that comes again and again faults for another reason.
 fn let_through<H: Heap>(address: Addr, sealed: bool, registers: &signal::Context) -> bool {
@@ -238,6 +275,33 @@ fn note_inside(object: &Object, address: Addr, registers: &signal::Context) {
         address.get()
     );
     fatal::note("fault", registers.pc, why.as_bytes());
+}
+
+/// The stack of a fault that is the program's own and ends it, after an allocation was refused.
+fn note_own(
+    reports: &Context,
+    number: c_int,
+    address: Option<Addr>,
+    registers: &signal::Context,
+    stack: Stack,
+) {
+    let fault = trace::capture_fault(registers, trace::MAX_FRAMES, stack);
+    let mut frames = Frames::EMPTY;
+    for (index, pc) in fault.as_slice().iter().enumerate() {
+        // The instruction itself counts as one that was returned to.
+        frames.push(pc.saturating_add(usize::from(index == 0)));
+    }
+    let name = if number == libc::SIGBUS { "SIGBUS" } else { "SIGSEGV" };
+    match address {
+        Some(address) => {
+            note::note(
+                reports,
+                format_args!("the program ends by {name} on address 0x{:012x} here:", address.get()),
+                &frames,
+            );
+        }
+        None => note::note(reports, format_args!("the program ends by {name} here:"), &frames),
+    }
 }
 
 /// A line on the end of a program that the heap has no part in, where there is one to say.

@@ -1,6 +1,6 @@
 //! A report as one JSON object on one line.
 
-use super::finding::{Access, Finding, Relation};
+use super::finding::{Access, Finding, Relation, Resemblance};
 use super::modules::Modules;
 use super::render::{self, Sources};
 use crate::addr::Addr;
@@ -29,6 +29,18 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     if let Some((start, size)) = finding.extent {
         write!(out, ",\"access_start\":\"0x{:x}\",\"access_size\":{size}", start.get())?;
     }
+    if let Some(wild) = &finding.wild {
+        match wild.resembles {
+            Some(Resemblance::Canary) => write!(out, ",\"resembles\":\"canary\"")?,
+            Some(Resemblance::Fill(_)) => write!(out, ",\"resembles\":\"fill\"")?,
+            None => {}
+        }
+        for (index, (name, value)) in render::REGISTERS.iter().zip(wild.registers).enumerate() {
+            let before = if index == 0 { ",\"registers\":{" } else { "," };
+            write!(out, "{before}\"{name}\":\"0x{value:x}\"")?;
+        }
+        write!(out, "}}")?;
+    }
     if let Some(freed_by) = finding.freed_by {
         write!(out, ",\"freed_with\":\"{}\"", freed_by.deallocator_name())?;
     }
@@ -40,7 +52,7 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         write!(out, ",\"passed_to\":\"{function}\"")?;
     }
     write!(out, ",\"frames\":")?;
-    frames(out, &finding.frames, finding.access.is_none(), sources)?;
+    frames(out, &finding.frames, finding.access.is_none(), sources.modules)?;
     if let Some(found) = finding.object {
         write!(out, ",\"object\":")?;
         object(out, &found, finding, sources)?;
@@ -86,16 +98,16 @@ fn event(out: &mut dyn Write, name: &str, event: Event, sources: &Sources<'_>) -
         return Ok(());
     }
     write!(out, ",\"{name}\":{{\"thread\":{},\"frames\":", event.thread)?;
-    frames(out, &sources.depot.get(event.stack), true, sources)?;
+    frames(out, &sources.depot.get(event.stack), true, sources.modules)?;
     write!(out, "}}")
 }
 
 /// Writes the frames; `called` says that the innermost is a return address, too.
-fn frames(out: &mut dyn Write, frames: &Frames, called: bool, sources: &Sources<'_>) -> fmt::Result {
+pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modules<'_>) -> fmt::Result {
     write!(out, "[")?;
     for (index, pc) in frames.as_slice().iter().enumerate() {
         write!(out, "{}", if index == 0 { "" } else { "," })?;
-        frame(out, *pc, called || index != 0, sources.modules)?;
+        frame(out, *pc, called || index != 0, modules)?;
     }
     write!(out, "]")
 }

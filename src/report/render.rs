@@ -3,7 +3,7 @@
 //! Names and paths are the program's to choose and go through [`crate::text`], so that a line of a report is the
 //! report's own.
 
-use super::finding::{Access, Finding, Relation};
+use super::finding::{Access, Finding, Relation, Resemblance, Wild};
 use super::modules::{Modules, Place};
 use super::picture;
 use crate::addr::{Addr, PAGE_SIZE};
@@ -55,7 +55,9 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     }
     writeln!(out)?;
     let dump = sources.options.dumps();
-    picture::write(out, finding.address, finding.object.as_ref(), sources.content, dump)?;
+    if finding.wild.is_none() {
+        picture::write(out, finding.address, finding.object.as_ref(), sources.content, dump)?;
+    }
     writeln!(out, "{}", sources.totals)?;
     write!(out, "SUMMARY: fencepost: {}", finding.kind.name())?;
     if pc != 0 {
@@ -128,6 +130,9 @@ fn relation(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
     if finding.sealed {
         return writeln!(out, "\n0x{address:012x} is in the allocator's own tables, which are sealed");
     }
+    if let Some(wild) = &finding.wild {
+        return outside(out, address, wild);
+    }
     let (Some(object), Some(relation)) = (finding.object, finding.relation()) else {
         return writeln!(out, "\n0x{address:012x} is not an address of any known object");
     };
@@ -139,6 +144,38 @@ fn relation(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
     write!(out, "\n0x{address:012x} is located {distance} bytes {place} ")?;
     region(out, &object)?;
     writeln!(out, "{}", if object.freed { ", freed" } else { "" })
+}
+
+/// By their DWARF numbers.
+pub const REGISTERS: [&str; 16] = [
+    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
+];
+
+/// What is known of a pointer outside the address space.
+fn outside(out: &mut dyn Write, address: usize, wild: &Wild) -> fmt::Result {
+    writeln!(out, "\n0x{address:016x} is outside the address space: nothing is allocated there")?;
+    match wild.resembles {
+        Some(Resemblance::Canary) => writeln!(
+            out,
+            "the pointer looks like a canary (whose secret bits are left out here): it was read from the slack of an object"
+        )?,
+        Some(Resemblance::Fill(byte)) => writeln!(
+            out,
+            "the pointer looks like the fill byte 0x{byte:02x}: it was read from memory that was never written"
+        )?,
+        None => {}
+    }
+    writeln!(out, "registers:")?;
+    let mut named = REGISTERS.iter().zip(wild.registers).peekable();
+    while named.peek().is_some() {
+        write!(out, "   ")?;
+        for (name, value) in named.by_ref().take(4) {
+            write!(out, " {name:<3} 0x{value:016x}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }
 
 fn region(out: &mut dyn Write, object: &Object) -> fmt::Result {
@@ -221,7 +258,7 @@ pub fn rerun(sources: &Sources<'_>) -> Text<RERUN_BYTES> {
     let mut text = Text::new();
     for row in options::ROWS {
         let matters = (row.is_given)(sources.options) || differs(row, sources.options, &default);
-        if matters && !matches!(row.name, "seed" | "help") {
+        if matters && !matches!(row.name, "seed" | "help" | "site_table") {
             options::item(row, sources.options, &mut |bytes| text.push_bytes(bytes));
             text.push_bytes(b":");
         }
@@ -230,8 +267,8 @@ pub fn rerun(sources: &Sources<'_>) -> Text<RERUN_BYTES> {
     text
 }
 
-/// What all options together take: two paths, in quotes, and some 30 words and numbers.
-const RERUN_BYTES: usize = 2560;
+/// What all options together take: two paths, in quotes, and some 40 words and numbers.
+const RERUN_BYTES: usize = 3072;
 
 fn differs(row: &options::Row, mine: &Options, default: &Options) -> bool {
     let value = |options| {

@@ -197,6 +197,7 @@ mod tests {
             frames,
             extent: None,
             sealed: false,
+            wild: None,
             registers: (0, 0),
         }
     }

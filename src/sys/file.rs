@@ -11,6 +11,7 @@
 //! Writing waits for room as long as the descriptor waits by itself. One that does not wait (`O_NONBLOCK`, which whoever
 //! shares the standard error may have set) is waited for here, up to [`STALL`] seconds for each part that it takes.
 
+use crate::addr::Addr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use libc::c_int;
 
@@ -86,6 +87,27 @@ pub fn append(path: &[u8], bytes: &[u8]) -> Result<(), i32> {
     };
     close(fd);
     result
+}
+
+/// Maps a regular file of exactly `bytes` bytes, writable and shared with whoever maps it, too; `path` is NUL-terminated.
+/// It is not made, and no link at the path's end is followed.
+pub fn map_shared(path: &[u8], bytes: usize) -> Option<Addr> {
+    let fd =
+        open(path, libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)?;
+    // SAFETY: an all-zero structure is valid, and the kernel fills it.
+    let mut status: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: the structure is live and exclusively borrowed.
+    let known = unsafe { libc::syscall(libc::SYS_fstat, fd, &raw mut status) } == 0;
+    let whole =
+        status.st_mode & libc::S_IFMT == libc::S_IFREG && usize::try_from(status.st_size) == Ok(bytes);
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let start = match known && whole {
+        // SAFETY: the kernel chooses free address space.
+        true => unsafe { libc::mmap(core::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd, 0) },
+        false => libc::MAP_FAILED,
+    };
+    close(fd);
+    (start != libc::MAP_FAILED).then(|| Addr::new(start.expose_provenance()))
 }
 
 /// What an open file is: the `S_IFMT` part of its mode.

@@ -3,11 +3,12 @@
 // Each suite is a crate of its own and uses its part.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub const LAUNCHER: &str = env!("CARGO_BIN_EXE_fencepost");
 
@@ -156,4 +157,44 @@ pub const KINDS: &[&str] = &[
 pub fn commit(program: &Path, bug: &str, flags: &[&str]) -> Output {
     let mut command = launcher();
     run(command.arg("run").args(options_for(bug)).args(flags).arg("--").arg(program).arg(bug))
+}
+
+/// A program of `tests/programs` with its line numbers, compiled without optimisation, once; `None`, and said so, without a
+/// compiler.
+pub fn program(file: &'static str) -> Option<PathBuf> {
+    static COMPILED: Mutex<BTreeMap<&str, Option<PathBuf>>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.entry(file).or_insert_with(|| compile_program(file)).clone()
+}
+
+fn compile_program(file: &str) -> Option<PathBuf> {
+    let compiler = if file.ends_with(".cc") { "c++" } else { "cc" };
+    if Command::new(compiler).arg("--version").output().is_err() {
+        skip(&format!("there is no {compiler}"));
+        return None;
+    }
+    // Suites that run at the same time do not replace each other's.
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs").join(env!("CARGO_CRATE_NAME"));
+    fs::create_dir_all(&directory).unwrap();
+    let binary = directory.join(file.replace('.', "-"));
+    let mut command = Command::new(compiler);
+    command.args(["-g", "-O0", "-w", "-Wl,--build-id"]).arg(program_source(file)).arg("-o").arg(&binary);
+    let output = run(&mut command);
+    assert!(output.status.success(), "{command:?}:\n{}", text(&output.stderr));
+    Some(binary)
+}
+
+/// The source of a program of `tests/programs`.
+pub fn program_source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(file)
+}
+
+/// `file:line` of the line of a program that carries `mark`.
+pub fn marked(file: &str, mark: &str) -> String {
+    let path = program_source(file);
+    let source = fs::read_to_string(&path).unwrap();
+    let mark = format!("/* MARK {mark} */");
+    let line =
+        source.lines().position(|line| line.ends_with(&mark)).unwrap_or_else(|| panic!("no {mark}")) + 1;
+    format!("{}:{line}", path.display())
 }

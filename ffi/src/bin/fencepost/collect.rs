@@ -8,6 +8,7 @@
 
 use crate::colour;
 use crate::complain;
+use crate::input::unique;
 use crate::patient;
 use crate::sarif;
 use crate::worker::Worker;
@@ -17,10 +18,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The variable that names the socket to the library.
 pub const VARIABLE: &str = "FENCEPOST_COLLECTOR";
@@ -37,15 +38,20 @@ const LONGEST_PATH: usize = 108;
 pub struct Collector {
     directory: PathBuf,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<u64>,
 }
 
 /// What is done with reports.
-pub struct Output {
-    /// When to colour them.
-    pub colour: colour::When,
-    /// The SARIF file to write.
-    pub sarif: Option<PathBuf>,
+pub enum Output {
+    /// They are symbolised and printed.
+    Print {
+        /// When to colour them.
+        colour: colour::When,
+        /// The SARIF file to write.
+        sarif: Option<PathBuf>,
+    },
+    /// They are kept as they came.
+    Keep(Arc<Mutex<Vec<String>>>),
 }
 
 impl Collector {
@@ -66,14 +72,15 @@ impl Collector {
         socket(&self.directory)
     }
 
-    /// Prints what has come in and stops.
-    pub fn finish(self) {
+    /// Prints what has come in and stops; how many texts came.
+    pub fn finish(self) -> u64 {
         self.stop.store(true, Ordering::Release);
         // Wakes the thread up.
         let _ = UnixStream::connect(socket(&self.directory));
-        let _ = self.thread.join();
+        let came = self.thread.join().unwrap_or(0);
         let _ = fs::remove_file(socket(&self.directory));
         let _ = fs::remove_dir(&self.directory);
+        came
     }
 }
 
@@ -88,9 +95,7 @@ fn private_directory() -> io::Result<PathBuf> {
     let mut problem = io::Error::from(io::ErrorKind::NotFound);
     for place in places {
         for attempt in 0..16_u32 {
-            let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let name = format!("fencepost-{}-{:x}", std::process::id(), time.subsec_nanos() ^ attempt);
-            let directory = place.join(name);
+            let directory = place.join(unique(attempt));
             if !directory.is_absolute() || socket(&directory).as_os_str().len() >= LONGEST_PATH {
                 break;
             }
@@ -107,7 +112,7 @@ fn private_directory() -> io::Result<PathBuf> {
     Err(problem)
 }
 
-fn serve(listener: &UnixListener, stop: &AtomicBool, mut desk: Desk) {
+fn serve(listener: &UnixListener, stop: &AtomicBool, mut desk: Desk) -> u64 {
     loop {
         match listener.accept() {
             Ok((stream, _)) => desk.take(stream),
@@ -120,6 +125,7 @@ fn serve(listener: &UnixListener, stop: &AtomicBool, mut desk: Desk) {
             break;
         }
     }
+    desk.came
 }
 
 /// Where reports are handled, one after another.
@@ -127,11 +133,13 @@ struct Desk {
     output: Output,
     worker: Worker,
     sarif: Option<Value>,
+    /// Texts that came.
+    came: u64,
 }
 
 impl Desk {
     fn new(output: Output) -> Self {
-        Self { output, worker: Worker::default(), sarif: None }
+        Self { output, worker: Worker::default(), sarif: None, came: 0 }
     }
 
     fn take(&mut self, mut stream: UnixStream) {
@@ -141,6 +149,7 @@ impl Desk {
         if read.is_err() || raw.is_empty() {
             return;
         }
+        self.came += 1;
         if self.print(&String::from_utf8_lossy(&raw)).is_ok() {
             // The process may have been killed meanwhile.
             let _ = stream.write_all(TAKEN);
@@ -148,19 +157,27 @@ impl Desk {
     }
 
     fn print(&mut self, raw: &str) -> io::Result<()> {
+        let when = match &self.output {
+            Output::Print { colour, .. } => *colour,
+            Output::Keep(kept) => {
+                let mut kept = kept.lock().map_err(|_| io::Error::other("nobody keeps it"))?;
+                kept.push(raw.to_owned());
+                return Ok(());
+            }
+        };
         let symbolised = self.worker.symbolise(raw);
         if let Some(log) = symbolised.as_ref().map(|it| it.sarif.clone()) {
             self.keep(log);
         }
         let text = symbolised.map_or_else(|| raw.to_owned(), |it| it.text);
         let mut stderr = io::stderr().lock();
-        let text = if self.output.colour.applies(&stderr) { colour::paint(&text) } else { text };
+        let text = if when.applies(&stderr) { colour::paint(&text) } else { text };
         patient::write_all(&mut stderr, text.as_bytes())
     }
 
     /// Adds the results of `log` to the SARIF file.
     fn keep(&mut self, mut log: Value) {
-        let Some(path) = &self.output.sarif else { return };
+        let Output::Print { sarif: Some(path), .. } = &self.output else { return };
         let whole = match &mut self.sarif {
             None => self.sarif.insert(log),
             Some(whole) => {
@@ -175,7 +192,7 @@ impl Desk {
 }
 
 /// Appends the results of one log to another; rules are the same unless a kind is new.
-fn merge(whole: &mut Value, log: &mut Value) {
+pub fn merge(whole: &mut Value, log: &mut Value) {
     let Some(results) = log["runs"][0]["results"].as_array_mut() else { return };
     let rules = log_rules(whole);
     for mut result in results.drain(..) {
@@ -215,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_directory_is_private_and_goes_away() {
-        let output = Output { colour: colour::When::Never, sarif: None };
+        let output = Output::Print { colour: colour::When::Never, sarif: None };
         let collector = Collector::start(output).unwrap();
         let directory = collector.directory.clone();
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
@@ -227,7 +244,7 @@ mod tests {
     /// The symboliser of this test program fails (it is none), and yet the report is taken.
     #[test]
     fn a_report_that_cannot_be_symbolised_is_printed_as_it_is() {
-        let output = Output { colour: colour::When::Never, sarif: None };
+        let output = Output::Print { colour: colour::When::Never, sarif: None };
         let collector = Collector::start(output).unwrap();
         let mut stream = UnixStream::connect(collector.path()).unwrap();
         stream.write_all(b"a raw report\n").unwrap();

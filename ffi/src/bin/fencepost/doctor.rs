@@ -8,7 +8,9 @@ use crate::failure::Failure;
 use crate::launch::PRELOAD;
 use crate::library::{self, Library};
 use crate::machine::{self, Limit};
+use crate::pools;
 use crate::printable;
+use crate::program;
 use crate::settings::{self, explain};
 use crate::{print, trial};
 use fencepost_core::heap::start::{CONFIGURATION_BYTES, LINE_BYTES};
@@ -58,8 +60,8 @@ impl Findings {
     }
 }
 
-/// Prints the findings; `flag` is what `--lib` says.
-pub fn doctor(flag: Option<&Path>) -> Result<ExitCode, Failure> {
+/// Prints the findings; `flag` is what `--lib` says. Those of a `program` as well, if one is named.
+pub fn doctor(flag: Option<&Path>, program: Option<&Path>) -> Result<ExitCode, Failure> {
     let mut findings = Findings::default();
     let guards = kernel(&mut findings);
     mappings(&mut findings, guards);
@@ -72,8 +74,31 @@ pub fn doctor(flag: Option<&Path>) -> Result<ExitCode, Failure> {
         Ok(library) => under_the_library(&mut findings, &library)?,
         Err(failure) => findings.add(Fail, "library", &failure.message),
     }
+    if let Some(program) = program {
+        about(&mut findings, program);
+    }
     print(&findings.text)?;
     Ok(if findings.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What keeps the library from seeing all of a program's memory.
+fn about(findings: &mut Findings, name: &Path) {
+    const SUBJECT: &str = "program";
+    let Some(path) = program::resolve(name.as_os_str()) else {
+        findings.add(Note, SUBJECT, &format!("{} was not found", name.display()));
+        return;
+    };
+    let obstacle = program::obstacle(&path);
+    let pools = pools::known(&path);
+    if obstacle.is_none() && pools.is_empty() {
+        findings.add(Fine, SUBJECT, &format!("{} brings no allocator that is known", path.display()));
+    }
+    if let Some(obstacle) = obstacle {
+        findings.add(Note, SUBJECT, &format!("{} {obstacle}", path.display()));
+    }
+    for pool in pools {
+        findings.add(Note, "pools", pool);
+    }
 }
 
 fn kernel(findings: &mut Findings) -> bool {

@@ -3,18 +3,24 @@
 //! `run` and `hunt` start the program with two environment variables set and stay its parent: its reports
 //! come to the launcher, which gives them source lines and prints them, and the launcher ends as the
 //! program ends. `symbolize` does the same for a saved log, `explain` says what object an address of a
-//! process or core file belongs to. `doctor` says what this machine offers, `demo` shows three reports,
+//! process or core file belongs to. `hunt --passes=all` and `oom` run it many times. `doctor` says what this machine offers, `demo` shows three reports,
 //! `options` prints the list of options.
 //!
 //! ```text
 //! main ── settings   flags made from the option table, to FENCEPOST_OPTIONS text
 //!      ── library    where libfencepost.so is ── checkout   builds it in a source checkout
 //!      ── launch     environment, start       ── program    what the loader will not preload into
+//!                                             ── pools      allocators of the program's own
 //!                                             ── sigpipe    one signal that exec must not change
 //!                                             ── supervise  signals, job control, how it ended
 //!                                             ── collect    the socket that reports come to
 //!                                             ── patient    a stderr that does not wait
 //!                                             ── worker     symbolising, in a process apart
+//!      ── passes     several runs              ── attempt    one of them
+//!                                             ── input      what each of them reads
+//!                                             ── ledger     what they found, each error once
+//!                                             ── unwritten  memory that is read and was never written
+//!      ── oom        allocations that fail     ── sites      the table of stacks that allocate
 //!      ── symbolize  a saved log              ── rewrite    text and JSON with source lines
 //!                                             ── model      a report in parts
 //!                                             ── symbols    module and offset to source line
@@ -34,6 +40,7 @@
 
 #![deny(unsafe_code)]
 
+mod attempt;
 mod checkout;
 mod collect;
 mod colour;
@@ -43,23 +50,30 @@ mod demo;
 mod doctor;
 mod explain;
 mod failure;
+mod input;
 mod launch;
+mod ledger;
 mod library;
 mod listing;
 mod machine;
 mod model;
+mod oom;
+mod passes;
 mod patient;
+mod pools;
 mod printable;
 mod program;
 mod rewrite;
 mod sarif;
 mod settings;
 mod sigpipe;
+mod sites;
 mod supervise;
 mod symbolize;
 mod symbols;
 mod target;
 mod trial;
+mod unwritten;
 mod victim;
 mod worker;
 
@@ -67,6 +81,8 @@ use clap::{Args, Parser, Subcommand};
 use colour::When;
 use failure::{Failure, TROUBLE};
 use launch::Manner;
+use oom::Oom;
+use passes::Passes;
 use settings::Settings;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -93,7 +109,11 @@ enum Command {
     /// Run a program hardened (mode=harden unless the environment or a flag says otherwise)
     Run(Target),
     /// Run a program with every object between guard pages (mode=hunt)
-    Hunt(Target),
+    #[command(after_help = passes::HELP)]
+    Hunt(Hunt),
+    /// Let each allocation of a program fail once and tell what crashes
+    #[command(after_help = oom::HELP)]
+    Oom(Oom),
     /// Print a saved log with functions, files and lines
     Symbolize {
         /// Write the reports as SARIF 2.1.0, too
@@ -111,7 +131,10 @@ enum Command {
         address: String,
     },
     /// Say what this machine offers and what it means for each mode
-    Doctor,
+    Doctor {
+        /// A program whose own allocators are to be named, too
+        program: Option<PathBuf>,
+    },
     /// Show the reports of three built-in bugs
     Demo,
     /// List every option with its default and range
@@ -131,6 +154,19 @@ enum Command {
     Worker,
 }
 
+/// A program to hunt in.
+#[derive(Args)]
+struct Hunt {
+    /// How many passes: one, or all that find something
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t, conflicts_with = "exec")]
+    passes: Passes,
+    /// Seconds that a pass may take, with --passes=all [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), requires = "passes")]
+    timeout: Option<u64>,
+    #[command(flatten)]
+    target: Target,
+}
+
 /// A program to run and the options to run it with.
 #[derive(Args)]
 struct Target {
@@ -140,6 +176,9 @@ struct Target {
     /// Write the reports as SARIF 2.1.0, too
     #[arg(long, value_name = "FILE")]
     sarif: Option<PathBuf>,
+    /// Leave CPython's own allocator on: else PYTHONMALLOC=malloc is set where the program is CPython
+    #[arg(long)]
+    keep_pools: bool,
     #[command(flatten)]
     settings: Settings,
     /// The program and its arguments
@@ -169,15 +208,22 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let lib = cli.lib.as_deref();
     match cli.command {
         Command::Run(target) => target.launch(lib, cli.color),
-        Command::Hunt(mut target) => {
+        Command::Hunt(Hunt { passes, timeout, mut target }) => {
             target.settings = target.settings.with_default_mode("hunt");
-            target.launch(lib, cli.color)
+            match passes {
+                Passes::One => target.launch(lib, cli.color),
+                Passes::All => {
+                    let (settings, command, manner) = target.parts(cli.color);
+                    passes::hunt(&library::locate(lib)?.path, &settings, &command, manner, timeout)
+                }
+            }
         }
+        Command::Oom(oom) => oom.go(&library::locate(lib)?.path, cli.color),
         Command::Symbolize { file, sarif } => {
             symbolize::symbolize(file.as_deref(), cli.color, sarif.as_deref())
         }
         Command::Explain { target, address } => explain::explain(&target, &address, cli.color),
-        Command::Doctor => doctor::doctor(lib),
+        Command::Doctor { program } => doctor::doctor(lib, program.as_deref()),
         Command::Demo => demo::demo(&library::locate(lib)?.path),
         Command::Options { markdown } => {
             print(&if markdown { listing::markdown() } else { listing::table() })?;
@@ -191,8 +237,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 
 impl Target {
     fn launch(self, lib: Option<&Path>, colour: When) -> Result<ExitCode, Failure> {
-        let manner = Manner { exec: self.exec, colour, sarif: self.sarif };
-        launch::launch(&library::locate(lib)?.path, &self.settings, &self.command, manner)
+        let (settings, command, manner) = self.parts(colour);
+        launch::launch(&library::locate(lib)?.path, &settings, &command, manner)
+    }
+
+    fn parts(self, colour: When) -> (Settings, Vec<OsString>, Manner) {
+        let Self { exec, sarif, keep_pools, settings, command } = self;
+        (settings, command, Manner { exec, colour, sarif, keep_pools })
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::printable::printable;
 use crate::symbols::{Place, Source, Symbols};
 use serde_json::{Map, Value};
+use std::fmt::Write;
 
 /// What one report says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,45 @@ pub struct Frame {
 }
 
 impl Report {
+    /// Whether it is of an error, and not a note of something else that happened.
+    pub fn is_error(&self) -> bool {
+        !self.kind.is_empty()
+    }
+
+    /// The same for the same error in another run: its kind, and the innermost frames of where it was found and of the
+    /// object's allocation.
+    pub fn key(&self) -> String {
+        // A note is no error with an object of its own: what leads to it in many ways is one thing.
+        let innermost = if self.is_error() { 4 } else { 2 };
+        let mut key = self.kind.clone();
+        for role in [Role::Found, Role::Allocated] {
+            key.push('|');
+            let frames = self.stack(role).into_iter().flat_map(|stack| &stack.frames);
+            for place in frames.filter_map(|frame| frame.place.as_ref()).take(innermost) {
+                // Writing to a string does not fail.
+                let _ = write!(key, " {}+{:x}", place.module, place.offset);
+            }
+        }
+        key
+    }
+
+    /// The innermost frame of the program's own of where it was found, with a source line or without.
+    pub fn users_frame(&self) -> Option<&Frame> {
+        let stack = self.stack(Role::Found)?;
+        let known = stack.top().filter(|frame| frame.source.file.is_some() && frame.is_users());
+        known.or_else(|| stack.frames.iter().find(|frame| frame.is_users())).or(stack.frames.first())
+    }
+
+    /// Where it was found, in a line.
+    pub fn whereabouts(&self) -> Option<String> {
+        let frame = self.users_frame()?;
+        let function = frame.source.function.as_ref().map(|name| printable(name.as_bytes()));
+        let place = frame.location().or_else(|| {
+            frame.place.as_ref().map(|place| format!("({}+0x{:x})", place.module, place.offset))
+        })?;
+        Some(function.map_or_else(|| place.clone(), |name| format!("{place} in {name}")))
+    }
+
     /// The stack with this role.
     pub fn stack(&self, role: Role) -> Option<&Stack> {
         self.stacks.iter().find(|stack| stack.role == role)
@@ -126,6 +166,7 @@ pub fn symbolise_json(object: &mut Map<String, Value>, symbols: &mut Symbols) ->
     let address = text(object, "address");
     let thread = number(object, "thread").unwrap_or(0);
     let headline = match &access {
+        None if object.contains_key("note") => text(object, "note"),
         Some(access) => format!("{access} at {address} by thread T{thread}"),
         None => format!("found by thread T{thread}"),
     };

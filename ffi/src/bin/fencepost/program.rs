@@ -118,13 +118,24 @@ fn unpreloadable(path: &Path, file: &File) -> Option<String> {
 
 /// The program on a script's `#!` line.
 fn script_interpreter(file: &File) -> Option<PathBuf> {
+    script_of(file).map(|(interpreter, _)| interpreter)
+}
+
+/// What a script's `#!` line names: the program, and the first word of its argument, if it has one.
+pub fn script(path: &Path) -> Option<(PathBuf, Option<OsString>)> {
+    script_of(&File::open(path).ok()?)
+}
+
+fn script_of(file: &File) -> Option<(PathBuf, Option<OsString>)> {
     let mut buffer = [0; SCRIPT_LINE];
     let length = file.read_at(&mut buffer, 0).ok()?;
     let line = buffer.get(..length)?.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let line = line.trim_ascii();
     let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
     let name = line.get(..end).filter(|name| !name.is_empty())?;
-    Some(PathBuf::from(OsStr::from_bytes(name)))
+    let mut rest = line.get(end..)?.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let argument = rest.next().map(|word| OsStr::from_bytes(word).to_os_string());
+    Some((PathBuf::from(OsStr::from_bytes(name)), argument))
 }
 
 /// What matters of an ELF file's header.

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 const SUMMARY: &str = "SUMMARY: fencepost: ";
 
-/// Rewrites `text`; the reports in it besides.
+/// Rewrites `text`; the reports and notes in it besides.
 pub fn rewrite(text: &str, symbols: &mut Symbols) -> (String, Vec<Report>) {
     let mut rewriter = Rewriter { out: String::new(), symbols, reports: Vec::new(), open: false, number: 0 };
     for line in text.split_inclusive('\n') {
@@ -45,7 +45,7 @@ impl Rewriter<'_> {
             self.out.push_str(&printable::json(&Value::Object(object)));
             return;
         }
-        if let Some(report) = first_line(line) {
+        if let Some(report) = first_line(line).or_else(|| note_line(line)) {
             self.reports.push(report);
             self.open = true;
         } else if self.open
@@ -103,6 +103,14 @@ fn first_line(line: &str) -> Option<Report> {
         address: address.unwrap_or_default().to_owned(),
         ..Report::default()
     })
+}
+
+/// `==PID==NOTE: fencepost: WHAT here:`
+fn note_line(line: &str) -> Option<Report> {
+    let (pid, what) = line.strip_prefix("==")?.split_once("==NOTE: fencepost: ")?;
+    let stack = Stack { title: what.trim_end_matches(" here:").to_owned(), ..Stack::default() };
+    let headline = stack.title.clone();
+    Some(Report { pid: pid.parse().ok()?, headline, stacks: vec![stack], ..Report::default() })
 }
 
 /// Takes from a line of a report what it says.

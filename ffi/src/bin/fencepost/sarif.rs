@@ -30,19 +30,22 @@ const RULES: &[(&str, &str)] = &[
     ("bad-alignment", "Memory was requested with an alignment that is no power of two."),
     ("canary-overwritten", "Bytes next to a heap object were overwritten."),
     ("write-after-free", "Freed heap memory was written to."),
-    ("wild-access", "An access inside the heap that hits no object."),
+    ("wild-access", "An access by a pointer that leads to no object."),
+    ("uninitialised-memory", "Heap memory was read that was never written."),
+    ("failed-allocation", "The program crashes, errs or hangs when an allocation fails."),
 ];
 
 /// The reports as one SARIF log.
 pub fn log(reports: &[Report]) -> Value {
     let mut rules: Vec<(String, String)> =
         RULES.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
-    for report in reports {
+    let reports: Vec<&Report> = reports.iter().filter(|report| report.is_error()).collect();
+    for report in &reports {
         if !rules.iter().any(|(id, _)| *id == report.kind) {
             rules.push((report.kind.clone(), report.kind.replace('-', " ")));
         }
     }
-    let results: Vec<Value> = reports.iter().map(|report| result(report, &rules)).collect();
+    let results: Vec<Value> = reports.into_iter().map(|report| result(report, &rules)).collect();
     let rules: Vec<Value> = rules
         .into_iter()
         .map(|(id, text)| {
@@ -68,6 +71,32 @@ pub fn log(reports: &[Report]) -> Value {
         run["originalUriBaseIds"] = json!({ ROOT: { "uri": root } });
     }
     json!({ "$schema": SCHEMA, "version": VERSION, "runs": [run] })
+}
+
+/// A result of the launcher's own about what these notes tell: the first names the place, all bring their stacks.
+pub fn own(kind: &str, headline: &str, notes: &[&Value]) -> Value {
+    let report = Report { kind: kind.to_owned(), headline: headline.to_owned(), ..Report::default() };
+    let mut log = log(&[report]);
+    let result = &mut log["runs"][0]["results"][0];
+    let all = |key| notes.iter().filter_map(|note| note.get(key)).cloned().collect::<Vec<Value>>();
+    result["locations"] = all("location").into_iter().take(1).collect();
+    result["stacks"] = all("stack").into();
+    let prints = all("fingerprint");
+    let prints: Vec<&str> = prints.iter().filter_map(Value::as_str).collect();
+    result["partialFingerprints"] = json!({ "stack/v1": format!("{kind}/{}", prints.join("/")) });
+    log
+}
+
+/// What [`own`] takes of a note.
+pub fn note(report: &Report) -> Value {
+    let mut note = json!({ "fingerprint": fingerprint(report) });
+    if let Some(whole) = report.stacks.first().filter(|stack| !stack.frames.is_empty()) {
+        note["stack"] = stack(whole);
+    }
+    if let Some(frame) = report.users_frame() {
+        note["location"] = Value::Object(location(frame));
+    }
+    note
 }
 
 fn result(report: &Report, rules: &[(String, String)]) -> Value {

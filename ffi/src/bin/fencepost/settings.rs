@@ -6,6 +6,7 @@
 //!
 //! The row `help` is no flag, since `--help` explains the launcher; `--option help=1` reaches it.
 
+use crate::failure::Failure;
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -38,6 +39,24 @@ impl Settings {
     pub fn with_default_mode(mut self, mode: &str) -> Self {
         self.items.insert(0, Item(format!("mode={mode}").into_bytes()));
         self
+    }
+
+    /// These settings with others before them, which they override, and others behind, which override them.
+    pub fn between(&self, before: &[(&str, &str)], after: &[(&str, &str)]) -> Result<Self, Failure> {
+        let item =
+            |(key, value): &(&str, &str)| Item::new(key.as_bytes(), value.as_bytes()).map_err(Failure::new);
+        let mut items = before.iter().map(item).collect::<Result<Vec<_>, _>>()?;
+        items.extend(self.items.iter().cloned());
+        items.extend(after.iter().map(item).collect::<Result<Vec<_>, _>>()?);
+        Ok(Self { items })
+    }
+
+    /// The options that result from these settings and the environment's, `existing`.
+    pub fn resulting(&self, existing: Option<&OsStr>) -> Options {
+        let mut options = Options::DEFAULT;
+        let (text, _) = self.merged_with(existing);
+        apply(&mut options, text.unwrap_or_default().as_bytes(), |_| ());
+        options
     }
 
     /// The value for `FENCEPOST_OPTIONS`: `existing` first, so that these settings win. `None` if there

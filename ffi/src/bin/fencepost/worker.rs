@@ -8,6 +8,7 @@
 
 use crate::launch::PRELOAD;
 use crate::library;
+use crate::model::Report;
 use crate::rewrite::rewrite;
 use crate::sarif;
 use crate::symbols::Symbols;
@@ -31,6 +32,47 @@ pub struct Symbolised {
     pub text: String,
     /// Its SARIF log.
     pub sarif: Value,
+    /// The reports and notes in it.
+    pub parts: Vec<Part>,
+}
+
+/// A report or a note, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The kind of error; empty for a note.
+    pub kind: String,
+    /// What it says first.
+    pub headline: String,
+    /// See [`Report::key`](crate::model::Report::key).
+    pub key: String,
+    /// Where it was found.
+    pub place: String,
+    /// See [`sarif::note`].
+    pub note: Value,
+}
+
+impl Part {
+    fn write(report: &Report) -> Value {
+        let note = if report.is_error() { Value::Null } else { sarif::note(report) };
+        json!({
+            "kind": report.kind,
+            "headline": report.headline,
+            "key": report.key(),
+            "place": report.whereabouts().unwrap_or_default(),
+            "note": note,
+        })
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let text = |key| value.get(key)?.as_str().map(str::to_owned);
+        Some(Self {
+            kind: text("kind")?,
+            headline: text("headline")?,
+            key: text("key")?,
+            place: text("place")?,
+            note: value.get("note").cloned().unwrap_or_default(),
+        })
+    }
 }
 
 /// The process, if there is one.
@@ -92,7 +134,8 @@ impl Running {
         let answer = self.answers.recv_timeout(PATIENCE).ok()?;
         let mut answer: Value = serde_json::from_str(&answer).ok()?;
         let text = answer.get("text")?.as_str()?.to_owned();
-        Some(Symbolised { text, sarif: answer.get_mut("sarif")?.take() })
+        let parts = answer.get("parts")?.as_array()?.iter().map(Part::read).collect::<Option<_>>()?;
+        Some(Symbolised { text, parts, sarif: answer.get_mut("sarif")?.take() })
     }
 
     fn end(&mut self) {
@@ -111,7 +154,8 @@ pub fn serve() -> ExitCode {
         };
         let raw = question.get("raw").and_then(Value::as_str).unwrap_or_default();
         let (text, reports) = rewrite(raw, &mut symbols);
-        let answer = json!({ "text": text, "sarif": sarif::log(&reports) });
+        let parts: Vec<Value> = reports.iter().map(Part::write).collect();
+        let answer = json!({ "text": text, "sarif": sarif::log(&reports), "parts": parts });
         if writeln!(out, "{answer}").and_then(|()| out.flush()).is_err() {
             return ExitCode::FAILURE;
         }

@@ -55,6 +55,8 @@ extern "C" fn on_load() {
     fallback::look_for_earlier_objects();
     replaced::look_up();
     #[cfg(target_env = "gnu")]
+    crate::intercept::look_up();
+    #[cfg(target_env = "gnu")]
     crate::deepbind::look_at_environment();
 }
 

@@ -20,21 +20,21 @@ impl PageArm {
         self.arena.region()
     }
 
-    /// Bytes from `address` on that are one live object's.
+    /// Whether `len` bytes from `address` on are one live object's, as far as its page tells at first sight; `None` outside
+    /// the arena.
     #[inline(always)]
-    pub fn live_room(&self, address: Addr) -> usize {
-        match self.records.get(self.arena.record_at(address)) {
-            Some(record) if record.is_live() => left(record, address),
-            _ => 0,
-        }
+    pub fn holds(&self, address: Addr, len: usize) -> Option<bool> {
+        let page = self.arena.page_at_sight(address)?;
+        let record = self.records.get(page).filter(|record| record.is_live());
+        Some(record.is_some_and(|record| len <= left(record, address)))
     }
 
     /// Bytes from `address` on that may be accessed; `usize::MAX` if the arm says nothing of it.
     #[inline]
     pub fn room(&self, address: Addr) -> usize {
-        match self.live_room(address) {
-            0 => self.room_slow(address),
-            room => room,
+        match self.records.get(self.arena.record_at(address)) {
+            Some(record) if record.is_live() && left(record, address) != 0 => left(record, address),
+            _ => self.room_slow(address),
         }
     }
 

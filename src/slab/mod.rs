@@ -45,7 +45,7 @@ mod warm;
 
 pub use cache::Cache;
 pub use layout::{ClassGeometry, Config, Place, Protection};
-pub use room::{live_room, object_meant, room};
+pub use room::{holds, object_meant, room};
 pub use state::SlotState;
 
 use crate::addr::Addr;

@@ -15,22 +15,36 @@ use crate::fault::Object;
 /// The answer for what the arm says nothing of: no bound.
 pub const UNTOLD: usize = usize::MAX;
 
-/// Bytes from `place` on that are one live object's, as far as the slot's state tells at first sight.
+/// Whether `len` bytes from `address` on are one live object's, as far as the slot's state tells at first sight; `None`
+/// outside the regions.
 #[inline(always)]
-pub fn live_room(place: Place) -> usize {
-    let Some(info) = layout().classes.get(place.class) else { return 0 };
-    let state = info.load(place.slot);
-    let end = info.size.wrapping_sub(state.slack());
-    if state.is_live() && place.into < end { end - place.into } else { 0 }
+pub fn holds(address: usize, len: usize) -> Option<bool> {
+    let layout = layout();
+    let offset = address.wrapping_sub(layout.base);
+    if offset >= layout.span {
+        return None;
+    }
+    let info = layout.classes.get(offset >> layout.region_shift)?;
+    let within = address.wrapping_sub(info.start) & layout.region_mask;
+    let slot = info.slot_at(within);
+    if info.is_beyond(slot) {
+        return Some(false);
+    }
+    let state = info.load(slot);
+    let end = ((slot as usize).wrapping_add(1).wrapping_mul(info.size)).wrapping_sub(state.slack());
+    Some(state.is_live() && end.checked_sub(within).is_some_and(|room| len <= room))
 }
 
 /// Bytes from `place` on that may be accessed.
 #[inline(always)]
 pub fn room(place: Place) -> usize {
-    match live_room(place) {
-        0 => room_slow(place),
-        room => room,
+    let Some(info) = layout().classes.get(place.class) else { return UNTOLD };
+    let state = info.load(place.slot);
+    let end = info.size.wrapping_sub(state.slack());
+    if state.is_live() && place.into < end {
+        return end - place.into;
     }
+    room_slow(place)
 }
 
 #[cold]
@@ -106,6 +120,16 @@ mod tests {
             room(layout::locate(layout, info.address(slot) + into).expect("in the regions"))
         };
         assert_eq!((at(1, 0), at(1, size - 1), at(1, size), at(1, info.size - 1)), (size, 1, 0, 0));
+        for (slot, into) in
+            [(1, 0), (1, 3), (1, size - 1), (1, size), (1, info.size - 1), (2, 0), (3, 0), (4, 0)]
+        {
+            for len in [0, 1, 2, size - 3, size - 2, size, size + 1, usize::MAX] {
+                let told = holds(info.address(slot) + into, len);
+                let expected = slot == 1 && into <= size && len <= at(slot, into);
+                assert_eq!(told, Some(expected), "{len} bytes from {into} of {slot}");
+            }
+        }
+        assert_eq!(holds(layout.base - 1, 1), None);
         assert_eq!((at(2, 0), at(2, size)), (0, 0), "freed");
         assert_eq!((at(3, 0), at(3, size)), (UNTOLD, UNTOLD), "in a thread's hands");
         assert_eq!((at(4, 0), at(5, 0)), (0, 0), "never handed out, given back");

@@ -69,12 +69,6 @@ impl Hull {
         pointer.addr().wrapping_sub(self.start) < self.len
     }
 
-    /// Bytes that may be accessed from `pointer` on, or less.
-    #[inline(always)]
-    fn quick<T>(self, pointer: *const T) -> usize {
-        if self.holds(pointer) { bounds::quick_room(Addr::of(pointer)) } else { usize::MAX }
-    }
-
     /// Bytes that may be accessed from `pointer` on.
     #[inline(always)]
     fn room<T>(self, pointer: *const T) -> usize {
@@ -286,8 +280,7 @@ macro_rules! rows {
                 // SAFETY: as above.
                 unsafe {
                     let Some(state) = STATE.get() else { return general($($argument),*) };
-                    let hull = state.hulls[Family::$family as usize];
-                    if $($bytes <= hull.quick($pointer))&&+ {
+                    if bounds::is_open() $(&& bounds::is_fine(Addr::of($pointer), $bytes))+ {
                         return real::known::$name(state)($($argument),*);
                     }
                     general($($argument),*)

@@ -78,6 +78,52 @@ macro_rules! intercepted {
             text vsnprintf as vsnprintf(to: *mut Byte, most: usize, format: *const Byte, list: *mut List) -> c_int, [print::vsnprintf];
             text __vsprintf_chk as vsprintf(to: *mut Byte, flag: c_int, room: usize, format: *const Byte, list: *mut List) -> c_int, [print::vsprintf_chk];
             text __vsnprintf_chk as vsnprintf(to: *mut Byte, most: usize, flag: c_int, room: usize, format: *const Byte, list: *mut List) -> c_int, [print::vsnprintf_chk];
+
+            call read as read(fd: c_int, buffer: *mut c_void, count: usize) -> ssize_t, [transfer::read];
+            call pread as pread(fd: c_int, buffer: *mut c_void, count: usize, offset: off_t) -> ssize_t, [transfer::pread];
+            call pread64 as pread64(fd: c_int, buffer: *mut c_void, count: usize, offset: off_t) -> ssize_t, [transfer::pread64];
+            call readv as readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t, [vector::readv];
+            call preadv as preadv(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t, [vector::preadv];
+            call preadv64 as preadv64(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t, [vector::preadv64];
+            call recv as recv(fd: c_int, buffer: *mut c_void, count: usize, flags: c_int) -> ssize_t, [transfer::recv];
+            call recvfrom as recvfrom(fd: c_int, buffer: *mut c_void, count: usize, flags: c_int, from: *mut sockaddr, size: *mut socklen_t) -> ssize_t, [transfer::recvfrom];
+            call recvmsg as recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t, [vector::recvmsg];
+            call write as write(fd: c_int, buffer: *const c_void, count: usize) -> ssize_t, [transfer::write];
+            call pwrite as pwrite(fd: c_int, buffer: *const c_void, count: usize, offset: off_t) -> ssize_t, [transfer::pwrite];
+            call pwrite64 as pwrite64(fd: c_int, buffer: *const c_void, count: usize, offset: off_t) -> ssize_t, [transfer::pwrite64];
+            call writev as writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t, [vector::writev];
+            call pwritev as pwritev(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t, [vector::pwritev];
+            call pwritev64 as pwritev64(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t, [vector::pwritev64];
+            call send as send(fd: c_int, buffer: *const c_void, count: usize, flags: c_int) -> ssize_t, [transfer::send];
+            call sendto as sendto(fd: c_int, buffer: *const c_void, count: usize, flags: c_int, to: *const sockaddr, size: socklen_t) -> ssize_t, [transfer::sendto];
+            call sendmsg as sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t, [vector::sendmsg];
+            call getcwd as getcwd(buffer: *mut c_char, count: usize) -> *mut c_char, [answer::getcwd];
+            call readlink as readlink(path: *const c_char, buffer: *mut c_char, count: usize) -> ssize_t, [answer::readlink];
+            call readlinkat as readlinkat(at: c_int, path: *const c_char, buffer: *mut c_char, count: usize) -> ssize_t, [answer::readlinkat];
+            call getrandom as getrandom(buffer: *mut c_void, count: usize, flags: c_uint) -> ssize_t, [answer::getrandom];
+            call getsockopt as getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, size: *mut socklen_t) -> c_int, [answer::getsockopt];
+            call __read_chk as read(fd: c_int, buffer: *mut c_void, count: usize, room: usize) -> ssize_t, [transfer::read_chk];
+            call __pread_chk as pread(fd: c_int, buffer: *mut c_void, count: usize, offset: off_t, room: usize) -> ssize_t, [transfer::pread_chk];
+            call __pread64_chk as pread64(fd: c_int, buffer: *mut c_void, count: usize, offset: off_t, room: usize) -> ssize_t, [transfer::pread64_chk];
+            call __recv_chk as recv(fd: c_int, buffer: *mut c_void, count: usize, room: usize, flags: c_int) -> ssize_t, [transfer::recv_chk];
+            call __recvfrom_chk as recvfrom(fd: c_int, buffer: *mut c_void, count: usize, room: usize, flags: c_int, from: *mut sockaddr, size: *mut socklen_t) -> ssize_t, [transfer::recvfrom_chk];
+            call __readlink_chk as readlink(path: *const c_char, buffer: *mut c_char, count: usize, room: usize) -> ssize_t, [transfer::readlink_chk];
+            call __readlinkat_chk as readlinkat(at: c_int, path: *const c_char, buffer: *mut c_char, count: usize, room: usize) -> ssize_t, [transfer::readlinkat_chk];
+            call __getcwd_chk as getcwd(buffer: *mut c_char, count: usize, room: usize) -> *mut c_char, [transfer::getcwd_chk];
+
+            stream fread as fread(buffer: *mut c_void, size: usize, count: usize, stream: *mut FILE) -> usize, [stream::fread];
+            stream fread_unlocked as fread_unlocked(buffer: *mut c_void, size: usize, count: usize, stream: *mut FILE) -> usize, [stream::fread_unlocked];
+            stream fwrite as fwrite(buffer: *const c_void, size: usize, count: usize, stream: *mut FILE) -> usize, [stream::fwrite];
+            stream fwrite_unlocked as fwrite_unlocked(buffer: *const c_void, size: usize, count: usize, stream: *mut FILE) -> usize, [stream::fwrite_unlocked];
+            stream fgets as fgets(to: *mut Byte, most: c_int, stream: *mut FILE) -> *mut Byte, [stream::fgets];
+            stream fgets_unlocked as fgets_unlocked(to: *mut Byte, most: c_int, stream: *mut FILE) -> *mut Byte, [stream::fgets_unlocked];
+            stream getline as getline(to: *mut *mut Byte, size: *mut usize, stream: *mut FILE) -> ssize_t, [stream::getline];
+            stream getdelim as getdelim(to: *mut *mut Byte, size: *mut usize, delimiter: c_int, stream: *mut FILE) -> ssize_t, [stream::getdelim];
+            stream __getdelim as getdelim(to: *mut *mut Byte, size: *mut usize, delimiter: c_int, stream: *mut FILE) -> ssize_t, [stream::inner_getdelim];
+            stream __fread_chk as fread(buffer: *mut c_void, room: usize, size: usize, count: usize, stream: *mut FILE) -> usize, [stream::fread_chk];
+            stream __fread_unlocked_chk as fread_unlocked(buffer: *mut c_void, room: usize, size: usize, count: usize, stream: *mut FILE) -> usize, [stream::fread_unlocked_chk];
+            stream __fgets_chk as fgets(to: *mut Byte, room: usize, most: c_int, stream: *mut FILE) -> *mut Byte, [stream::fgets_chk];
+            stream __fgets_unlocked_chk as fgets_unlocked(to: *mut Byte, room: usize, most: c_int, stream: *mut FILE) -> *mut Byte, [stream::fgets_unlocked_chk];
         }
     };
 }

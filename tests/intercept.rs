@@ -207,3 +207,14 @@ fn the_program_may_go_on() {
         assert_eq!(quiet.stdout, "ok\n", "{} {options}: {}{}", row.function, quiet.end, quiet.stderr);
     }
 }
+
+/// The heap tells a program the bounds of its objects.
+#[test]
+fn the_bounds_of_objects_can_be_asked_for() {
+    let Some(binary) = program("bounds", PLAIN) else { return };
+    let sides = ["guard_side=left", "align=exact", "intercept=all"].iter();
+    for options in sides.flat_map(|option| every_mode_and(option)) {
+        let run = run(&binary, &options, &[]);
+        assert_eq!((run.stdout.as_str(), run.end), ("ok\n", End::Status(0)), "{options}: {}", run.stderr);
+    }
+}

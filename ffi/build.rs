@@ -1,7 +1,127 @@
-//! Links the shared library so that it stays: a `dlclose` leaves it mapped. Threads that end, forks and signals call it
-//! long after whoever opened it has closed it.
+//! How the shared library is linked.
+//!
+//! - It stays: a `dlclose` leaves it mapped. Threads that end, forks and signals call it long after whoever opened it has
+//!   closed it.
+//! - It alone defines the functions of the C library that are intercepted. Their symbols are made in an object of their
+//!   own that goes into the shared library and not into the static one, by names with an empty version (`memcpy@`), which
+//!   the linker exports as they are, and which no reference of the library's own leads to. What the compiler makes calls of
+//!   is led elsewhere (`--wrap`), or the loader would lead it to this library's own definition.
+
+use std::env;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+include!("src/intercept/table.rs");
+
+macro_rules! names {
+    ($($family:ident $name:ident as $shown:ident($($argument:ident: $type:ty),*) -> $result:ty, $rule:tt;)+) => {
+        [$(stringify!($name)),+]
+    };
+}
+
+macro_rules! variadic_names {
+    ($($family:ident $name:ident as $shown:ident $named:literal ($($argument:ident: $type:ty),*) -> $result:ty, $rule:tt;)+) => {
+        [$((stringify!($name), $named)),+]
+    };
+}
+
+macro_rules! own_names {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)+) => {
+        [$(stringify!($name)),+]
+    };
+}
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/intercept/table.rs");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    let is = |key: &str, value: &str| env::var(key).is_ok_and(|found| found == value);
+    if is("CARGO_CFG_TARGET_ENV", "gnu") && is("CARGO_CFG_TARGET_ARCH", "x86_64") {
+        intercept();
+    }
+}
+
+/// Makes the symbols of what is intercepted.
+fn intercept() {
+    let mut assembly = String::new();
+    for name in intercepted!(names) {
+        define(&mut assembly, name, &format!("jmp fencepost_intercept_{name}\n"));
+    }
+    for (name, named) in intercepted_variadic!(variadic_names) {
+        define(&mut assembly, name, &with_list(name, named));
+    }
+    for name in own_calls!(own_names) {
+        println!("cargo:rustc-cdylib-link-arg=-Wl,--wrap={name}");
+        let _ = write!(
+            assembly,
+            ".hidden fencepost_own_{name}\n\
+             .globl __wrap_{name}\n.hidden __wrap_{name}\n.type __wrap_{name},@function\n\
+             __wrap_{name}:\n.cfi_startproc\njmp fencepost_own_{name}\n.cfi_endproc\n\
+             .size __wrap_{name}, . - __wrap_{name}\n"
+        );
+    }
+    println!("cargo:rustc-cdylib-link-arg={}", assemble(&assembly).display());
+}
+
+/// A function that is exported as `name`.
+fn define(assembly: &mut String, name: &str, body: &str) {
+    let _ = write!(
+        assembly,
+        ".hidden fencepost_intercept_{name}\n\
+         .symver fencepost_entry_{name}, {name}@\n\
+         .globl fencepost_entry_{name}\n.type fencepost_entry_{name},@function\n\
+         fencepost_entry_{name}:\n.cfi_startproc\n{body}.cfi_endproc\n\
+         .size fencepost_entry_{name}, . - fencepost_entry_{name}\n"
+    );
+}
+
+/// The body of a function of a variable number of arguments, of which `named` have names: it calls the one that does the
+/// work with a list of the others, as the ABI has it.
+///
+/// ```text
+/// rsp: | offsets | where the stack's begin | where the registers are | . | 6 registers | 8 vectors | . | return address
+///      0         8                         16                        24  32            80          208 216
+/// ```
+fn with_list(name: &str, named: usize) -> String {
+    const REGISTERS: [&str; 6] = ["rdi", "rsi", "rdx", "rcx", "r8", "r9"];
+    let mut body = String::from("sub rsp, 216\n.cfi_adjust_cfa_offset 216\n");
+    for (index, register) in REGISTERS.iter().enumerate().skip(named) {
+        let _ = writeln!(body, "mov [rsp + {}], {register}", 32 + 8 * index);
+    }
+    body.push_str("test al, al\nje 2f\n");
+    for index in 0..8 {
+        let _ = writeln!(body, "movaps [rsp + {}], xmm{index}", 80 + 16 * index);
+    }
+    let offset = 8 * named;
+    let list = REGISTERS[named];
+    let _ = write!(
+        body,
+        "2:\nmov dword ptr [rsp], {offset}\nmov dword ptr [rsp + 4], 48\n\
+         lea rax, [rsp + 224]\nmov [rsp + 8], rax\nlea rax, [rsp + 32]\nmov [rsp + 16], rax\n\
+         mov {list}, rsp\ncall fencepost_intercept_{name}\n\
+         add rsp, 216\n.cfi_adjust_cfa_offset -216\nret\n"
+    );
+    body
+}
+
+/// The object that `assembly` makes.
+fn assemble(assembly: &str) -> PathBuf {
+    let place = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo names a directory"));
+    let (source, object) = (place.join("entries.rs"), place.join("entries.o"));
+    let text = format!("#![no_std]\ncore::arch::global_asm!({assembly:?});\n");
+    fs::write(&source, text).expect("the directory can be written");
+    let compiler = env::var_os("RUSTC").expect("Cargo names the compiler");
+    let target = env::var_os("TARGET").expect("Cargo names the target");
+    let status = Command::new(compiler)
+        .args(["--crate-name=entries", "--crate-type=lib", "--edition=2024", "--emit=obj"])
+        .args(["-Ccodegen-units=1", "-Cpanic=abort", "-Crelocation-model=pic", "--target"])
+        .arg(target)
+        .arg("-o")
+        .args([&object, &source])
+        .status()
+        .expect("the compiler can be started");
+    assert!(status.success(), "the entries of what is intercepted could not be assembled");
+    object
 }

@@ -1,6 +1,7 @@
 //! The Rust front end: `Fencepost` as a global allocator.
 
 use crate::addr::{ABI_ALIGN, Addr};
+use crate::fault::Kind;
 use crate::heap::{self, Overrides};
 use crate::options::{
     Align, GuardSide, Guards, Key, Mebibytes, Mode, OnError, Options, ReportForm, Seal, Switch,
@@ -8,6 +9,7 @@ use crate::options::{
 use crate::request::{Claim, Origin, Request, Site};
 use crate::sys::thread;
 use core::alloc::{GlobalAlloc, Layout};
+use core::ops::Range;
 
 /// The allocator, to be named as a program's global one.
 ///
@@ -127,6 +129,49 @@ impl Fencepost {
         }
         heap::allocate(&request, site).map_or(core::ptr::null_mut(), Addr::as_ptr)
     }
+}
+
+/// The live heap object that `pointer` points into, as the addresses of its first byte and of one past its last: so many
+/// bytes as were asked for, which may be fewer than its memory has. `None` for what is freed, for one past an object's end,
+/// and for memory that is not this allocator's, all of it where [`Fencepost`] is not the program's allocator. An object of no
+/// bytes is found by its own pointer.
+///
+/// What it says holds as long as nobody frees the object.
+///
+/// ```
+/// #[global_allocator]
+/// static HEAP: fencepost::Fencepost = fencepost::Fencepost::new();
+///
+/// let numbers = vec![7_u32; 25];
+/// let bytes = fencepost::bounds(&raw const numbers[3]).expect("a vector is in the heap");
+/// assert_eq!(bytes.start, numbers.as_ptr().cast());
+/// assert_eq!(bytes.end.addr() - bytes.start.addr(), 100);
+/// assert_eq!(fencepost::bounds(c"not in the heap".as_ptr()), None);
+/// ```
+pub fn bounds<T>(pointer: *const T) -> Option<Range<*const u8>> {
+    let Range { start, end } = heap::bounds::bounds(Addr::of(pointer))?;
+    Some(start.as_ptr::<u8>().cast_const()..end.as_ptr::<u8>().cast_const())
+}
+
+/// Whether `len` bytes from `pointer` on may be accessed, as far as this allocator knows: they are one live object's, or
+/// not in its memory, or none. Nothing is reported.
+///
+/// # Errors
+/// What such an access would be reported as: [`Kind::HeapBufferOverflow`], [`Kind::HeapBufferUnderflow`],
+/// [`Kind::HeapUseAfterFree`], or [`Kind::WildAccess`] where no object is near.
+///
+/// ```
+/// use fencepost::fault::Kind;
+///
+/// #[global_allocator]
+/// static HEAP: fencepost::Fencepost = fencepost::Fencepost::new();
+///
+/// let text = String::from("thirteen bytes");
+/// assert_eq!(fencepost::check(text.as_ptr(), text.len()), Ok(()));
+/// assert_eq!(fencepost::check(text.as_ptr(), text.len() + 1), Err(Kind::HeapBufferOverflow));
+/// ```
+pub fn check<T>(pointer: *const T, len: usize) -> Result<(), Kind> {
+    heap::bounds::check(Addr::of(pointer), len).map_or(Ok(()), Err)
 }
 
 /// The paths of a free past the shortest one.

@@ -154,3 +154,28 @@ fn program() {
     threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     assert_eq!(sum, 28 * 10_000);
 }
+
+/// In slabs and between guards, of which patrol has both.
+#[test]
+fn bounds_are_those_of_the_layout() {
+    use fencepost::fault::Kind;
+    for len in (1..2000).chain([4096, 5000, 200_000, 1 << 20]) {
+        let bytes = vec![1_u8; len];
+        let bounds = fencepost::bounds(&raw const bytes[len - 1]).expect("a vector is in the heap");
+        let (start, end) = (bounds.start.addr(), bounds.end.addr());
+        assert_eq!((start, end), (bytes.as_ptr().addr(), bytes.as_ptr().addr() + len), "{len}");
+        assert_eq!(fencepost::check(bytes.as_ptr(), len), Ok(()));
+        assert_eq!(fencepost::check(bytes.as_ptr(), len + 1), Err(Kind::HeapBufferOverflow), "{len}");
+        let before = bytes.as_ptr().wrapping_sub(1);
+        assert_eq!(fencepost::check(before, 2), Err(Kind::HeapBufferUnderflow), "{len}");
+        let stale = bytes.as_ptr();
+        drop(bytes);
+        assert_eq!(fencepost::bounds(stale), None, "{len}");
+        assert_eq!(fencepost::check(stale, 1), Err(Kind::HeapUseAfterFree), "{len}");
+    }
+    let local = [0_u64; 4];
+    assert_eq!(
+        (fencepost::bounds(&raw const local), fencepost::check(&raw const local, 1 << 20)),
+        (None, Ok(()))
+    );
+}

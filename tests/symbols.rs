@@ -4,10 +4,14 @@
 #[macro_use]
 #[path = "../ffi/src/symbols.rs"]
 mod table;
+#[macro_use]
+#[path = "../ffi/src/intercept/table.rs"]
+#[allow(unused_macros)]
+mod intercepts;
 mod support;
 
 use object::{Object, ObjectSymbol};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use support::{compiler, library, process};
@@ -36,6 +40,23 @@ macro_rules! other_rows {
     };
 }
 
+macro_rules! intercepted_rows {
+    ($($family:ident $name:ident as $shown:ident($($argument:ident: $type:ty),*) -> $result:ty, $rule:tt;)+) => {
+        [$((stringify!($name), concat!("intercepted, ", stringify!($family)))),+]
+    };
+}
+
+macro_rules! variadic_rows {
+    ($($family:ident $name:ident as $shown:ident $named:literal ($($argument:ident: $type:ty),*) -> $result:ty, $rule:tt;)+) => {
+        [$((stringify!($name), concat!("intercepted, ", stringify!($family)))),+]
+    };
+}
+
+/// What is intercepted.
+fn intercepted() -> impl Iterator<Item = (&'static str, &'static str)> {
+    intercepted!(intercepted_rows).into_iter().chain(intercepted_variadic!(variadic_rows))
+}
+
 /// Symbol to family.
 fn listed() -> BTreeMap<String, String> {
     let rows = c_symbols!(c_rows)
@@ -43,7 +64,8 @@ fn listed() -> BTreeMap<String, String> {
         .chain(glibc_symbols!(c_rows))
         .chain(new_symbols!(new_rows))
         .chain(delete_symbols!(delete_rows))
-        .chain(other_symbols!(other_rows));
+        .chain(other_symbols!(other_rows))
+        .chain(intercepted());
     let mut listed = BTreeMap::new();
     for (name, family) in rows {
         assert_eq!(listed.insert(name.to_owned(), family.to_owned()), None, "{name} has two rows");
@@ -82,6 +104,53 @@ fn the_library_needs_no_unwinder_and_no_call_for_its_thread_local_words() {
         .filter(|name| name.starts_with("_Unwind_") || *name == "__tls_get_addr")
         .collect();
     assert!(needed.is_empty(), "{needed:?}");
+}
+
+/// The loader would lead such a call to this library's own definition, or to the program's.
+#[test]
+fn the_library_calls_nothing_that_it_intercepts() {
+    let bytes = fs::read(library::path()).expect("the library was built");
+    let file = object::File::parse(bytes.as_slice()).expect("the library is an ELF file");
+    let symbols: BTreeMap<_, _> = file
+        .dynamic_symbols()
+        .map(|symbol| (symbol.index().0, (symbol.name().unwrap_or_default(), symbol.is_undefined())))
+        .collect();
+    let names: BTreeSet<&str> = intercepted().map(|(name, _)| name).collect();
+    let is_bound = |name: &str| names.contains(name);
+    let imported: Vec<_> =
+        symbols.values().filter(|(name, undefined)| *undefined && is_bound(name)).collect();
+    assert!(imported.is_empty(), "{imported:?}");
+    let relocations = file.dynamic_relocations().expect("the library is relocated");
+    for (offset, relocation) in relocations {
+        if let object::RelocationTarget::Symbol(index) = relocation.target() {
+            let (name, _) = symbols.get(&index.0).expect("a symbol of the library");
+            assert!(!is_bound(name), "the word at {offset:#x} is bound to {name}");
+        }
+    }
+    let malloc = symbols.values().any(|(name, _)| *name == "dlsym");
+    assert!(malloc, "its imports were read");
+}
+
+/// The static library has none of them: the program that is linked with it keeps the C library's.
+#[test]
+fn the_static_library_intercepts_nothing() {
+    let path = library::path().with_extension("a");
+    let bytes = fs::read(path).expect("the library was built");
+    let archive = object::read::archive::ArchiveFile::parse(bytes.as_slice()).expect("an archive");
+    let mut defined = BTreeSet::new();
+    for member in archive.members() {
+        let member = member.expect("a member");
+        let data = member.data(bytes.as_slice()).expect("its bytes");
+        let Ok(file) = object::File::parse(data) else { continue };
+        let names = file.symbols().filter(|symbol| symbol.is_definition() && symbol.is_global());
+        defined.extend(names.map(|symbol| symbol.name().unwrap_or_default().to_owned()));
+    }
+    assert!(defined.contains("malloc"), "the archive's symbols were read");
+    for (name, _) in intercepted() {
+        let found = defined.iter().find(|symbol| *symbol == name || symbol.starts_with(&format!("{name}@")));
+        // Those of the compiler's own library are weak and hidden.
+        assert!(found.is_none(), "{found:?}");
+    }
 }
 
 /// All that replaces glibc's functions: its manual's list of what an allocator has to define, the C23 names,

@@ -3,6 +3,8 @@
 use crate::{fallback, real, replaced};
 use core::arch::{asm, global_asm};
 use core::ffi::{CStr, c_char, c_int, c_void};
+use fencepost_core::addr::Addr;
+use fencepost_core::fault::Kind;
 use fencepost_core::heap::{self, Overrides};
 use fencepost_core::sys::errno::ErrnoGuard;
 
@@ -54,6 +56,8 @@ extern "C" fn on_load() {
     real::look_up();
     fallback::look_for_earlier_objects();
     replaced::look_up();
+    #[cfg(target_env = "gnu")]
+    crate::intercept::look_up();
     #[cfg(target_env = "gnu")]
     crate::deepbind::look_at_environment();
 }
@@ -112,4 +116,39 @@ pub extern "C" fn fencepost_check() -> c_int {
 pub extern "C" fn fencepost_check_leaks() -> c_int {
     ensure();
     c_int::try_from(heap::check_leaks()).unwrap_or(c_int::MAX)
+}
+
+/// The live object that `pointer` points into: 1, with its first byte and its size where the arguments are not null; 0
+/// without one.
+///
+/// # Safety
+/// `start` and `size` are null or places for the answers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fencepost_bounds(
+    pointer: *const c_void,
+    start: *mut *mut c_void,
+    size: *mut usize,
+) -> c_int {
+    let Some(bounds) = heap::bounds::bounds(Addr::of(pointer)) else { return 0 };
+    if !start.is_null() {
+        // SAFETY: the caller passes a place for it.
+        unsafe { start.write(bounds.start.as_ptr()) };
+    }
+    if !size.is_null() {
+        // SAFETY: as above.
+        unsafe { size.write(bounds.end.get() - bounds.start.get()) };
+    }
+    1
+}
+
+/// What an access to `size` bytes from `pointer` on would be, by the numbers of `include/fencepost.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_check_range(pointer: *const c_void, size: usize) -> c_int {
+    match heap::bounds::check(Addr::of(pointer), size) {
+        None => 0,
+        Some(Kind::HeapBufferOverflow) => 1,
+        Some(Kind::HeapBufferUnderflow) => 2,
+        Some(Kind::HeapUseAfterFree) => 3,
+        Some(_) => 4,
+    }
 }

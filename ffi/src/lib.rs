@@ -7,6 +7,7 @@
 //! - [`cxx`]: the C++ operators; [`replaced`]: programs that bring operators of their own.
 //! - [`fallback`]: the C library's own allocator.
 //! - [`deepbind`]: which libraries may be opened with `RTLD_DEEPBIND`.
+//! - [`intercept`]: functions of the C library that look at the bounds of objects before they access them.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
 //! - [`jump`]: `longjmp` from alternate stacks.
 //! - [`limits`]: resource limits that the process sets itself.
@@ -32,6 +33,8 @@ mod deepbind;
 mod entry;
 mod fallback;
 mod init;
+#[cfg(target_env = "gnu")]
+mod intercept;
 mod interpose;
 #[cfg(target_env = "gnu")]
 mod jump;

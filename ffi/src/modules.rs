@@ -5,7 +5,7 @@
 //! their names. A module without a GNU hash table is taken to define nothing.
 
 use core::ffi::{CStr, c_int, c_void};
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 use libc::{Elf64_Phdr, Elf64_Sym, dl_phdr_info};
 
 const DT_STRTAB: i64 = 5;
@@ -59,6 +59,17 @@ impl Module<'_> {
             header.p_type == libc::PT_LOAD
                 && offset.wrapping_sub(header.p_vaddr as usize) < header.p_memsz as usize
         })
+    }
+
+    /// From its first byte to the end of its last, whatever lies between.
+    pub fn addresses(&self) -> Range<usize> {
+        let loaded = self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+        let part = |header: &Elf64_Phdr| {
+            let start = self.base.wrapping_add(header.p_vaddr as usize);
+            start..start.wrapping_add(header.p_memsz as usize)
+        };
+        let all = loaded.map(part).reduce(|all, part| all.start.min(part.start)..all.end.max(part.end));
+        all.unwrap_or(0..0)
     }
 
     /// Whether it is this library.

@@ -120,6 +120,8 @@ macro_rules! other_symbols {
             "interposed" prlimit64;
             "fencepost" fencepost_check;
             "fencepost" fencepost_check_leaks;
+            "fencepost" fencepost_bounds;
+            "fencepost" fencepost_check_range;
         }
     };
 }

@@ -6,6 +6,7 @@
 //! - [`ops`]: allocate, free, resize; the fast paths first.
 //! - [`ending`]: checks on request and at exit, the exit status.
 //! - [`usage`]: figures of what is in use; giving memory back.
+//! - [`bounds`]: whose bytes an access would touch.
 //! - [`faults`]: what the fault handler asks.
 //! - [`limit`]: what happens when the process limits its address space.
 //! - [`fork`]: what happens around `fork`.
@@ -20,6 +21,7 @@
 //! Tables may be sealed ([`crate::sys::pkey`]). Whatever leads from outside to more than static data begins with
 //! an [`Unsealed`], or with [`thread::with`], which does so for threads whose states are sealed.
 
+pub mod bounds;
 mod ending;
 mod faults;
 mod fork;

@@ -5,7 +5,7 @@
 //! (`unmap=batch:16`) belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
 
 use super::table::{Options, ROWS};
-use super::value::{Mebibytes, Mode, OptionValue, Switch};
+use super::value::{Intercept, Mebibytes, Mode, OptionValue, Switch};
 
 /// An item that was not understood; its option keeps the value it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +151,16 @@ impl Options {
         self.fill.byte().is_some() || self.refuses_some() || !self.site_table.as_bytes().is_empty()
     }
 
+    /// Which functions of the C library are intercepted, with what `auto` stands for.
+    pub fn intercepts(&self) -> Intercept {
+        match (self.intercept, self.mode) {
+            (Intercept::Auto, Mode::Harden) => Intercept::Off,
+            (Intercept::Auto, Mode::Patrol) => Intercept::Syscalls,
+            (Intercept::Auto, Mode::Hunt) => Intercept::All,
+            (chosen, _) => chosen,
+        }
+    }
+
     /// The text form of the option called `name`, into `out`.
     pub fn show(&self, name: &str, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
         match ROWS.iter().find(|row| row.name == name) {
@@ -190,6 +200,23 @@ mod tests {
         }
         assert_eq!(shown, "auto 0 1 ");
         assert_eq!(Switch::parse(b"perhaps"), None);
+    }
+
+    #[test]
+    fn what_is_intercepted_follows_the_mode_unless_it_is_set() {
+        for (text, expected) in [
+            (&b""[..], Intercept::Off),
+            (b"mode=patrol", Intercept::Syscalls),
+            (b"mode=hunt", Intercept::All),
+            (b"intercept=copy:mode=hunt", Intercept::Copy),
+            (b"mode=patrol:intercept=off", Intercept::Off),
+            (b"intercept=all", Intercept::All),
+            (b"intercept=all:intercept=auto", Intercept::Off),
+        ] {
+            let mut options = Options::DEFAULT;
+            apply(&mut options, text, |warning| panic!("{warning:?}"));
+            assert_eq!(options.normalised(4096).intercepts(), expected, "{}", String::from_utf8_lossy(text));
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The one list of options.
 
 use super::value::{
-    Align, Count, Fill, Foreign, GuardSide, Guards, Mebibytes, Mode, OnError, OptionValue, PathBuf,
-    ReportForm, Seal, Sites, Switch, Unmap,
+    Align, Count, Fill, Foreign, GuardSide, Guards, Intercept, Mebibytes, Mode, OnError, OptionValue,
+    PathBuf, ReportForm, Seal, Sites, Switch, Unmap,
 };
 use core::fmt;
 
@@ -155,6 +155,8 @@ table! {
         "Report objects freed by another family than allocated them.";
     check_at_exit: bool = true, "0, 1",
         "Check the canaries of all live slab objects and that freed slab memory is untouched at exit.";
+    intercept: Intercept = Intercept::Auto, "off, copy, syscalls, all; auto = all in hunt, syscalls in patrol, off in harden",
+        "Compare what functions of the C library access with the bounds of heap objects: memcpy and its like, system calls and streams, or all and strings too.";
     foreign: Foreign = Foreign::Abort, "abort, ignore, libc",
         "What to do with a freed pointer that fencepost did not hand out.";
     history: u64 = 65536, "records",

@@ -141,6 +141,22 @@ spelled! {
     }
 }
 
+spelled! {
+    /// Which functions of the C library compare what they access with the bounds of objects.
+    Intercept {
+        /// As the mode has it.
+        Auto = "auto",
+        /// None.
+        Off = "off",
+        /// Those that copy and fill memory.
+        Copy = "copy",
+        /// System calls and streams.
+        Syscalls = "syscalls",
+        /// All of these, and those of strings.
+        All = "all",
+    }
+}
+
 /// When the pages of a freed object are taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmap {

@@ -287,6 +287,20 @@ impl Arena {
         RecordId(chunk.map_or(0, |chunk| chunk.record.load(Ordering::Acquire)))
     }
 
+    /// The record that the page of `address` names by itself, 0 where more has to be asked; `None` outside the arena.
+    #[inline(always)]
+    pub fn page_at_sight(&self, address: Addr) -> Option<RecordId> {
+        let offset = address.get().wrapping_sub(self.span.start.get());
+        if offset >= self.span.pages.get() << PAGE_SHIFT {
+            return None;
+        }
+        if self.is_cut.load(Ordering::Acquire) {
+            return Some(RecordId(0));
+        }
+        // SAFETY: the table has an entry for every page of the arena, nothing of which was given back.
+        Some(RecordId(unsafe { &*self.pages.add(offset >> PAGE_SHIFT) }.load(Ordering::Acquire)))
+    }
+
     /// Names the record of the pages of `span`, or with 0 forgets it.
     pub fn set_record(&self, span: Span, record: RecordId) {
         for page in 0..span.pages.get() {

@@ -8,7 +8,8 @@
 //! - [`cut`], [`parts`]: what is left when the process limits its address space.
 //! - [`locks`]: what a forked child repairs; [`returns`]: records on their way to a lane whose lock is out of reach.
 //! - [`sweep`]: a look at what lies around every object.
-//! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address.
+//! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address;
+//!   [`room`]: how far it may be accessed.
 //!
 //! Invariants:
 //! 1. Pages in an opened chunk are guards unless a live object has them, or one that waits in a batch.
@@ -32,6 +33,7 @@ pub mod placement;
 mod release;
 mod resize;
 mod returns;
+mod room;
 mod slack;
 mod sweep;
 mod usage;

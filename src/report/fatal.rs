@@ -72,7 +72,7 @@ struct Buffers {
 /// Reports `finding` unless it is known or suppressed. Other threads that find something meanwhile wait;
 /// the same thread coming back means that writing failed, and leaves one line.
 pub fn report(context: &Context, finding: &Finding) -> Outcome {
-    if !turn::enter(finding.access.is_some()) {
+    if !turn::enter(finding.is_fault()) {
         file::write_stderr(b"fencepost: a second error while reporting the first\n");
         return Outcome::Nested;
     }
@@ -84,7 +84,7 @@ pub fn report(context: &Context, finding: &Finding) -> Outcome {
     // return, which is not certain to fault again: others must be able to go on.
     // A child of `vfork` ends itself and not the process, whose next report is another's turn.
     let ends = outcome == Outcome::Written && context.options.on_error != OnError::Continue;
-    if !ends || finding.access.is_some() || !thread::is_own_process() {
+    if !ends || finding.is_fault() || !thread::is_own_process() {
         turn::leave();
     }
     outcome
@@ -463,6 +463,9 @@ mod tests {
         }
         fn whose(_: Addr) -> Whose {
             Whose::Ours(Some(forged()))
+        }
+        fn mend(_: Addr) -> bool {
+            false
         }
         fn open(_: Addr) -> bool {
             false

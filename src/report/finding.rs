@@ -96,6 +96,8 @@ pub struct Finding {
     pub stated: Option<usize>,
     /// For questions: the function that was asked.
     pub passed_to: Option<&'static str>,
+    /// For accesses that were found by their bounds and not by a fault: the function that makes them.
+    pub made_by: Option<&'static str>,
     /// Where it was found; the innermost frame is the faulting instruction or the caller.
     pub frames: Frames,
     /// The frame pointer and stack pointer there.
@@ -117,6 +119,7 @@ impl Finding {
             freed_by,
             stated,
             passed_to: None,
+            made_by: None,
             frames,
             registers,
         }
@@ -143,9 +146,15 @@ impl Finding {
             freed_by: None,
             stated: None,
             passed_to: None,
+            made_by: None,
             frames,
             registers,
         }
+    }
+
+    /// Whether a fault found it: its signal ends the process, and the first frame is the faulting instruction.
+    pub fn is_fault(&self) -> bool {
+        self.access.is_some() && self.made_by.is_none()
     }
 
     /// Where the address lies relative to the object, if both are known.

@@ -51,8 +51,11 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     if let Some(function) = finding.passed_to {
         write!(out, ",\"passed_to\":\"{function}\"")?;
     }
+    if let Some(function) = finding.made_by {
+        write!(out, ",\"made_by\":\"{function}\"")?;
+    }
     write!(out, ",\"frames\":")?;
-    frames(out, &finding.frames, finding.access.is_none(), sources.modules)?;
+    frames(out, &finding.frames, !finding.is_fault(), sources.modules)?;
     if let Some(found) = finding.object {
         write!(out, ",\"object\":")?;
         object(out, &found, finding, sources)?;

@@ -45,7 +45,7 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         finding.address.get(),
     )?;
     headline(out, finding)?;
-    frames(out, &finding.frames, finding.access.is_none(), sources.modules)?;
+    frames(out, &finding.frames, !finding.is_fault(), sources.modules)?;
     relation(out, finding)?;
     if let Some(object) = finding.object {
         event(out, "allocated", object.history.allocated, sources)?;
@@ -81,7 +81,13 @@ fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
             };
             // The access starts before the address where it runs into a guard.
             match finding.extent {
-                Some((start, size)) => write!(out, "{verb} of size {size} at 0x{:012x}", start.get())?,
+                Some((start, size)) => {
+                    write!(out, "{verb} of size {size}")?;
+                    if let Some(function) = finding.made_by {
+                        write!(out, " by {function}()")?;
+                    }
+                    write!(out, " at 0x{:012x}", start.get())?;
+                }
                 None => write!(out, "{verb} at 0x{:012x}", finding.address.get())?,
             }
         }

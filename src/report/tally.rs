@@ -194,6 +194,7 @@ mod tests {
             freed_by: None,
             stated: None,
             passed_to: None,
+            made_by: None,
             frames,
             extent: None,
             sealed: false,

@@ -12,6 +12,7 @@
 //! - [`warm`]: which freed large slots keep their memory.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
 //! - [`sweep`]: the check of everything, and [`look`], how it looks at slots that others use; [`live`]: what is handed out; [`usage`]: figures.
+//! - [`room`]: how far may be accessed from an address on.
 //!
 //! Invariants:
 //! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from
@@ -37,6 +38,7 @@ mod look;
 pub mod misuse;
 mod parked;
 mod quarantine;
+mod room;
 mod state;
 mod store;
 pub mod sweep;
@@ -45,6 +47,7 @@ mod warm;
 
 pub use cache::Cache;
 pub use layout::{ClassGeometry, Config, Place, Protection};
+pub use room::{holds, object_meant, room};
 pub use state::SlotState;
 
 use crate::addr::Addr;

@@ -1,5 +1,7 @@
 //! A stack as it was captured.
 
+use core::ops::Range;
+
 /// The most frames of one stack.
 pub const MAX_FRAMES: usize = 32;
 
@@ -29,6 +31,14 @@ impl Frames {
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The frames from the first on that is not in `own`, all if there is none.
+    #[must_use]
+    pub fn without(&self, own: &Range<usize>) -> Self {
+        let mut outer = Self::EMPTY;
+        self.as_slice().iter().skip_while(|pc| own.contains(*pc)).for_each(|pc| outer.push(*pc));
+        if outer.is_empty() { *self } else { outer }
     }
 
     /// Adds the next frame outwards; one too many is dropped.

@@ -184,7 +184,8 @@ pub fn symbolise_json(object: &mut Map<String, Value>, symbols: &mut Symbols) ->
             report.stacks.push(Stack { role, title, frames: found });
         }
     };
-    add(Role::Found, headline, object, access.is_some());
+    let is_fault = access.is_some() && !object.contains_key("made_by");
+    add(Role::Found, headline, object, is_fault);
     if let Some(Value::Object(about)) = object.get_mut("object") {
         for (role, key, verb) in
             [(Role::Allocated, "allocated_by", "allocated"), (Role::Freed, "freed_by", "freed")]

@@ -72,6 +72,8 @@ impl Rewriter<'_> {
             && stack.as_ref().is_some_and(|stack| {
                 stack.role == Role::Found
                     && ["READ ", "WRITE ", "ACCESS "].iter().any(|start| stack.title.starts_with(start))
+                    // What a function is about to access is told at its call.
+                    && !stack.title.contains("() at 0x")
             });
         if raw.number == 0 {
             self.number = 0;

@@ -1,0 +1,270 @@
+//! System calls: what of a buffer they touch the kernel says by its result.
+//!
+//! A count beyond the object is no fault where fewer bytes come. So such a call is made with what the object has room for,
+//! and a little of this library's own behind it: what arrives there would have been written beyond the object. The
+//! result, `errno` and what is left in the file are those of the program's own call, as long as all is well.
+//!
+//! | the call | is made as | it goes beyond if |
+//! |---|---|---|
+//! | reads into a buffer | `readv`, `preadv`, `recvmsg` with the room that there is and [`SPARE`] bytes of the stack | more came than there is room |
+//! | writes from a buffer | itself, with the bytes that there are | all of them were taken |
+//! | the same without any | itself, from a page without access | the kernel says `EFAULT` |
+//! | `readlink`, `getcwd`, `getsockopt` | itself, in the room or in a place apart | the answer does not fit |
+//!
+//! Where the program goes on after a report, what came goes where it was to go, and the rest is taken from where it was to
+//! be taken. Calls within their bounds go on by a jump.
+
+use super::answer::{getcwd, readlink, readlinkat};
+use super::{Family, Hull, hull, real, report};
+use core::ffi::{c_char, c_int, c_void};
+use core::mem::MaybeUninit;
+use fencepost_core::addr::PAGE_SIZE;
+use fencepost_core::report::Access;
+use fencepost_core::sys::errno;
+use libc::{iovec, msghdr, off_t, sockaddr, socklen_t, ssize_t};
+
+/// Bytes behind a buffer that are read to see whether there are any.
+pub(super) const SPARE: usize = 256;
+
+/// An address that cannot be accessed, for the kernel to fault on: in the lowest pages, which the kernel lets nobody map
+/// without privilege (`vm.mmap_min_addr`).
+pub(super) fn closed() -> *mut c_void {
+    core::ptr::without_provenance_mut(PAGE_SIZE)
+}
+
+#[inline(always)]
+pub(super) fn transfers() -> Hull {
+    hull(Family::call)
+}
+
+/// The room at `buffer` if a call for `count` bytes may not pass as it is.
+#[inline(always)]
+pub(super) fn too_small(buffer: *const c_void, count: usize) -> Option<usize> {
+    let hull = transfers();
+    if !hull.holds(buffer) {
+        return None;
+    }
+    let room = hull.room(buffer);
+    (count > room).then_some(room)
+}
+
+/// Bytes of a result, 0 of an error.
+pub(super) fn bytes(result: ssize_t) -> usize {
+    usize::try_from(result).unwrap_or(0)
+}
+
+/// Reads into a buffer that is smaller than `count`, by `call`, which takes a vector of two.
+///
+/// # Safety
+/// As the caller's function, for `count` bytes.
+#[cold]
+#[inline(never)]
+unsafe fn read_over(
+    buffer: *mut c_void,
+    count: usize,
+    room: usize,
+    name: &'static str,
+    call: &mut dyn FnMut(&mut [iovec; 2]) -> ssize_t,
+) -> ssize_t {
+    let mut spare = [MaybeUninit::<u8>::uninit(); SPARE];
+    let behind = (count - room).min(SPARE);
+    let mut parts = [
+        iovec { iov_base: buffer, iov_len: room },
+        iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: behind },
+    ];
+    let result = call(&mut parts);
+    let beyond = bytes(result).saturating_sub(room);
+    if beyond != 0 {
+        let _errno = errno::ErrnoGuard::new();
+        report(Access::Write, buffer, Some(count), name);
+        // SAFETY: as the program would have had it.
+        unsafe { real::memmove(buffer.wrapping_byte_add(room), spare.as_ptr().cast(), beyond.min(behind)) };
+    }
+    result
+}
+
+/// Writes from a buffer that is smaller than `count`, by `call`, which takes where from, how many bytes, and how many
+/// were written before.
+///
+/// # Safety
+/// As the caller's function, for `count` bytes.
+#[cold]
+#[inline(never)]
+unsafe fn write_over(
+    buffer: *const c_void,
+    count: usize,
+    room: usize,
+    name: &'static str,
+    call: &mut dyn FnMut(*const c_void, usize, usize) -> ssize_t,
+) -> ssize_t {
+    if room == 0 {
+        let result = call(closed(), count, 0);
+        if result >= 0 || errno::get() != libc::EFAULT {
+            return result;
+        }
+        report(Access::Read, buffer, Some(count), name);
+        return call(buffer, count, 0);
+    }
+    let result = call(buffer, room, 0);
+    if bytes(result) != room {
+        return result;
+    }
+    let before = errno::get();
+    report(Access::Read, buffer, Some(count), name);
+    let rest = call(buffer.wrapping_byte_add(room), count - room, room);
+    if rest < 0 {
+        errno::set(before);
+    }
+    result + rest.max(0)
+}
+
+macro_rules! reads {
+    ($($name:ident($fd:ident, $buffer:ident, $count:ident $(, $more:ident: $type:ty)*) by |$parts:ident| $call:expr;)+) => {
+        $(
+            /// # Safety
+            /// As the C library's manual says.
+            #[inline(always)]
+            pub(super) unsafe fn $name($fd: c_int, $buffer: *mut c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                // SAFETY: the caller vouches for the same.
+                unsafe {
+                    match too_small($buffer, $count) {
+                        None => real::$name($fd, $buffer, $count $(, $more)*),
+                        Some(room) => read_over($buffer, $count, room, stringify!($name), &mut |$parts| $call),
+                    }
+                }
+            }
+        )+
+    };
+}
+
+macro_rules! writes {
+    ($($name:ident($fd:ident, $buffer:ident, $count:ident $(, $more:ident: $type:ty)*) by |$from:ident, $len:ident, $before:ident| $call:expr;)+) => {
+        $(
+            /// # Safety
+            /// As the C library's manual says.
+            #[inline(always)]
+            pub(super) unsafe fn $name($fd: c_int, $buffer: *const c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                // SAFETY: the caller vouches for the same.
+                unsafe {
+                    match too_small($buffer, $count) {
+                        None => real::$name($fd, $buffer, $count $(, $more)*),
+                        Some(room) => write_over($buffer, $count, room, stringify!($name), &mut |$from, $len, $before| $call),
+                    }
+                }
+            }
+        )+
+    };
+}
+
+/// A message of these parts, and an address of this size.
+fn message(address: *mut sockaddr, size: socklen_t, parts: &mut [iovec]) -> msghdr {
+    // SAFETY: an all-zero message is valid: it has nothing.
+    let mut message: msghdr = unsafe { core::mem::zeroed() };
+    (message.msg_name, message.msg_namelen) = (address.cast(), size);
+    (message.msg_iov, message.msg_iovlen) = (parts.as_mut_ptr(), parts.len());
+    message
+}
+
+/// Where a position goes on.
+fn after(offset: off_t, bytes: usize) -> off_t {
+    offset.wrapping_add(bytes as off_t)
+}
+
+reads! {
+    read(fd, buffer, count) by |parts| real::readv(fd, parts.as_ptr(), 2);
+    pread(fd, buffer, count, offset: off_t) by |parts| real::preadv(fd, parts.as_ptr(), 2, offset);
+    pread64(fd, buffer, count, offset: off_t) by |parts| real::preadv(fd, parts.as_ptr(), 2, offset);
+}
+
+writes! {
+    write(fd, buffer, count) by |from, len, _before| real::write(fd, from, len);
+    pwrite(fd, buffer, count, offset: off_t) by |from, len, before| real::pwrite(fd, from, len, after(offset, before));
+    pwrite64(fd, buffer, count, offset: off_t) by |from, len, before| real::pwrite64(fd, from, len, after(offset, before));
+    send(fd, buffer, count, flags: c_int) by |from, len, _before| real::send(fd, from, len, flags);
+    sendto(fd, buffer, count, flags: c_int, to: *const sockaddr, size: socklen_t) by |from, len, _before| real::sendto(fd, from, len, flags, to, size);
+}
+
+/// What is cut off, and yet counted in the result, is written nowhere.
+pub(super) fn counts_more_than_it_writes(flags: c_int) -> bool {
+    flags & libc::MSG_TRUNC != 0
+}
+
+/// # Safety
+/// As the C library's manual says.
+#[inline(always)]
+pub(super) unsafe fn recv(fd: c_int, buffer: *mut c_void, count: usize, flags: c_int) -> ssize_t {
+    // SAFETY: the caller vouches for the same.
+    unsafe {
+        match too_small(buffer, count).filter(|_| !counts_more_than_it_writes(flags)) {
+            None => real::recv(fd, buffer, count, flags),
+            Some(room) => read_over(buffer, count, room, "recv", &mut |parts| {
+                let mut message = message(core::ptr::null_mut(), 0, parts);
+                real::recvmsg(fd, &raw mut message, flags)
+            }),
+        }
+    }
+}
+
+/// # Safety
+/// As the C library's manual says.
+#[inline(always)]
+pub(super) unsafe fn recvfrom(
+    fd: c_int,
+    buffer: *mut c_void,
+    count: usize,
+    flags: c_int,
+    from: *mut sockaddr,
+    size: *mut socklen_t,
+) -> ssize_t {
+    // SAFETY: the caller vouches for the same.
+    unsafe {
+        match too_small(buffer, count).filter(|_| !counts_more_than_it_writes(flags)) {
+            None => real::recvfrom(fd, buffer, count, flags, from, size),
+            Some(room) => read_over(buffer, count, room, "recvfrom", &mut |parts| {
+                let asked = !from.is_null() && !size.is_null();
+                let mut message = message(
+                    if asked { from } else { core::ptr::null_mut() },
+                    if asked { *size } else { 0 },
+                    parts,
+                );
+                let result = real::recvmsg(fd, &raw mut message, flags);
+                if asked && result >= 0 {
+                    *size = message.msg_namelen;
+                }
+                result
+            }),
+        }
+    }
+}
+
+/// What programs call that are built with `_FORTIFY_SOURCE`: what is more than the compiler sees the C library refuses.
+macro_rules! checked {
+    ($($name:ident, $row:ident, $plain:ident($($argument:ident: $type:ty),*; $count:ident, $room:ident $(, $more:ident: $more_type:ty)*) -> $result:ty;)+) => {
+        $(
+            /// # Safety
+            /// As the C library's manual says.
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments, reason = "the C library's")]
+            pub(super) unsafe fn $name($($argument: $type),*, $room: usize $(, $more: $more_type)*) -> $result {
+                // SAFETY: the caller vouches for the same.
+                unsafe {
+                    match $count > $room {
+                        true => real::$row($($argument),*, $room $(, $more)*),
+                        false => $plain($($argument),* $(, $more)*),
+                    }
+                }
+            }
+        )+
+    };
+}
+
+checked! {
+    read_chk, __read_chk, read(fd: c_int, buffer: *mut c_void, count: usize; count, room) -> ssize_t;
+    pread_chk, __pread_chk, pread(fd: c_int, buffer: *mut c_void, count: usize, offset: off_t; count, room) -> ssize_t;
+    pread64_chk, __pread64_chk, pread64(fd: c_int, buffer: *mut c_void, count: usize, offset: off_t; count, room) -> ssize_t;
+    recv_chk, __recv_chk, recv(fd: c_int, buffer: *mut c_void, count: usize; count, room, flags: c_int) -> ssize_t;
+    recvfrom_chk, __recvfrom_chk, recvfrom(fd: c_int, buffer: *mut c_void, count: usize; count, room, flags: c_int, from: *mut sockaddr, size: *mut socklen_t) -> ssize_t;
+    readlink_chk, __readlink_chk, readlink(path: *const c_char, buffer: *mut c_char, count: usize; count, room) -> ssize_t;
+    readlinkat_chk, __readlinkat_chk, readlinkat(at: c_int, path: *const c_char, buffer: *mut c_char, count: usize; count, room) -> ssize_t;
+    getcwd_chk, __getcwd_chk, getcwd(buffer: *mut c_char, count: usize; count, room) -> *mut c_char;
+}

@@ -1,0 +1,220 @@
+//! Functions of the C library under `intercept`: every one of the table with every fault, guarded and in a slab, gives
+//! the report that names it; and what correct programs do comes out as without the library.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use support::process::{self, End, LIMIT};
+use support::report::{Access, Relation, Report, Side};
+use support::{EVERY_MODE, compiler, library};
+
+/// Nothing is inlined, so that each row calls what it names.
+const PLAIN: &[&str] = &["-O1", "-fno-builtin"];
+/// As distributions build: the compiler chooses what it calls.
+const FORTIFIED: &[&str] = &["-O2", "-D_FORTIFY_SOURCE=2"];
+/// The object of every row, in bytes.
+const SIZE: u64 = 100;
+
+fn program(name: &str, flags: &[&str]) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/intercept").join(format!("{name}.c"));
+    compiler::with_flags(&source, flags, &format!("intercept-{name}{}", flags.concat()))
+}
+
+fn run(binary: &Path, options: &str, arguments: &[&str]) -> process::Run {
+    let mut command = process::command(binary, Some(library::path()), options);
+    process::run(command.args(arguments), LIMIT)
+}
+
+/// A row of the program.
+struct Row {
+    number: String,
+    function: String,
+    /// The access where the object is too small, and where the pointer is wrong from the start.
+    accesses: [Access; 2],
+}
+
+fn rows(binary: &Path) -> Vec<Row> {
+    let list = process::run(process::command(binary, None, "").arg("--list"), LIMIT);
+    assert_eq!(list.end, End::Status(0), "{}", list.stderr);
+    let access = |word: &str| if word == "W" { Access::Write } else { Access::Read };
+    let row = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [number, function, over, wrong] = words[..] else { panic!("{line}") };
+        Row {
+            number: number.to_owned(),
+            function: function.to_owned(),
+            accesses: [access(over), access(wrong)],
+        }
+    };
+    list.stdout.lines().map(row).collect()
+}
+
+/// What is wrong with the report of a row.
+fn verdict(binary: &Path, row: &Row, fault: &str, options: &str, named: bool) -> Option<String> {
+    let [over, wrong] = row.accesses;
+    let (kind, access, relation) = match fault {
+        "over" => ("heap-buffer-overflow", over, (0, Side::After)),
+        "under" => ("heap-buffer-underflow", wrong, (1, Side::Before)),
+        _ => ("heap-use-after-free", wrong, (0, Side::Inside)),
+    };
+    let relation = Relation { distance: relation.0, side: relation.1, object_size: SIZE };
+    let run = run(binary, options, &[&row.number, fault]);
+    let reports = Report::parse_all(&run.stderr);
+    let headline = match named {
+        true => format!(" by {}() at 0x", row.function),
+        false => "() at 0x".to_owned(),
+    };
+    let right = |report: &&Report| {
+        report.kind == kind
+            && report.relation == Some(relation)
+            && report.access.is_some_and(|(found, size)| found == access && size.is_some())
+            && report.summary.as_ref().is_some_and(|summary| summary.contains("intercept-rows"))
+            && (!options.contains("hunt")
+                || report.has_alloc_stack && report.has_free_stack == (fault == "freed"))
+    };
+    let seen = reports.len() == 1
+        && reports.first().as_ref().is_some_and(right)
+        && run.stderr.contains(&headline)
+        && run.end == End::Signal(libc::SIGABRT)
+        && !run.stdout.contains("ok");
+    (!seen).then(|| format!("{} {fault} {options}: {}\n{}{}", row.function, run.end, run.stdout, run.stderr))
+}
+
+/// Every row with every fault, and with none.
+fn detect(flags: &[&str], options: &str, named: bool) {
+    let Some(binary) = program("rows", flags) else { return };
+    let rows = rows(&binary);
+    assert!(rows.len() > 90, "{} rows", rows.len());
+    let missed = |part: &[Row]| {
+        let mut missed = Vec::new();
+        for row in part {
+            let all_well = run(&binary, options, &[&row.number, "fits"]);
+            if (all_well.end, all_well.stdout.as_str(), all_well.stderr.as_str())
+                != (End::Status(0), "ok\n", "")
+            {
+                missed.push(format!("{} fits {options}: {}{}", row.function, all_well.end, all_well.stderr));
+            }
+            let faults = ["over", "under", "freed"].into_iter();
+            missed.extend(faults.filter_map(|fault| verdict(&binary, row, fault, options, named)));
+        }
+        missed
+    };
+    let missed: Vec<String> = thread::scope(|scope| {
+        let parts = rows.chunks(rows.len().div_ceil(2));
+        let threads: Vec<_> = parts.map(|part| scope.spawn(|| missed(part))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert!(missed.is_empty(), "{} missed of {}:\n{}", missed.len(), 4 * rows.len(), missed.join("\n"));
+}
+
+#[test]
+fn every_function_and_fault_in_slabs() {
+    detect(PLAIN, "mode=harden:intercept=all", true);
+}
+
+#[test]
+fn every_function_and_fault_between_guards() {
+    detect(PLAIN, "mode=hunt", true);
+}
+
+#[test]
+fn every_function_and_fault_against_left_guards() {
+    detect(PLAIN, "mode=hunt:guard_side=left:guards=mprotect", true);
+}
+
+#[test]
+fn every_function_as_distributions_build_them() {
+    detect(FORTIFIED, "mode=harden:intercept=all", false);
+}
+
+/// What the program prints without the library.
+fn compare(name: &str, flags: &[&str], all: &[String]) {
+    let Some(binary) = program(name, flags) else { return };
+    let plain = process::run(&mut process::command(&binary, None, ""), LIMIT);
+    assert_eq!((plain.end, plain.stderr.as_str()), (End::Status(0), ""), "{name} alone: {}", plain.stdout);
+    for options in all {
+        let run = run(&binary, options, &[]);
+        assert_eq!(run.stdout, plain.stdout, "{options}: {}", run.stderr);
+        let no_keys = "fencepost: no protection keys here: seal=pkey changes nothing\n";
+        let errors =
+            run.stderr.strip_prefix(no_keys).filter(|_| options.contains("seal")).unwrap_or(&run.stderr);
+        assert_eq!((run.end, errors), (End::Status(0), ""), "{options}");
+    }
+}
+
+fn every_mode_and(option: &str) -> Vec<String> {
+    EVERY_MODE.iter().map(|mode| format!("{mode}:{option}")).collect()
+}
+
+#[test]
+fn correct_programs_do_what_they_do() {
+    for flags in [PLAIN, FORTIFIED] {
+        compare("correct", flags, &every_mode_and("intercept=all"));
+        compare(
+            "correct",
+            flags,
+            &["mode=harden:intercept=copy", "mode=harden:intercept=syscalls"].map(str::to_owned),
+        );
+        compare(
+            "correct",
+            flags,
+            &["mode=harden:intercept=off", "mode=harden:seal=pkey:intercept=all"].map(str::to_owned),
+        );
+    }
+}
+
+/// What each value of the option switches on.
+#[test]
+fn the_option_says_who_looks() {
+    let Some(binary) = program("rows", PLAIN) else { return };
+    let rows = rows(&binary);
+    for (options, seen) in [
+        ("mode=harden", [false, false, false]),
+        ("mode=harden:intercept=copy", [true, false, false]),
+        ("mode=harden:intercept=syscalls", [false, true, false]),
+        ("mode=harden:intercept=all", [true, true, true]),
+        ("mode=patrol:sample_rate=0", [false, true, false]),
+        ("mode=hunt:intercept=off", [false, false, false]),
+        ("mode=hunt", [true, true, true]),
+    ] {
+        for (function, seen) in ["memcpy", "fread", "strnlen"].iter().zip(seen) {
+            let row = rows.iter().find(|row| row.function == *function).expect("a row");
+            let run = run(&binary, options, &[&row.number, "over"]);
+            let told = run.stderr.contains(&format!(" by {function}() at 0x"));
+            assert_eq!(told, seen, "{function} {options}: {}", run.stderr);
+        }
+    }
+}
+
+/// With `on_error=continue` the call goes on as it was made, and a suppression covers it by the function that calls.
+#[test]
+fn the_program_may_go_on() {
+    let Some(binary) = program("rows", PLAIN) else { return };
+    let suppressions = Path::new(env!("CARGO_TARGET_TMPDIR")).join("intercept.supp");
+    std::fs::write(&suppressions, "heap-*:intercept-rows\n").expect("the directory can be written");
+    let suppressed = format!(":suppressions={}", suppressions.display());
+    for row in rows(&binary) {
+        for mode in
+            ["mode=harden:intercept=all:check_at_exit=0:exitcode=0", "mode=hunt:check_at_exit=0:exitcode=0"]
+        {
+            let goes_on = run(&binary, &format!("{mode}:on_error=continue"), &[&row.number, "over"]);
+            assert_eq!(goes_on.stdout, "ok\n", "{} {mode}: {}{}", row.function, goes_on.end, goes_on.stderr);
+            assert!(goes_on.stderr.contains(&format!(" by {}() at 0x", row.function)), "{}", goes_on.stderr);
+        }
+        let options = format!("mode=hunt:check_at_exit=0{suppressed}");
+        let quiet = run(&binary, &options, &[&row.number, "over"]);
+        assert_eq!(quiet.stdout, "ok\n", "{} {options}: {}{}", row.function, quiet.end, quiet.stderr);
+    }
+}
+
+/// The heap tells a program the bounds of its objects.
+#[test]
+fn the_bounds_of_objects_can_be_asked_for() {
+    let Some(binary) = program("bounds", PLAIN) else { return };
+    let sides = ["guard_side=left", "align=exact", "intercept=all"].iter();
+    for options in sides.flat_map(|option| every_mode_and(option)) {
+        let run = run(&binary, &options, &[]);
+        assert_eq!((run.stdout.as_str(), run.end), ("ok\n", End::Status(0)), "{options}: {}", run.stderr);
+    }
+}

@@ -463,6 +463,10 @@ mod tests {
         fn context() -> Option<&'static Context> {
             Some(context(faulting))
         }
+        fn mend(_: Addr) -> bool {
+            false
+        }
+
         fn whose(_: Addr) -> Whose {
             Whose::Ours(Some(forged()))
         }

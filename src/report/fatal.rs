@@ -461,6 +461,7 @@ mod tests {
         fn context() -> Option<&'static Context> {
             Some(context(faulting))
         }
+
         fn whose(_: Addr) -> Whose {
             Whose::Ours(Some(forged()))
         }

@@ -112,9 +112,8 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
     let key = unsafe { signal::denying_key(number, info) };
     let sealed = key.is_some_and(pkey::is_own);
     // SAFETY: as above.
-    if reports.is_some()
-        && address.is_some_and(|address| unsafe { signal::is_unmapped(number, info) } && H::mend(address))
-    {
+    let unmapped = reports.is_some() && unsafe { signal::is_unmapped(number, info) };
+    if unmapped && address.is_some_and(H::mend) {
         return Next::RETURN;
     }
     let mut inside = None;

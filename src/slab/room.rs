@@ -24,7 +24,8 @@ pub fn holds(address: usize, len: usize) -> Option<bool> {
     if offset >= layout.span {
         return None;
     }
-    let info = layout.classes.get(offset >> layout.region_shift)?;
+    // SAFETY: the span is one region for each class.
+    let info = unsafe { layout.classes.get_unchecked(offset >> layout.region_shift) };
     let within = address.wrapping_sub(info.start) & layout.region_mask;
     let slot = info.slot_at(within);
     if info.is_beyond(slot) {

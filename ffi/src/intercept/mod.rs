@@ -95,6 +95,12 @@ struct State {
 
 static STATE: Sealed<State> = Sealed::EMPTY;
 
+/// By row, those of functions of a variable number of arguments last: the C library's function where nothing is looked at,
+/// which the entry that `build.rs` makes jumps to; else 0.
+#[unsafe(export_name = "fencepost_at_once")]
+static AT_ONCE: Sealed<[usize; ROWS + VARIADIC_ROWS]> = Sealed::EMPTY;
+const _: () = assert!(Sealed::<[usize; ROWS + VARIADIC_ROWS]>::VALUE_AT == 8, "as `build.rs` has it");
+
 /// `UNKNOWN` → `LOOKING`, by one thread → `KNOWN`.
 static PROGRESS: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
@@ -120,7 +126,18 @@ pub fn look_up() {
         *function = find_by_name(name);
     }
     let hulls = [copies, texts, calls, calls];
+    let mut at_once = [0; ROWS + VARIADIC_ROWS];
+    let rows = FAMILY_OF
+        .iter()
+        .chain(&VARIADIC_FAMILY_OF)
+        .zip(functions.iter().copied().map(Some).chain([None; VARIADIC_ROWS]));
+    for (index, (place, (family, function))) in at_once.iter_mut().zip(rows).enumerate() {
+        if hulls[*family as usize].len == 0 {
+            *place = function.unwrap_or_else(|| find_by_name(VARIADIC_NAMES[index - ROWS]));
+        }
+    }
     STATE.fill(State { hulls, own: own_addresses(), functions });
+    AT_ONCE.fill(at_once);
     PROGRESS.store(KNOWN, Ordering::Release);
 }
 
@@ -220,6 +237,7 @@ macro_rules! rows {
 
         const NAMES: &[&CStr] = &[$(rows!(@looked_up $name)),+];
         const ROWS: usize = NAMES.len();
+        const FAMILY_OF: [Family; ROWS] = [$(Family::$family),+];
 
         /// The C library's functions.
         #[allow(clippy::missing_safety_doc, reason = "the C library's manual says it")]
@@ -327,6 +345,10 @@ intercepted!(rows);
 
 macro_rules! variadic_rows {
     ($($family:ident $name:ident as $shown:ident $named:literal ($($argument:ident: $type:ty),*) -> $result:ty, $rule:tt;)+) => {
+        const VARIADIC_NAMES: &[&CStr] = &[$(rows!(@looked_up $name)),+];
+        const VARIADIC_ROWS: usize = VARIADIC_NAMES.len();
+        const VARIADIC_FAMILY_OF: [Family; VARIADIC_ROWS] = [$(Family::$family),+];
+
         $(rows! { @define $family $name $shown ($($argument: $type),*) $result, $rule })+
     };
 }

@@ -31,9 +31,9 @@ pub fn holds(address: usize, len: usize) -> Option<bool> {
     if info.is_beyond(slot) {
         return Some(false);
     }
-    let state = info.load(slot);
-    let end = ((slot as usize).wrapping_add(1).wrapping_mul(info.size)).wrapping_sub(state.slack());
-    Some(state.is_live() && end.checked_sub(within).is_some_and(|room| len <= room))
+    let Some(slack) = info.load(slot).live_slack() else { return Some(false) };
+    let end = (slot as usize).wrapping_add(1).wrapping_mul(info.size).wrapping_sub(slack);
+    Some(end.checked_sub(within).is_some_and(|room| len <= room))
 }
 
 /// Bytes from `place` on that may be accessed.

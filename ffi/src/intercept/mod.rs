@@ -3,8 +3,7 @@
 //! The kernel does not fault on a guard page, and a copy that stays within its page touches none; but here the bounds
 //! are known to the byte. [`table`] lists the functions. Each looks whether a pointer lies where the heap is, by one
 //! comparison; asks then how far may be accessed from there (`heap::bounds`); reports what goes beyond, before it
-//! happens; and goes on in the C library's function of the same name, by a jump wherever nothing is left to be
-//! done. What a function touches only by the way its data turn out is checked by these: see [`text`] (terminated
+//! happens; and goes on in the C library's function of the same name. What a function touches only by the way its data turn out is checked by these: see [`text`] (terminated
 //! strings), [`print`] (formatted text), [`transfer`], [`vector`], [`answer`] (system calls) and [`stream`].
 //!
 //! | when | what happens |
@@ -14,8 +13,7 @@
 //! | from the end of [`look_up`] on | checks, as the option `intercept` says |
 //! | in this library's own code | no checks: `build.rs` has the linker lead its calls to `fencepost_own_*` |
 //!
-//! Nothing here takes a lock or allocates, `errno` stays as it was, and a function that is a cancellation point is
-//! one of the C library's still.
+//! Nothing here takes a lock or holds anything that a cancelled thread would leave behind, and `errno` stays as it was.
 
 #[macro_use]
 mod table;

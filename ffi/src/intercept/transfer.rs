@@ -15,7 +15,7 @@
 //! program's own is made, and its result looked at.
 //!
 //! Where the program goes on after a report, what came goes where it was to go, and the rest is taken from where it was to
-//! be taken. Calls within their bounds go on by a jump.
+//! be taken. Calls within their bounds keep nothing on the stack.
 
 use super::answer::{getcwd, readlink, readlinkat};
 use super::{Family, Hull, hull, real, report};
@@ -160,11 +160,24 @@ macro_rules! reads {
             /// As the C library's manual says.
             #[inline(always)]
             pub(super) unsafe fn $name($fd: c_int, $buffer: *mut c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                /// # Safety
+                /// As the C library's manual says.
+                #[cold]
+                #[inline(never)]
+                #[allow(clippy::too_many_arguments, reason = "the C library's, and the room")]
+                unsafe fn over(room: usize, $fd: c_int, $buffer: *mut c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                    // SAFETY: the caller vouches for the same.
+                    unsafe {
+                        read_over($buffer, $count, room, stringify!($name), &mut |$parts| $call, &mut || {
+                            real::$name($fd, $buffer, $count $(, $more)*)
+                        })
+                    }
+                }
                 // SAFETY: the caller vouches for the same.
                 unsafe {
                     match too_small($buffer, $count) {
                         None => real::$name($fd, $buffer, $count $(, $more)*),
-                        Some(room) => read_over($buffer, $count, room, stringify!($name), &mut |$parts| $call, &mut || real::$name($fd, $buffer, $count $(, $more)*)),
+                        Some(room) => over(room, $fd, $buffer, $count $(, $more)*),
                     }
                 }
             }
@@ -179,11 +192,22 @@ macro_rules! writes {
             /// As the C library's manual says.
             #[inline(always)]
             pub(super) unsafe fn $name($fd: c_int, $buffer: *const c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                /// # Safety
+                /// As the C library's manual says.
+                #[cold]
+                #[inline(never)]
+                #[allow(clippy::too_many_arguments, reason = "the C library's, and the room")]
+                unsafe fn over(room: usize, $fd: c_int, $buffer: *const c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                    // SAFETY: the caller vouches for the same.
+                    unsafe {
+                        write_over($buffer, $count, room, stringify!($name), &mut |$from, $len, $before| $call)
+                    }
+                }
                 // SAFETY: the caller vouches for the same.
                 unsafe {
                     match too_small($buffer, $count) {
                         None => real::$name($fd, $buffer, $count $(, $more)*),
-                        Some(room) => write_over($buffer, $count, room, stringify!($name), &mut |$from, $len, $before| $call),
+                        Some(room) => over(room, $fd, $buffer, $count $(, $more)*),
                     }
                 }
             }
@@ -232,18 +256,23 @@ pub(super) unsafe fn recv(fd: c_int, buffer: *mut c_void, count: usize, flags: c
     unsafe {
         match too_small(buffer, count).filter(|_| !counts_more_than_it_writes(flags)) {
             None => real::recv(fd, buffer, count, flags),
-            Some(room) => read_over(
-                buffer,
-                count,
-                room,
-                "recv",
-                &mut |parts| {
-                    let mut message = message(core::ptr::null_mut(), 0, parts);
-                    real::recvmsg(fd, &raw mut message, flags)
-                },
-                &mut || real::recv(fd, buffer, count, flags),
-            ),
+            Some(room) => receive_over(room, fd, buffer, count, flags),
         }
+    }
+}
+
+/// # Safety
+/// As the C library's manual says of `recv`.
+#[cold]
+#[inline(never)]
+unsafe fn receive_over(room: usize, fd: c_int, buffer: *mut c_void, count: usize, flags: c_int) -> ssize_t {
+    // SAFETY: the caller vouches for the same.
+    unsafe {
+        let call = &mut |parts: &mut [iovec; 2]| {
+            let mut message = message(core::ptr::null_mut(), 0, parts);
+            real::recvmsg(fd, &raw mut message, flags)
+        };
+        read_over(buffer, count, room, "recv", call, &mut || real::recv(fd, buffer, count, flags))
     }
 }
 
@@ -262,27 +291,38 @@ pub(super) unsafe fn recvfrom(
     unsafe {
         match too_small(buffer, count).filter(|_| !counts_more_than_it_writes(flags)) {
             None => real::recvfrom(fd, buffer, count, flags, from, size),
-            Some(room) => read_over(
-                buffer,
-                count,
-                room,
-                "recvfrom",
-                &mut |parts| {
-                    let asked = !from.is_null() && !size.is_null();
-                    let mut message = message(
-                        if asked { from } else { core::ptr::null_mut() },
-                        if asked { *size } else { 0 },
-                        parts,
-                    );
-                    let result = real::recvmsg(fd, &raw mut message, flags);
-                    if asked && result >= 0 {
-                        *size = message.msg_namelen;
-                    }
-                    result
-                },
-                &mut || real::recvfrom(fd, buffer, count, flags, from, size),
-            ),
+            Some(room) => receive_from_over(room, fd, buffer, count, flags, from, size),
         }
+    }
+}
+
+/// # Safety
+/// As the C library's manual says of `recvfrom`.
+#[cold]
+#[inline(never)]
+unsafe fn receive_from_over(
+    room: usize,
+    fd: c_int,
+    buffer: *mut c_void,
+    count: usize,
+    flags: c_int,
+    from: *mut sockaddr,
+    size: *mut socklen_t,
+) -> ssize_t {
+    let asked = !from.is_null() && !size.is_null();
+    // SAFETY: the caller vouches for the same.
+    unsafe {
+        let call = &mut |parts: &mut [iovec; 2]| {
+            let address = if asked { from } else { core::ptr::null_mut() };
+            let mut message = message(address, if asked { *size } else { 0 }, parts);
+            let result = real::recvmsg(fd, &raw mut message, flags);
+            if asked && result >= 0 {
+                *size = message.msg_namelen;
+            }
+            result
+        };
+        let whole = &mut || real::recvfrom(fd, buffer, count, flags, from, size);
+        read_over(buffer, count, room, "recvfrom", call, whole)
     }
 }
 

@@ -134,14 +134,24 @@ macro_rules! vectors {
             /// As the C library's manual says.
             #[inline(always)]
             pub(super) unsafe fn $name($fd: c_int, parts: *const iovec, count: c_int $(, $more: $type)*) -> ssize_t {
+                /// # Safety
+                /// As the C library's manual says.
+                #[cold]
+                #[inline(never)]
+                unsafe fn over(beyond: Beyond, $fd: c_int, parts: *const iovec, count: usize $(, $more: $type)*) -> ssize_t {
+                    // SAFETY: the caller vouches for the same.
+                    unsafe {
+                        shortened(Access::$access, parts, count, &beyond, stringify!($name), &mut |parts, count| {
+                            real::$name($fd, parts, count as c_int $(, $more)*)
+                        })
+                    }
+                }
+                let number = usize::try_from(count).unwrap_or(0);
                 // SAFETY: the caller vouches for the same.
                 unsafe {
-                    let number = usize::try_from(count).unwrap_or(0);
                     match vector(parts, number, stringify!($name)) {
                         None => real::$name($fd, parts, count $(, $more)*),
-                        Some(beyond) => shortened(Access::$access, parts, number, &beyond, stringify!($name), &mut |parts, count| {
-                            real::$name($fd, parts, count as c_int $(, $more)*)
-                        }),
+                        Some(beyond) => over(beyond, $fd, parts, number $(, $more)*),
                     }
                 }
             }

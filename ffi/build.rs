@@ -46,11 +46,16 @@ fn main() {
 /// Makes the symbols of what is intercepted.
 fn intercept() {
     let mut assembly = String::new();
+    let mut row = 0;
+    let mut entry = |name: &str, body: &str| {
+        define(&mut assembly, name, row, body);
+        row += 1;
+    };
     for name in intercepted!(names) {
-        define(&mut assembly, name, &format!("jmp fencepost_intercept_{name}\n"));
+        entry(name, &format!("jmp fencepost_intercept_{name}\n"));
     }
     for (name, named) in intercepted_variadic!(variadic_names) {
-        define(&mut assembly, name, &with_list(name, named));
+        entry(name, &with_list(name, named));
     }
     for name in own_calls!(own_names) {
         println!("cargo:rustc-cdylib-link-arg=-Wl,--wrap={name}");
@@ -65,11 +70,15 @@ fn intercept() {
     println!("cargo:rustc-cdylib-link-arg={}", assemble(&assembly).display());
 }
 
-/// A function that is exported as `name`.
-fn define(assembly: &mut String, name: &str, body: &str) {
+/// A function that is exported as `name`. It goes on at once where the row's word says so, else does what `body` says. The
+/// words are those of `intercept::AT_ONCE`: 0 until they are set, and no relocation is needed to read them.
+fn define(assembly: &mut String, name: &str, row: usize, body: &str) {
+    let word = 8 + 8 * row;
+    let body =
+        format!("mov r11, [rip + fencepost_at_once + {word}]\ntest r11, r11\nje 3f\njmp r11\n3:\n{body}");
     let _ = write!(
         assembly,
-        ".hidden fencepost_intercept_{name}\n\
+        ".hidden fencepost_at_once\n.hidden fencepost_intercept_{name}\n\
          .symver fencepost_entry_{name}, {name}@\n\
          .globl fencepost_entry_{name}\n.type fencepost_entry_{name},@function\n\
          fencepost_entry_{name}:\n.cfi_startproc\n{body}.cfi_endproc\n\

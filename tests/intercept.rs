@@ -218,3 +218,13 @@ fn the_bounds_of_objects_can_be_asked_for() {
         assert_eq!((run.stdout.as_str(), run.end), ("ok\n", End::Status(0)), "{options}: {}", run.stderr);
     }
 }
+
+/// The same in JSON.
+#[test]
+fn the_function_is_named_in_json() {
+    let Some(binary) = program("rows", PLAIN) else { return };
+    let run = run(&binary, "mode=hunt:report=json", &["0", "over"]);
+    let line = run.stderr.lines().next().unwrap_or_default();
+    assert!(line.contains("\"access\":\"write\"") && line.contains("\"made_by\":\"memcpy\""), "{line}");
+    assert!(line.contains("\"access_size\":128"), "{line}");
+}

@@ -113,16 +113,17 @@ macro_rules! with_both_backends {
 }
 
 with_both_backends! {
+    // What guards alone find: functions that look at bounds are `tests/intercept.rs`'s.
     hunt_exact: |guards| detect(
-        &format!("mode=hunt:align=exact:{guards}"),
+        &format!("mode=hunt:intercept=off:align=exact:{guards}"),
         &[rows::ALWAYS, rows::PAGE_ARM, rows::HUNT, rows::EXACT],
     );
     hunt_abi: |guards| detect(
-        &format!("mode=hunt:align=abi:{guards}"),
+        &format!("mode=hunt:intercept=off:align=abi:{guards}"),
         &[rows::ALWAYS, rows::PAGE_ARM, rows::HUNT, rows::ABI],
     );
     hunt_left: |guards| detect(
-        &format!("mode=hunt:guard_side=left:{guards}"),
+        &format!("mode=hunt:intercept=off:guard_side=left:{guards}"),
         &[rows::ALWAYS, rows::LEFT],
     );
     // Little quarantine, so that a slot is reused while a program runs.
@@ -130,8 +131,11 @@ with_both_backends! {
         &format!("mode=harden:quarantine_mb=1:{guards}"),
         &[rows::ALWAYS, rows::PAGE_ARM, rows::SLAB],
     );
+    hunt_calls: |guards| detect(&format!("mode=hunt:{guards}"), &[rows::CALLS]);
+    harden_calls: |guards| detect(&format!("mode=harden:intercept=all:{guards}"), &[rows::CALLS]);
     clean_harden: |guards| stay_silent(&format!("mode=harden:{guards}"), clean());
     clean_hunt: |guards| stay_silent(&format!("mode=hunt:{guards}"), clean());
+    clean_calls: |guards| stay_silent(&format!("mode=harden:intercept=all:{guards}"), clean());
     clean_left: |guards| stay_silent(&format!("mode=hunt:guard_side=left:{guards}"), clean());
     foreign_harden: |guards| stay_silent(&format!("mode=harden:{guards}"), foreign());
     foreign_hunt: |guards| stay_silent(&format!("mode=hunt:{guards}"), foreign());

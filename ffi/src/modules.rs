@@ -5,7 +5,7 @@
 //! their names. A module without a GNU hash table is taken to define nothing.
 
 use core::ffi::{CStr, c_int, c_void};
-use core::ops::{ControlFlow, Range};
+use core::ops::ControlFlow;
 use libc::{Elf64_Phdr, Elf64_Sym, dl_phdr_info};
 
 const DT_STRTAB: i64 = 5;
@@ -62,7 +62,8 @@ impl Module<'_> {
     }
 
     /// From its first byte to the end of its last, whatever lies between.
-    pub fn addresses(&self) -> Range<usize> {
+    #[cfg(target_env = "gnu")]
+    pub fn addresses(&self) -> core::ops::Range<usize> {
         let loaded = self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
         let part = |header: &Elf64_Phdr| {
             let start = self.base.wrapping_add(header.p_vaddr as usize);

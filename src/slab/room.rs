@@ -20,10 +20,11 @@ pub const UNTOLD: usize = usize::MAX;
 #[inline(always)]
 pub fn holds(address: usize, len: usize) -> Option<bool> {
     let place = layout::locate(layout(), address)?;
-    let info = layout().classes.get(place.class)?;
-    let state = info.load(place.slot);
-    let end = info.size.wrapping_sub(state.slack());
-    Some(state.is_live() && end.checked_sub(place.into).is_some_and(|room| len <= room))
+    // SAFETY: a place has an existing class.
+    let info = unsafe { layout().classes.get_unchecked(place.class) };
+    let Some(slack) = info.load(place.slot).live_slack() else { return Some(false) };
+    let end = info.size.wrapping_sub(slack);
+    Some(end.checked_sub(place.into).is_some_and(|room| len <= room))
 }
 
 /// Bytes from `place` on that may be accessed.

@@ -75,6 +75,17 @@ impl SlotState {
         (self.0 & (Self::FREED_BIT | Self::SLACK_MASK)).wrapping_sub(1) < Self::SLACK_MASK
     }
 
+    /// Bytes of the slot behind the object of a live slot, `None` of others.
+    #[inline(always)]
+    pub const fn live_slack(self) -> Option<usize> {
+        let low = (self.0 & (Self::FREED_BIT | Self::SLACK_MASK)) as usize;
+        if low.wrapping_sub(1) < Self::SLACK_MASK as usize {
+            Some(low + Self::SLACK_BASE as usize)
+        } else {
+            None
+        }
+    }
+
     /// Whether the slot was freed and still has its memory.
     #[inline(always)]
     pub const fn is_freed(self) -> bool {
@@ -154,6 +165,7 @@ mod tests {
                 let expected = (slack <= class::SMALL_SLACK).then(|| slack - class::TAIL);
                 assert_eq!(live.live_over_up_to(class::SMALL_SLACK, origin), expected);
                 assert_eq!(freed.live_over_up_to(class::SMALL_SLACK, origin), None);
+                assert_eq!((live.live_slack(), freed.live_slack()), (Some(slack), None));
                 assert!(!live.is_readied(class::MAX_SLACK) && !freed.is_readied(class::MAX_SLACK));
                 assert_eq!((freed.slack(), freed.origin()), (slack, origin));
             }

@@ -38,6 +38,10 @@ impl<T> Sealed<T> {
         Self { full: AtomicBool::new(false), filler, value: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
+    /// Where the value lies from the start, for code that reads words of it without asking whether it is set: they are 0
+    /// before.
+    pub const VALUE_AT: usize = offset_of!(Self, value);
+
     /// The value; `None` before it is set.
     #[inline(always)]
     pub fn get(&self) -> Option<&T> {

@@ -139,6 +139,24 @@ const fn read_freed_nothing() -> Expectation {
     expected
 }
 
+/// An access that a function of the C library was about to make.
+const fn of_call(how: Access, size: u64) -> Expectation {
+    let mut expected = overflow(how, 0, size);
+    expected.found = Found::ByCheck;
+    expected
+}
+
+/// Found by the functions that look at bounds, whatever stands around the object.
+pub const CALLS: &[Row] = &[
+    row("overflow_memset", "4096 16", of_call(Write, 4096)),
+    row("overflow_memset", "48 16", of_call(Write, 48)),
+    row("overflow_memset", "100 1", of_call(Write, 100)),
+    row("overflow_strcpy", "4096", of_call(Write, 4096)),
+    row("overflow_strcpy", "13", of_call(Write, 13)),
+    row("overread_memcpy", "32", of_call(Read, 32)),
+    row("overread_memcpy", "100", of_call(Read, 100)),
+];
+
 /// Found in every mode, on either side.
 pub const ALWAYS: &[Row] = &[
     row("zero_touch", "malloc read after 0", overflow(Read, 0, 0)),

@@ -166,9 +166,15 @@ pub(super) unsafe fn getsockopt(
             return real::getsockopt(fd, level, option, value, size);
         }
         let (count, room) = (*size as usize, hull.room(value));
-        // What it takes as input would have to be there, too: only short values are read elsewhere.
-        if count <= room || count > VALUE {
+        if count <= room {
             return real::getsockopt(fd, level, option, value, size);
+        }
+        if count > VALUE {
+            let result = real::getsockopt(fd, level, option, value, size);
+            if result == 0 && *size as usize > room {
+                report(Access::Write, value, Some(*size as usize), "getsockopt");
+            }
+            return result;
         }
         option_over(fd, level, option, value, size, room)
     }

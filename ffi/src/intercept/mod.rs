@@ -3,8 +3,7 @@
 //! The kernel does not fault on a guard page, and a copy that stays within its page touches none; but here the bounds
 //! are known to the byte. [`table`] lists the functions. Each looks whether a pointer lies where the heap is, by one
 //! comparison; asks then how far may be accessed from there (`heap::bounds`); reports what goes beyond, before it
-//! happens; and goes on in the C library's function of the same name, by a jump wherever nothing is left to be
-//! done. What a function touches only by the way its data turn out is checked by these: see [`text`] (terminated
+//! happens; and goes on in the C library's function of the same name. What a function touches only by the way its data turn out is checked by these: see [`text`] (terminated
 //! strings), [`print`] (formatted text), [`transfer`], [`vector`], [`answer`] (system calls) and [`stream`].
 //!
 //! | when | what happens |
@@ -14,8 +13,7 @@
 //! | from the end of [`look_up`] on | checks, as the option `intercept` says |
 //! | in this library's own code | no checks: `build.rs` has the linker lead its calls to `fencepost_own_*` |
 //!
-//! Nothing here takes a lock or allocates, `errno` stays as it was, and a function that is a cancellation point is
-//! one of the C library's still.
+//! Nothing here takes a lock or holds anything that a cancelled thread would leave behind, and `errno` stays as it was.
 
 #[macro_use]
 mod table;
@@ -97,6 +95,12 @@ struct State {
 static STATE: Sealed<State> = Sealed::empty(&STATE_FILLER);
 static STATE_FILLER: AtomicBool = AtomicBool::new(false);
 
+/// By row, those of functions of a variable number of arguments last: the C library's function where nothing is looked at,
+/// which the entry that `build.rs` makes jumps to; else 0.
+#[unsafe(export_name = "fencepost_at_once")]
+static AT_ONCE: Sealed<[usize; ROWS + VARIADIC_ROWS]> = Sealed::EMPTY;
+const _: () = assert!(Sealed::<[usize; ROWS + VARIADIC_ROWS]>::VALUE_AT == 8, "as `build.rs` has it");
+
 /// `UNKNOWN` → `LOOKING`, by one thread → `KNOWN`.
 static PROGRESS: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
@@ -122,7 +126,18 @@ pub fn look_up() {
         *function = find_by_name(name);
     }
     let hulls = [copies, texts, calls, calls];
+    let mut at_once = [0; ROWS + VARIADIC_ROWS];
+    let rows = FAMILY_OF
+        .iter()
+        .chain(&VARIADIC_FAMILY_OF)
+        .zip(functions.iter().copied().map(Some).chain([None; VARIADIC_ROWS]));
+    for (index, (place, (family, function))) in at_once.iter_mut().zip(rows).enumerate() {
+        if hulls[*family as usize].len == 0 {
+            *place = function.unwrap_or_else(|| find_by_name(VARIADIC_NAMES[index - ROWS]));
+        }
+    }
     STATE.fill(State { hulls, own: own_addresses(), functions });
+    AT_ONCE.fill(at_once);
     PROGRESS.store(KNOWN, Ordering::Release);
 }
 
@@ -222,6 +237,7 @@ macro_rules! rows {
 
         const NAMES: &[&CStr] = &[$(rows!(@looked_up $name)),+];
         const ROWS: usize = NAMES.len();
+        const FAMILY_OF: [Family; ROWS] = [$(Family::$family),+];
 
         /// The C library's functions.
         #[allow(clippy::missing_safety_doc, reason = "the C library's manual says it")]
@@ -329,6 +345,10 @@ intercepted!(rows);
 
 macro_rules! variadic_rows {
     ($($family:ident $name:ident as $shown:ident $named:literal ($($argument:ident: $type:ty),*) -> $result:ty, $rule:tt;)+) => {
+        const VARIADIC_NAMES: &[&CStr] = &[$(rows!(@looked_up $name)),+];
+        const VARIADIC_ROWS: usize = VARIADIC_NAMES.len();
+        const VARIADIC_FAMILY_OF: [Family; VARIADIC_ROWS] = [$(Family::$family),+];
+
         $(rows! { @define $family $name $shown ($($argument: $type),*) $result, $rule })+
     };
 }

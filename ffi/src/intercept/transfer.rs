@@ -11,8 +11,11 @@
 //! | the same without any | itself, from a page without access | the kernel says `EFAULT` |
 //! | `readlink`, `getcwd`, `getsockopt` | itself, in the room or in a place apart | the answer does not fit |
 //!
+//! Where the kernel refuses a call that is made so (unaligned parts of a file that is read past the cache, a filter), the
+//! program's own is made, and its result looked at.
+//!
 //! Where the program goes on after a report, what came goes where it was to go, and the rest is taken from where it was to
-//! be taken. Calls within their bounds go on by a jump.
+//! be taken. Calls within their bounds keep nothing on the stack.
 
 use super::answer::{getcwd, readlink, readlinkat};
 use super::{Family, Hull, hull, real, report};
@@ -53,7 +56,32 @@ pub(super) fn bytes(result: ssize_t) -> usize {
     usize::try_from(result).unwrap_or(0)
 }
 
-/// Reads into a buffer that is smaller than `count`, by `call`, which takes a vector of two.
+/// Whether a call failed because of how it was made here: of two parts, or of fewer bytes. The program's own call is made
+/// then, and its result looked at.
+pub(super) fn is_refused(result: ssize_t) -> bool {
+    let reasons = [libc::EINVAL, libc::ENOSYS, libc::EPERM, libc::EOPNOTSUPP];
+    result < 0 && reasons.contains(&errno::get())
+}
+
+/// Makes the program's own call, and reports one that went beyond the `room` that there was.
+pub(super) fn look_at_result(
+    access: Access,
+    buffer: *const c_void,
+    count: usize,
+    room: usize,
+    name: &'static str,
+    call: impl FnOnce() -> ssize_t,
+) -> ssize_t {
+    let result = call();
+    if bytes(result) > room {
+        let _errno = errno::ErrnoGuard::new();
+        report(access, buffer, Some(count), name);
+    }
+    result
+}
+
+/// Reads into a buffer that is smaller than `count`, by `call`, which takes a vector of two; `whole` is the program's own
+/// call.
 ///
 /// # Safety
 /// As the caller's function, for `count` bytes.
@@ -65,6 +93,7 @@ unsafe fn read_over(
     room: usize,
     name: &'static str,
     call: &mut dyn FnMut(&mut [iovec; 2]) -> ssize_t,
+    whole: &mut dyn FnMut() -> ssize_t,
 ) -> ssize_t {
     let mut spare = [MaybeUninit::<u8>::uninit(); SPARE];
     let behind = (count - room).min(SPARE);
@@ -73,6 +102,9 @@ unsafe fn read_over(
         iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: behind },
     ];
     let result = call(&mut parts);
+    if is_refused(result) {
+        return look_at_result(Access::Write, buffer, count, room, name, whole);
+    }
     let beyond = bytes(result).saturating_sub(room);
     if beyond != 0 {
         let _errno = errno::ErrnoGuard::new();
@@ -106,6 +138,9 @@ unsafe fn write_over(
         return call(buffer, count, 0);
     }
     let result = call(buffer, room, 0);
+    if is_refused(result) {
+        return look_at_result(Access::Read, buffer, count, room, name, || call(buffer, count, 0));
+    }
     if bytes(result) != room {
         return result;
     }
@@ -125,11 +160,24 @@ macro_rules! reads {
             /// As the C library's manual says.
             #[inline(always)]
             pub(super) unsafe fn $name($fd: c_int, $buffer: *mut c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                /// # Safety
+                /// As the C library's manual says.
+                #[cold]
+                #[inline(never)]
+                #[allow(clippy::too_many_arguments, reason = "the C library's, and the room")]
+                unsafe fn over(room: usize, $fd: c_int, $buffer: *mut c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                    // SAFETY: the caller vouches for the same.
+                    unsafe {
+                        read_over($buffer, $count, room, stringify!($name), &mut |$parts| $call, &mut || {
+                            real::$name($fd, $buffer, $count $(, $more)*)
+                        })
+                    }
+                }
                 // SAFETY: the caller vouches for the same.
                 unsafe {
                     match too_small($buffer, $count) {
                         None => real::$name($fd, $buffer, $count $(, $more)*),
-                        Some(room) => read_over($buffer, $count, room, stringify!($name), &mut |$parts| $call),
+                        Some(room) => over(room, $fd, $buffer, $count $(, $more)*),
                     }
                 }
             }
@@ -144,11 +192,22 @@ macro_rules! writes {
             /// As the C library's manual says.
             #[inline(always)]
             pub(super) unsafe fn $name($fd: c_int, $buffer: *const c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                /// # Safety
+                /// As the C library's manual says.
+                #[cold]
+                #[inline(never)]
+                #[allow(clippy::too_many_arguments, reason = "the C library's, and the room")]
+                unsafe fn over(room: usize, $fd: c_int, $buffer: *const c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                    // SAFETY: the caller vouches for the same.
+                    unsafe {
+                        write_over($buffer, $count, room, stringify!($name), &mut |$from, $len, $before| $call)
+                    }
+                }
                 // SAFETY: the caller vouches for the same.
                 unsafe {
                     match too_small($buffer, $count) {
                         None => real::$name($fd, $buffer, $count $(, $more)*),
-                        Some(room) => write_over($buffer, $count, room, stringify!($name), &mut |$from, $len, $before| $call),
+                        Some(room) => over(room, $fd, $buffer, $count $(, $more)*),
                     }
                 }
             }
@@ -197,11 +256,23 @@ pub(super) unsafe fn recv(fd: c_int, buffer: *mut c_void, count: usize, flags: c
     unsafe {
         match too_small(buffer, count).filter(|_| !counts_more_than_it_writes(flags)) {
             None => real::recv(fd, buffer, count, flags),
-            Some(room) => read_over(buffer, count, room, "recv", &mut |parts| {
-                let mut message = message(core::ptr::null_mut(), 0, parts);
-                real::recvmsg(fd, &raw mut message, flags)
-            }),
+            Some(room) => receive_over(room, fd, buffer, count, flags),
         }
+    }
+}
+
+/// # Safety
+/// As the C library's manual says of `recv`.
+#[cold]
+#[inline(never)]
+unsafe fn receive_over(room: usize, fd: c_int, buffer: *mut c_void, count: usize, flags: c_int) -> ssize_t {
+    // SAFETY: the caller vouches for the same.
+    unsafe {
+        let call = &mut |parts: &mut [iovec; 2]| {
+            let mut message = message(core::ptr::null_mut(), 0, parts);
+            real::recvmsg(fd, &raw mut message, flags)
+        };
+        read_over(buffer, count, room, "recv", call, &mut || real::recv(fd, buffer, count, flags))
     }
 }
 
@@ -220,20 +291,38 @@ pub(super) unsafe fn recvfrom(
     unsafe {
         match too_small(buffer, count).filter(|_| !counts_more_than_it_writes(flags)) {
             None => real::recvfrom(fd, buffer, count, flags, from, size),
-            Some(room) => read_over(buffer, count, room, "recvfrom", &mut |parts| {
-                let asked = !from.is_null() && !size.is_null();
-                let mut message = message(
-                    if asked { from } else { core::ptr::null_mut() },
-                    if asked { *size } else { 0 },
-                    parts,
-                );
-                let result = real::recvmsg(fd, &raw mut message, flags);
-                if asked && result >= 0 {
-                    *size = message.msg_namelen;
-                }
-                result
-            }),
+            Some(room) => receive_from_over(room, fd, buffer, count, flags, from, size),
         }
+    }
+}
+
+/// # Safety
+/// As the C library's manual says of `recvfrom`.
+#[cold]
+#[inline(never)]
+unsafe fn receive_from_over(
+    room: usize,
+    fd: c_int,
+    buffer: *mut c_void,
+    count: usize,
+    flags: c_int,
+    from: *mut sockaddr,
+    size: *mut socklen_t,
+) -> ssize_t {
+    let asked = !from.is_null() && !size.is_null();
+    // SAFETY: the caller vouches for the same.
+    unsafe {
+        let call = &mut |parts: &mut [iovec; 2]| {
+            let address = if asked { from } else { core::ptr::null_mut() };
+            let mut message = message(address, if asked { *size } else { 0 }, parts);
+            let result = real::recvmsg(fd, &raw mut message, flags);
+            if asked && result >= 0 {
+                *size = message.msg_namelen;
+            }
+            result
+        };
+        let whole = &mut || real::recvfrom(fd, buffer, count, flags, from, size);
+        read_over(buffer, count, room, "recvfrom", call, whole)
     }
 }
 

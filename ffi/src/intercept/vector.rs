@@ -1,7 +1,9 @@
 //! System calls with a buffer of several parts: see [`super::transfer`]. What comes first is touched first, so that a result
 //! says how far into the parts a call came.
 
-use super::transfer::{SPARE, bytes, closed, counts_more_than_it_writes, transfers};
+use super::transfer::{
+    SPARE, bytes, closed, counts_more_than_it_writes, is_refused, look_at_result, transfers,
+};
 use super::{read, real, report};
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
@@ -76,13 +78,11 @@ unsafe fn shortened(
     // SAFETY: within the vector that the caller passes.
     let whole = unsafe { parts.add(part).read() };
     let complain = || report(access, whole.iov_base, Some(whole.iov_len), name);
+    let as_it_is = |call: &mut dyn FnMut(*const iovec, usize) -> ssize_t| {
+        look_at_result(access, whole.iov_base, whole.iov_len, before, name, || call(parts, count))
+    };
     if part + 2 > PARTS {
-        let result = call(parts, count);
-        if bytes(result) > before {
-            let _errno = errno::ErrnoGuard::new();
-            complain();
-        }
-        return result;
+        return as_it_is(call);
     }
     let mut spare = [MaybeUninit::<u8>::uninit(); SPARE];
     let mut shorter = [iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }; PARTS];
@@ -102,6 +102,9 @@ unsafe fn shortened(
         (*shortest, *last) = (iovec { iov_base: whole.iov_base, iov_len: room }, tail);
     }
     let result = call(shorter.as_ptr(), part + 1 + usize::from(behind != 0));
+    if is_refused(result) {
+        return as_it_is(call);
+    }
     let reached = bytes(result);
     if access == Access::Write {
         if reached > before {
@@ -131,14 +134,24 @@ macro_rules! vectors {
             /// As the C library's manual says.
             #[inline(always)]
             pub(super) unsafe fn $name($fd: c_int, parts: *const iovec, count: c_int $(, $more: $type)*) -> ssize_t {
+                /// # Safety
+                /// As the C library's manual says.
+                #[cold]
+                #[inline(never)]
+                unsafe fn over(beyond: Beyond, $fd: c_int, parts: *const iovec, count: usize $(, $more: $type)*) -> ssize_t {
+                    // SAFETY: the caller vouches for the same.
+                    unsafe {
+                        shortened(Access::$access, parts, count, &beyond, stringify!($name), &mut |parts, count| {
+                            real::$name($fd, parts, count as c_int $(, $more)*)
+                        })
+                    }
+                }
+                let number = usize::try_from(count).unwrap_or(0);
                 // SAFETY: the caller vouches for the same.
                 unsafe {
-                    let number = usize::try_from(count).unwrap_or(0);
                     match vector(parts, number, stringify!($name)) {
                         None => real::$name($fd, parts, count $(, $more)*),
-                        Some(beyond) => shortened(Access::$access, parts, number, &beyond, stringify!($name), &mut |parts, count| {
-                            real::$name($fd, parts, count as c_int $(, $more)*)
-                        }),
+                        Some(beyond) => over(beyond, $fd, parts, number $(, $more)*),
                     }
                 }
             }

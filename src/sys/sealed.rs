@@ -18,7 +18,7 @@
 use super::vm;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A value that is set once.

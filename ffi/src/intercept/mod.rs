@@ -98,8 +98,10 @@ static STATE_FILLER: AtomicBool = AtomicBool::new(false);
 /// By row, those of functions of a variable number of arguments last: the C library's function where nothing is looked at,
 /// which the entry that `build.rs` makes jumps to; else 0.
 #[unsafe(export_name = "fencepost_at_once")]
-static AT_ONCE: Sealed<[usize; ROWS + VARIADIC_ROWS]> = Sealed::EMPTY;
-const _: () = assert!(Sealed::<[usize; ROWS + VARIADIC_ROWS]>::VALUE_AT == 8, "as `build.rs` has it");
+#[unsafe(link_section = ".data.rel.ro.sealed")]
+static AT_ONCE: Sealed<[usize; ROWS + VARIADIC_ROWS]> = Sealed::empty(&AT_ONCE_FILLER);
+static AT_ONCE_FILLER: AtomicBool = AtomicBool::new(false);
+const _: () = assert!(Sealed::<[usize; ROWS + VARIADIC_ROWS]>::VALUE_AT == 16, "as `build.rs` has it");
 
 /// `UNKNOWN` → `LOOKING`, by one thread → `KNOWN`.
 static PROGRESS: AtomicU8 = AtomicU8::new(UNKNOWN);

@@ -535,7 +535,7 @@ fn secure_execution() {
 #[test]
 fn calls_need_little_stack() {
     const MOST: [(&str, usize); 4] = [
-        ("mode=harden:backtrace=0", 2304),
+        ("mode=harden:backtrace=0", 2560),
         ("mode=harden", 3072),
         ("mode=patrol", 3072),
         ("mode=hunt:backtrace=16", 3072),

@@ -47,14 +47,14 @@ pub struct Anchor {
     record_count: u64,
     slabs: u64,
     slabs_bytes: u64,
-    front_bytes: u64,
-    front_starts: u64,
-    front_owners: u64,
     region_shift: u64,
     classes: u64,
     class_count: u64,
     log: u64,
     log_words: u64,
+    front_bytes: u64,
+    front_starts: u64,
+    front_owners: u64,
 }
 
 const WORDS: usize = (size_of::<Anchor>() - 16) / 8;
@@ -99,14 +99,14 @@ impl Anchor {
             record_count,
             slabs,
             slabs_bytes,
-            front_bytes,
-            front_starts,
-            front_owners,
             region_shift,
             classes,
             class_count,
             log,
             log_words,
+            front_bytes,
+            front_starts,
+            front_owners,
             ..,
         ] = words;
         Self {

@@ -100,8 +100,8 @@ fn a_core_file_is_explained() {
         let scratch = Scratch::new(&format!("core-{mode}"));
         let Some(mut waiting) = Waiting::start(mode, &scratch.0, "unlimited") else { return };
         let process = libc::pid_t::try_from(waiting.child.id()).unwrap();
-        // SAFETY: signals a child that has not been waited for.
-        unsafe { libc::kill(process, libc::SIGQUIT) };
+        // SAFETY: signals a child that has not been waited for. Not SIGQUIT: a shell has its jobs ignore it.
+        unsafe { libc::kill(process, libc::SIGABRT) };
         waiting.child.wait().unwrap();
         let cores: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().path()).collect();
         let [core] = &cores[..] else {

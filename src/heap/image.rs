@@ -209,8 +209,8 @@ pub enum Found {
         start: Addr,
         /// Its length in bytes.
         size: usize,
-        /// Whether objects were in it, and whether its memory is still what they left. Core files do not
-        /// have the states.
+        /// Whether objects were in it, and whether its memory is still what they left. Core files
+        /// have the states in the front alone.
         state: Option<SlotState>,
         /// The object.
         object: Option<Object>,

@@ -115,6 +115,9 @@ const CALLS: &[&str] = &[
     "sigaltstack:EPERM",
     "rt_sigaction:EPERM",
     "gettid:EPERM",
+    "getpid:EPERM",
+    "rt_sigprocmask:EPERM",
+    "clock_gettime:EPERM",
     "prlimit64:EPERM",
 ];
 
@@ -182,6 +185,21 @@ fn forced_markers_without_effect() {
 #[test]
 fn calls_that_fail_later() {
     work(false, CALLS, "guards=auto");
+}
+
+/// Locks name their owners by the threads' ids.
+#[test]
+fn threads_without_ids() {
+    let (Some(alike), Some(later)) = (program("alike"), program("later")) else { return };
+    for (rule, mode) in
+        ["gettid:EPERM", "gettid:nothing"].iter().flat_map(|rule| MODES.map(|mode| (*rule, mode)))
+    {
+        let Some(run) = confined(&[], &alike, &[rule], Some(mode)) else { return };
+        assert_eq!(wrong(&run), None, "{rule} {mode}");
+        let Some(run) = confined(&[], &later, &[rule], Some(mode)) else { return };
+        let found = run.stderr.contains("is located 0 bytes after 4096-byte region");
+        assert!(found && matches!(run.end, End::Signal(_)), "{rule} {mode}: {} {}", run.end, run.stderr);
+    }
 }
 
 /// A program that has started may give advice up: what was closed by markers is opened in another way.

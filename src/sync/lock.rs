@@ -15,7 +15,8 @@
 //!
 //! Threads sleep on a second word, which changes whenever a lock is released that others may sleep for. Who slept
 //! takes the lock with [`WAITERS`], since it does not know whether others still sleep. A real-time thread lends the owner
-//! its priority: else it would wait for every thread in between.
+//! its priority: else it would wait for every thread in between. It does not where a filter hides the threads' ids, since
+//! the kernel knows nobody by the stand-in for one.
 
 use super::atomic::{AtomicU32, Ordering};
 use super::rank::{self, Rank};
@@ -200,7 +201,7 @@ impl<T> Lock<T> {
             } else if looks < SPINS {
                 looks += 1;
                 pause();
-            } else if thread::is_real_time() {
+            } else if (word & ID).max(me) < thread::STAND_INS && thread::is_real_time() {
                 match futex::lock_lending(&self.word) {
                     Lending::Taken => return true,
                     Lending::Again => {}

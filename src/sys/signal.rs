@@ -396,10 +396,13 @@ pub(super) fn note_no_room() {
     });
 }
 
-/// Sends a signal to the calling thread.
+/// Sends a signal to the calling thread, or to any of the process's where a filter does not tell which it is.
 pub fn raise(signal: c_int) {
-    // SAFETY: sending a signal has no memory effect.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal) };
+    // SAFETY: sending a signal has no memory effect, here and below.
+    if unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal) } != 0 {
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_kill, libc::getpid(), signal) };
+    }
 }
 
 /// Ends the process by SIGABRT with its default disposition, so that a core dump shows this frame.

@@ -156,13 +156,14 @@ pub fn kept_registers() -> [usize; 6] {
     registers
 }
 
-/// The kernel's id of the calling thread.
+/// The kernel's id of the calling thread; 0 if a filter does not let it be asked for.
 pub fn id() -> u32 {
-    // SAFETY: gettid takes nothing and cannot fail.
+    // SAFETY: gettid takes nothing.
     u32::try_from(unsafe { libc::gettid() }).unwrap_or(0)
 }
 
-/// [`id`], asked for once a thread. In a child of a bare `clone`, and of `vfork`, it is the parent's: locks are known by
+/// [`id`], asked for once a thread, or a stand-in from [`STAND_INS`] on: no two threads have the same, and none has 0,
+/// which is a free lock's owner. In a child of a bare `clone`, and of `vfork`, it is the parent's: locks are known by
 /// it, and the child of `vfork` uses those of its parent.
 #[inline(always)]
 pub fn own_id() -> u32 {
@@ -175,9 +176,21 @@ pub fn own_id() -> u32 {
 #[cold]
 #[inline(never)]
 fn learn_id() -> u32 {
-    let id = id();
+    let id = match id() {
+        0 => stand_in(NEXT_STAND_IN.fetch_add(1, Ordering::Relaxed)),
+        id => id,
+    };
     set_known_id(id as usize);
     id
+}
+
+/// The first id that stands in for one that the kernel does not tell. The kernel's own end at 2^22 (`PID_MAX_LIMIT`).
+pub const STAND_INS: u32 = 1 << 23;
+static NEXT_STAND_IN: AtomicU32 = AtomicU32::new(0);
+
+/// They have 30 bits, as the kernel's have (`FUTEX_TID_MASK`), and begin anew after a thousand million threads.
+const fn stand_in(count: u32) -> u32 {
+    STAND_INS + count % ((1 << 30) - STAND_INS)
 }
 
 /// What [`own_id`] said before the fork that made this process.
@@ -294,4 +307,17 @@ pub fn on_fork(prepare: unsafe extern "C" fn(), child: unsafe extern "C" fn()) -
     // SAFETY: the hooks are functions of the right type that live as long as the program.
     let status: c_int = unsafe { libc::pthread_atfork(Some(prepare), None, Some(child)) };
     status == 0
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stand_in_is_no_thread_of_the_kernels_and_not_free() {
+        for count in [0, 1, 1 << 22, u32::MAX - 1, u32::MAX] {
+            assert!((STAND_INS..1 << 30).contains(&stand_in(count)), "{count}");
+        }
+        assert_ne!(stand_in(u32::MAX), stand_in(0));
+    }
 }

@@ -553,10 +553,10 @@ fn secure_execution() {
 #[test]
 fn calls_need_little_stack() {
     const MOST: [(&str, usize); 4] = [
-        ("mode=harden:backtrace=0", 2560),
-        ("mode=harden", 3072),
-        ("mode=patrol", 3072),
-        ("mode=hunt:backtrace=16", 3072),
+        ("mode=harden:backtrace=0", 2304),
+        ("mode=harden", 2816),
+        ("mode=patrol", 2816),
+        ("mode=hunt:backtrace=16", 2816),
     ];
     let source = compiler::source("stack_use");
     // Bound at the start: the loader's own lookup takes more than any call.

@@ -2,7 +2,7 @@
 //! orderings permit.
 //!
 //! The code itself is under test: `meta::record`, `trace::depot`, `trace::cache`, `page::chunk`, `page::returns`, `slab::batches`,
-//! `slab::depot`, `slab::fifo`, `slab::look` and `sync::lock` are included as they are, with small modules here in the place
+//! `slab::depot`, `slab::fifo`, `slab::handout`, `slab::look` and `sync::lock` are included as they are, with small modules here in the place
 //! of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a model; unlike loom's own they can be
 //! constants and lie in zeroed memory.
 //!
@@ -25,6 +25,8 @@ mod chunk;
 mod fault;
 #[path = "../src/slab/fifo.rs"]
 mod fifo;
+#[path = "../src/slab/handout.rs"]
+mod handout;
 #[path = "../src/slab/look.rs"]
 mod look;
 #[path = "../src/meta/record.rs"]
@@ -42,6 +44,8 @@ mod sys;
 
 #[path = "loom/chunks.rs"]
 mod chunks;
+#[path = "loom/fronts.rs"]
+mod fronts;
 #[path = "loom/locks.rs"]
 mod locks;
 #[path = "loom/looks.rs"]

@@ -160,8 +160,8 @@ pub(super) fn drop_anchor(heap: &Heap) {
         slabs: word(layout.base),
         slabs_bytes: word(layout.span),
         front_bytes: word(front::BYTES),
-        front_starts: word(Addr::of(front::STARTS.as_ptr()).get()),
-        front_owners: word(Addr::of(front::OWNERS.as_ptr()).get()),
+        front_starts: word(Addr::of(front::starts()).get()),
+        front_owners: word(Addr::of(front::owners()).get()),
         region_shift: u64::from(layout.region_shift),
         classes: word(Addr::of(layout.classes.as_ptr()).get()),
         class_count: word(layout.classes.len()),
@@ -347,7 +347,7 @@ impl<'m, M: Memory> Image<'m, M> {
         let state = self.array(states as u64, 2, slot);
         let state = state.map(|bits| SlotState::from_bits(u16::from_le_bytes(bits)));
         let start = Addr::new(start.checked_add(slot.checked_mul(info.size)?)?);
-        let object = state.and_then(|state| slab::layout::object(start, info.size, state));
+        let object = state.and_then(|state| slab::place::object(start, info.size, state));
         Some(Found::Slot { start, size: info.size, state, object })
     }
 

@@ -45,9 +45,9 @@ pub fn trim() -> bool {
     }
     let mut released = 0;
     for class in 0..class::COUNT {
-        let (count, found) = thread::with(|_| central::trim(class)).unwrap_or((0, Ok(())));
-        released += count;
-        if let Err(fault) = found {
+        let mut found = None;
+        released += thread::with(|_| central::trim(class, &mut found)).unwrap_or(0);
+        if let Some(fault) = found {
             heap.misuse(fault, Site::default());
         }
     }

@@ -13,8 +13,9 @@
 //! Two threads that free one object at the same moment can both see it live; the slot then stands in
 //! two places, and the allocation that takes it second finds it live and reports the double free.
 
-use super::layout::{self, ClassInfo, Place, layout, locate};
+use super::layout::{ClassInfo, layout};
 use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
+use super::place::{self, Place, locate};
 use super::state::SlotState;
 use super::warm::Warm;
 use super::{batches, bytes, canary, class, quarantine};
@@ -273,7 +274,7 @@ impl Cache {
     ) -> bool {
         let layout = layout();
         let start = address.get();
-        let Some((class, slot, cell)) = layout::find::<SMALL>(layout, start) else {
+        let Some((class, slot, cell)) = place::find::<SMALL>(layout, start) else {
             return false;
         };
         // SAFETY: the class exists.
@@ -429,7 +430,7 @@ impl Cache {
         origin: Origin,
     ) -> bool {
         let layout = layout();
-        let Some((class, _, cell)) = layout::find::<false>(layout, address.get()) else {
+        let Some((class, _, cell)) = place::find::<false>(layout, address.get()) else {
             return false;
         };
         // SAFETY: the class exists.

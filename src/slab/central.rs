@@ -95,13 +95,10 @@ fn open_more(
     opened || in_front
 }
 
-/// Gives slots back. The memory of a slab that this leaves empty may go back to the kernel; what is
-/// found written in it then is returned.
-pub fn give(class: usize, slots: &[u32]) -> Result<(), Fault> {
-    let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
-        return Ok(());
-    };
-    let mut found = Ok(());
+/// Gives slots back. The memory of a slab that this leaves empty may go back to the kernel; what is wrong in it then
+/// goes to `found`, unless something is there, here and below.
+pub fn give(class: usize, slots: &[u32], found: &mut Option<Fault>) {
+    let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else { return };
     let mut rest = slots;
     let keep = only_tries();
     while !rest.is_empty() {
@@ -116,11 +113,10 @@ pub fn give(class: usize, slots: &[u32]) -> Result<(), Fault> {
         }
         drop(store);
         if let Some(slab) = emptied {
-            found = found.and(release(info, slab));
+            release(info, slab, found);
             link(padded, info, slab);
         }
     }
-    found
 }
 
 /// Whether something is parked.
@@ -130,16 +126,14 @@ pub fn any_parked() -> bool {
 }
 
 /// Gives back what is parked, unless the lock of its class is still out of reach.
-pub fn give_parked() -> Result<(), Fault> {
-    let mut found = Ok(());
+pub fn give_parked(found: &mut Option<Fault>) {
     while let Some((class, slot)) = parked::pop() {
         let left = parked::len();
-        found = found.and(give(class as usize, &[slot]));
+        give(class as usize, &[slot], found);
         if parked::len() > left {
             break;
         }
     }
-    found
 }
 
 /// Puts a slab that was taken out of the list into it again.
@@ -151,16 +145,17 @@ fn link(padded: &Padded, info: &ClassInfo, slab: u32) {
 
 /// Checks an empty slab, which is in no list, and gives its memory back. A slot of it may be in use all the same: if two
 /// threads freed one object at the same moment it was given twice. Then the memory stays.
-fn release(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
+fn release(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault>) {
     let first = slab << info.slab_shift;
     let slots = first + 1..first + info.usable_end(slab);
     for slot in slots.clone() {
         let state = info.state_of(slot);
         if state.is_live() || state == SlotState::BUSY {
-            return Err(twice_freed(info, slot));
+            found.get_or_insert_with(|| twice_freed(info, slot));
+            return;
         }
     }
-    let checked = sweep::check_freed(info, slab);
+    sweep::check_freed(info, slab, found);
     for slot in slots {
         if info.state_of(slot).is_freed() {
             info.store(slot, SlotState::RELEASED);
@@ -169,7 +164,6 @@ fn release(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
     let span = info.slab_span(slab);
     let pages = PageCount::new(span.pages.get() - 1);
     vm::release(Span::new(span.start, pages));
-    checked
 }
 
 /// Opens slabs: commits them and closes the guard page at the end of each.
@@ -227,23 +221,20 @@ pub fn held(class: usize) -> Held {
     store.map_or(Held::default(), |store| Held { active: store.active, spare: store.spare })
 }
 
-/// Gives the memory of all spare slabs back to the kernel; how many that were, and what was found written
-/// in one.
-pub fn trim(class: usize) -> (usize, Result<(), Fault>) {
-    let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
-        return (0, Ok(()));
-    };
-    let (mut released, mut found) = (0, Ok(()));
+/// Gives the memory of all spare slabs back to the kernel; how many that were.
+pub fn trim(class: usize, found: &mut Option<Fault>) -> usize {
+    let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else { return 0 };
+    let mut released = 0;
     loop {
         let mut batch = [0; BATCH];
         let count = padded.0.enter().map_or(0, |mut store| store.take_spare(info, &mut batch));
         for slab in batch.iter().take(count) {
-            found = found.and(release(info, *slab));
+            release(info, *slab, found);
             link(padded, info, *slab);
         }
         released += count;
         if count == 0 {
-            return (released, found);
+            return released;
         }
     }
 }

@@ -64,9 +64,10 @@ impl Cache {
             && !only_tries()
             && let Some(room) = lists.batch.get_mut(..wanted)
         {
-            let (early, found) = quarantine::take_early(class, room);
-            self.fault = self.fault.or(found.err());
-            count = if early == 0 { lists.pop() } else { early };
+            count = match quarantine::take_early(class, room, &mut self.fault) {
+                0 => lists.pop(),
+                early => early,
+            };
         }
         shuffle(lists.batch, count, rng);
         let freed = lists.freed;
@@ -149,9 +150,7 @@ impl Cache {
         {
             self.fault = Some(fault);
         }
-        if let Err(fault) = quarantine::put(class, slots) {
-            self.fault = Some(fault);
-        }
+        quarantine::put(class, slots, &mut self.fault);
         lists.stack.copy_within(oldest..freed, 0);
         lists.set(freed - oldest, len);
     }
@@ -159,10 +158,8 @@ impl Cache {
     /// Gives back what other caches could not; see [`central::give_parked`].
     #[inline]
     pub fn give_parked(&mut self) {
-        if central::any_parked()
-            && let Err(fault) = central::give_parked()
-        {
-            self.fault = Some(fault);
+        if central::any_parked() {
+            central::give_parked(&mut self.fault);
         }
     }
 
@@ -170,9 +167,7 @@ impl Cache {
     /// on the way there stays.
     pub fn give_free(&mut self) {
         self.give_back(false);
-        if let Err(fault) = quarantine::give_waiting() {
-            self.fault = Some(fault);
-        }
+        quarantine::give_waiting(&mut self.fault);
     }
 
     /// Gives everything away, at thread exit: free slots to their stores, freed ones to the quarantine.
@@ -193,11 +188,8 @@ impl Cache {
                     }
                 }
             }
-            for found in [quarantine::put_rest(class, freed), central::give(class, free)] {
-                if let Err(fault) = found {
-                    self.fault = Some(fault);
-                }
-            }
+            quarantine::put_rest(class, freed, &mut self.fault);
+            central::give(class, free, &mut self.fault);
             let given = lists.len as u64;
             lists.set(left, 0);
             let filled = self.filled.load(Ordering::Relaxed);

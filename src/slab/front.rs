@@ -10,21 +10,21 @@
 //! first touch and copies at every fork. Here they share one mapping and one page of page tables for sixteen of them.
 //! So do their tables.
 //!
-//! A class has its pages for good. Pages are had in order by one addition, and whoever has some opens them, tells where
-//! the slab begins, and only then whose they are: an address in a page that is nobody's yet leads to no slot. A forked
-//! child and a thread that ends in the middle leave pages that nobody uses, and a class whose first slab is never used.
+//! A class has its pages for good ([`handout`] says who has them when). A forked child and a thread that ends in the
+//! middle leave pages that nobody uses, and a class whose first slab is never used.
 //!
 //! Between two slabs lie the guard page and a random number of closed pages, few, since each has a marker that a fork
 //! copies: who knows an object's address knows that of another class's objects up to that, and up to which slots of a
 //! batch they have.
 
 use super::class;
+use super::handout::{self, Handout};
 use super::layout::{ClassInfo, layout};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::rng::Rng;
+use crate::sync::atomic::{AtomicU8, AtomicUsize};
 use crate::sys::guard::Backend;
 use crate::sys::vm;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 /// The longest slab in bytes; one that would be longer is cut to it.
 pub const SLAB_BYTES: usize = 128 << 10;
@@ -36,15 +36,11 @@ const GAP_PAGES: usize = 3;
 pub const BYTES: usize = 8 << 20;
 /// The number of its pages.
 pub const PAGES: usize = BYTES / PAGE_SIZE;
-/// In [`OWNERS`]: nobody's.
-pub const NOBODY: u8 = u8::MAX;
+/// [`owner`] of a page that is nobody's.
+pub const NOBODY: u8 = handout::NOBODY;
 
-/// Of each class, the first byte of its slab in the front; 0 for none.
-pub static STARTS: [AtomicUsize; class::COUNT] = [const { AtomicUsize::new(0) }; class::COUNT];
-/// Of each page, the class that has it.
-pub static OWNERS: [AtomicU8; PAGES] = [const { AtomicU8::new(NOBODY) }; PAGES];
-/// Pages that somebody has.
-static TAKEN: AtomicU32 = AtomicU32::new(0);
+/// Whose each page is, and where each class's slab begins.
+static PAGES_OF: Handout<PAGES, { class::COUNT }> = Handout::new();
 
 const _: () = {
     let (mut class, mut bytes) = (0, 0);
@@ -52,7 +48,7 @@ const _: () = {
         bytes += if is_for(class) { SLAB_BYTES + GAP_PAGES * PAGE_SIZE } else { 0 };
         class += 1;
     }
-    assert!(bytes <= BYTES && class::COUNT < NOBODY as usize);
+    assert!(bytes <= BYTES && class::COUNT <= NOBODY as usize);
 };
 
 /// Whether the class has a slab in the front.
@@ -69,7 +65,33 @@ pub const fn slots(class: usize) -> usize {
 #[inline(always)]
 pub fn owner(offset: usize) -> u8 {
     // SAFETY: the offset is below BYTES, as callers say.
-    unsafe { OWNERS.get_unchecked(offset / PAGE_SIZE) }.load(Ordering::Acquire)
+    unsafe { PAGES_OF.owner(offset / PAGE_SIZE) }
+}
+
+/// The first byte of a class's slab in the front; 0 if it has none yet.
+pub fn start(class: usize) -> usize {
+    // SAFETY: there is such a class.
+    if class < class::COUNT { unsafe { start_unchecked(class) } } else { 0 }
+}
+
+/// [`start`] for the fast paths.
+///
+/// # Safety
+/// There is such a class.
+#[inline(always)]
+pub unsafe fn start_unchecked(class: usize) -> usize {
+    // SAFETY: as the caller says.
+    unsafe { PAGES_OF.start(class) }
+}
+
+/// [`start`] of each class, for who reads from outside.
+pub fn starts() -> *const AtomicUsize {
+    PAGES_OF.starts.as_ptr()
+}
+
+/// [`owner`] of each page, for who reads from outside.
+pub fn owners() -> *const AtomicU8 {
+    PAGES_OF.owners.as_ptr()
 }
 
 /// Opens the class's first slab in the next pages; `false` if there are none to be had.
@@ -77,19 +99,13 @@ pub fn open(class: usize, info: &ClassInfo, rng: &mut Rng) -> bool {
     let bytes = info.slab_bytes(0);
     let gap = rng.below(GAP_PAGES as u64 + 1) as usize;
     let count = gap + bytes / PAGE_SIZE;
-    let first = TAKEN.fetch_add(count as u32, Ordering::Relaxed) as usize;
-    let (Some(owners), Some(place)) = (OWNERS.get(first..first + count), STARTS.get(class)) else {
-        return false;
-    };
-    let pages = Span::new(Addr::new(layout().base + first * PAGE_SIZE), PageCount::new(count));
+    let Some(taken) = PAGES_OF.take(count) else { return false };
+    let pages = Span::new(Addr::new(layout().base + taken.start * PAGE_SIZE), PageCount::new(count));
     let slab = Span::new(pages.start.plus(gap * PAGE_SIZE), PageCount::holding(bytes - PAGE_SIZE));
     if !open_pages(pages, slab) {
         return false;
     }
-    place.store(slab.start.get(), Ordering::Relaxed);
-    for owner in owners {
-        owner.store(class as u8, Ordering::Release);
-    }
+    PAGES_OF.tell(taken, class, slab.start.get());
     true
 }
 

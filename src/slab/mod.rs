@@ -1,8 +1,8 @@
 //! The slab arm: small objects in slots of size classes, for production.
 //!
 //! - [`class`]: slot sizes, pure.
-//! - [`layout`]: where regions, slots and their states lie; address to slot. [`state`]: what is known of a slot.
-//! - [`front`]: where the first slabs of small classes lie.
+//! - [`layout`]: where regions, slots and their states lie. [`place`]: address to slot. [`state`]: what is known of a slot.
+//! - [`front`]: where the first slabs of small classes lie. [`handout`]: whose its pages are.
 //! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
 //! - [`cut`]: what happens to regions and tables when the process limits its address space.
 //! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`batches`]: what they
@@ -32,11 +32,13 @@ mod depot;
 mod exchange;
 mod fifo;
 pub mod front;
+mod handout;
 pub mod layout;
 pub mod live;
 mod look;
 pub mod misuse;
 mod parked;
+pub mod place;
 mod quarantine;
 mod room;
 mod state;
@@ -46,7 +48,8 @@ pub mod usage;
 mod warm;
 
 pub use cache::Cache;
-pub use layout::{ClassGeometry, Config, Place, Protection};
+pub use layout::{ClassGeometry, Config, Protection};
+pub use place::Place;
 pub use room::{holds, object_meant, room};
 pub use state::SlotState;
 
@@ -83,7 +86,7 @@ pub fn live(place: Place) -> Option<(usize, crate::request::Origin)> {
 /// The object whose slot `address` lies in, else the nearest one, for reports.
 pub fn object_near(address: Addr) -> Option<Object> {
     let layout = layout::layout();
-    let place = layout::locate(layout, address.get())?;
+    let place = place::locate(layout, address.get())?;
     let info = layout.classes.get(place.class)?;
     // What lies below slot 0 has numbers that no slab has, and so has what lies beside the slab in the front.
     let slot = match place.slot >> info.slab_shift < info.slabs() {
@@ -92,13 +95,13 @@ pub fn object_near(address: Addr) -> Option<Object> {
         false if address.get() < info.start => 0,
         false => place.slot,
     };
-    layout::object_at(layout, place).or_else(|| misuse::nearest(info, slot, address, address))
+    place::object_at(layout, place).or_else(|| misuse::nearest(info, slot, address, address))
 }
 
 /// What the arm itself put at `address`, for whoever shows the memory around `object`.
 pub fn content(address: Addr, object: Option<&Object>) -> Content {
     let layout = layout::layout();
-    let Some(place) = layout::locate(layout, address.get()) else { return Content::Program };
+    let Some(place) = place::locate(layout, address.get()) else { return Content::Program };
     match layout.classes.get(place.class) {
         Some(info) if place.slot >> info.slab_shift < info.slabs() => misuse::content(info, place, object),
         _ => Content::Program,

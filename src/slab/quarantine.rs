@@ -128,20 +128,20 @@ pub const fn batch_len(class: usize) -> usize {
     }
 }
 
-/// Puts slots that a cache freed, a batch or less, and lets go of the oldest that are too many. What is found
-/// written in a slab that is emptied then is returned.
-pub fn put(class: usize, slots: &[u32]) -> Result<(), Fault> {
+/// Puts slots that a cache freed, a batch or less, and lets go of the oldest that are too many. What is wrong in a slab
+/// that is emptied then goes to `found`, unless something is there, here and below.
+pub fn put(class: usize, slots: &[u32], found: &mut Option<Fault>) {
     match quarantine() {
-        Some(quarantine) => quarantine.put(class, slots),
-        None => central::give(class, slots),
+        Some(quarantine) => quarantine.put(class, slots, found),
+        None => central::give(class, slots, found),
     }
 }
 
 /// [`put`] for what a thread leaves that ends, any number of slots.
-pub fn put_rest(class: usize, slots: &[u32]) -> Result<(), Fault> {
+pub fn put_rest(class: usize, slots: &[u32], found: &mut Option<Fault>) {
     match quarantine() {
-        Some(quarantine) if quarantine.budget != 0 => quarantine.put_rest(class, slots),
-        _ => central::give(class, slots),
+        Some(quarantine) if quarantine.budget != 0 => quarantine.put_rest(class, slots, found),
+        _ => central::give(class, slots, found),
     }
 }
 
@@ -155,32 +155,28 @@ pub fn take(class: usize, out: &mut [u32]) -> usize {
 
 /// Takes a batch of a class for which there is no other memory, before its time, and with it all that are older; how
 /// many slots it has.
-pub fn take_early(class: usize, out: &mut [u32]) -> (usize, Result<(), Fault>) {
-    let Some(quarantine) = quarantine() else { return (0, Ok(())) };
-    let mut found = Ok(());
+pub fn take_early(class: usize, out: &mut [u32], found: &mut Option<Fault>) -> usize {
+    let Some(quarantine) = quarantine() else { return 0 };
     // Not more than there were: others may go on putting some.
     for _ in 0..quarantine.cell_count {
         let Some(batch) = quarantine.oldest() else { break };
         if batch.class() == class {
-            return (quarantine.hand_out(batch, out), found);
+            return quarantine.hand_out(batch, out);
         }
-        found = found.and(quarantine.give(batch));
+        quarantine.give(batch, found);
     }
-    let open = quarantine.take_open(class);
-    (open.map_or(0, |batch| quarantine.hand_out(batch, out)), found)
+    quarantine.take_open(class).map_or(0, |batch| quarantine.hand_out(batch, out))
 }
 
 /// Gives the slots that left the quarantine and wait for a thread to their stores. What is in quarantine stays there.
-pub fn give_waiting() -> Result<(), Fault> {
-    let Some(quarantine) = quarantine() else { return Ok(()) };
-    let mut found = Ok(());
+pub fn give_waiting(found: &mut Option<Fault>) {
+    let Some(quarantine) = quarantine() else { return };
     for depot in &quarantine.depots {
         for _ in 0..WAITING {
             let Some(batch) = depot.take().and_then(|number| quarantine.own(number)) else { break };
-            found = found.and(quarantine.give(batch));
+            quarantine.give(batch, found);
         }
     }
-    found
 }
 
 /// The table, if there is one.
@@ -216,40 +212,31 @@ impl Quarantine {
         self.own(self.fifo()?.take()?)
     }
 
-    fn put(&self, class: usize, slots: &[u32]) -> Result<(), Fault> {
-        let (batch, mut found) = self.empty();
-        let Some(mut batch) = batch else { return found.and(central::give(class, slots)) };
+    fn put(&self, class: usize, slots: &[u32], found: &mut Option<Fault>) {
+        let Some(mut batch) = self.empty(found) else { return central::give(class, slots, found) };
         let rest = batch.add(class, slots, batches::LEN);
-        found = found.and(self.enqueue(batch));
+        self.enqueue(batch, found);
         // What threads left that ended is as old, and may never become a full batch.
         if self.open.get(class).is_some_and(|open| open.load(Ordering::Relaxed) != 0)
             && let Some(open) = self.take_open(class)
         {
-            found = found.and(self.enqueue(open));
+            self.enqueue(open, found);
         }
-        found.and(if rest.is_empty() { Ok(()) } else { central::give(class, rest) })
+        central::give(class, rest, found);
     }
 
-    fn put_rest(&self, class: usize, slots: &[u32]) -> Result<(), Fault> {
-        let (mut rest, mut found) = (slots, Ok(()));
+    fn put_rest(&self, class: usize, slots: &[u32], found: &mut Option<Fault>) {
+        let mut rest = slots;
         while !rest.is_empty() {
-            let batch = match self.take_open(class) {
-                Some(open) => Some(open),
-                None => {
-                    let (batch, wrong) = self.empty();
-                    found = found.and(wrong);
-                    batch
-                }
-            };
-            let Some(mut batch) = batch else { return found.and(central::give(class, rest)) };
+            let batch = self.take_open(class).or_else(|| self.empty(found));
+            let Some(mut batch) = batch else { return central::give(class, rest, found) };
             rest = batch.add(class, rest, batch_len(class));
             if batch.slots().len() < batch_len(class) {
-                found = found.and(self.leave_open(class, batch));
+                self.leave_open(class, batch, found);
             } else {
-                found = found.and(self.enqueue(batch));
+                self.enqueue(batch, found);
             }
         }
-        found
     }
 
     /// The open batch of a class, in hands.
@@ -261,63 +248,63 @@ impl Quarantine {
     }
 
     /// Opens a batch for others to add to. If there is one by now, this one goes into the queue.
-    fn leave_open(&self, class: usize, batch: Owned<'_>) -> Result<(), Fault> {
-        let Some(open) = self.open.get(class) else { return self.give(batch) };
+    fn leave_open(&self, class: usize, batch: Owned<'_>, found: &mut Option<Fault>) {
+        let Some(open) = self.open.get(class) else { return self.give(batch, found) };
         let number = batch.into_number();
-        match open.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => Ok(()),
-            Err(_) => self.own(number).map_or(Ok(()), |batch| self.enqueue(batch)),
+        if open.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed).is_err()
+            && let Some(batch) = self.own(number)
+        {
+            self.enqueue(batch, found);
         }
     }
 
     /// A batch without slots; if none is left, that of the oldest slots, which go to their store.
-    fn empty(&self) -> (Option<Owned<'_>>, Result<(), Fault>) {
-        if let Some(batch) = self.pool().take() {
-            return (Some(batch), Ok(()));
-        }
-        let found = self.oldest().map_or(Ok(()), |batch| self.give(batch));
-        (self.pool().take(), found)
+    fn empty(&self, found: &mut Option<Fault>) -> Option<Owned<'_>> {
+        self.pool().take().or_else(|| {
+            self.give(self.oldest()?, found);
+            self.pool().take()
+        })
     }
 
     /// Puts a batch into the queue and lets go of the oldest that are too many.
-    fn enqueue(&self, batch: Owned<'_>) -> Result<(), Fault> {
-        let Some(fifo) = self.fifo().filter(|_| self.budget != 0) else { return self.let_go(batch) };
+    fn enqueue(&self, batch: Owned<'_>, found: &mut Option<Fault>) {
+        let Some(fifo) = self.fifo().filter(|_| self.budget != 0) else { return self.let_go(batch, found) };
         let size = layout().classes.get(batch.class()).map_or(0, |info| info.size);
         let weight = (batch.slots().len() * size / UNIT) as u32;
         let number = batch.into_number();
-        let mut found = Ok(());
         let mut tries = 0;
         while !fifo.put(number, weight) {
             tries += 1;
             let leaving = if tries < TRIES { self.oldest() } else { self.own(number) };
-            found = found.and(leaving.map_or(Ok(()), |batch| self.let_go(batch)));
+            if let Some(batch) = leaving {
+                self.let_go(batch, found);
+            }
             if tries == TRIES {
-                return found;
+                return;
             }
         }
         while fifo.weight() > self.budget
             && let Some(batch) = self.oldest()
         {
-            found = found.and(self.let_go(batch));
+            self.let_go(batch, found);
         }
-        found
     }
 
     /// Lets a batch go to whoever needs slots of its class next, or back to the store if enough wait.
-    fn let_go(&self, batch: Owned<'_>) -> Result<(), Fault> {
+    fn let_go(&self, batch: Owned<'_>, found: &mut Option<Fault>) {
         let depot = self.depots.get(batch.class());
         let number = batch.into_number();
-        if depot.is_some_and(|depot| depot.put(number)) {
-            return Ok(());
+        if !depot.is_some_and(|depot| depot.put(number))
+            && let Some(batch) = self.own(number)
+        {
+            self.give(batch, found);
         }
-        self.own(number).map_or(Ok(()), |batch| self.give(batch))
     }
 
     /// Gives a batch's slots to their store and the batch to the pool.
-    fn give(&self, batch: Owned<'_>) -> Result<(), Fault> {
-        let found = central::give(batch.class(), batch.slots());
+    fn give(&self, batch: Owned<'_>, found: &mut Option<Fault>) {
+        central::give(batch.class(), batch.slots(), found);
         self.pool().give(batch);
-        found
     }
 
     /// Copies a batch's slots to `out`, which has room for a full one, and gives the batch to the pool.

@@ -7,7 +7,8 @@
 //! | a slot in a thread's hands, a guard page, what no slab has | not told |
 
 use super::class;
-use super::layout::{self, Place, layout};
+use super::layout::layout;
+use super::place::{self, Place};
 use super::state::SlotState;
 use crate::addr::Addr;
 use crate::fault::Object;
@@ -19,7 +20,7 @@ pub const UNTOLD: usize = usize::MAX;
 /// outside the regions.
 #[inline(always)]
 pub fn holds(address: usize, len: usize) -> Option<bool> {
-    let place = layout::locate(layout(), address)?;
+    let place = place::locate(layout(), address)?;
     // SAFETY: a place has an existing class.
     let info = unsafe { layout().classes.get_unchecked(place.class) };
     let Some(slack) = info.load(place.slot).live_slack() else { return Some(false) };
@@ -66,7 +67,7 @@ pub fn object_meant(address: Addr, len: Option<usize>) -> Option<Object> {
 
 fn underrun(address: Addr, len: Option<usize>) -> Option<Object> {
     let layout = layout();
-    let place = layout::locate(layout, address.get())?;
+    let place = place::locate(layout, address.get())?;
     let info = layout.classes.get(place.class)?;
     let next = place.slot.checked_add(1)?;
     let before = info.size - place.into;
@@ -84,7 +85,7 @@ fn underrun(address: Addr, len: Option<usize>) -> Option<Object> {
         if known { place.into.saturating_sub(info.size.saturating_sub(here.slack())) } else { info.size };
     let reaches = len.is_some_and(|len| len > before);
     (reaches || before < behind)
-        .then(|| layout::object(Addr::new(info.address(next)), info.size, next_state))
+        .then(|| place::object(Addr::new(info.address(next)), info.size, next_state))
         .flatten()
 }
 
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_live_object_may_be_accessed() {
-        let layout = layout::for_tests();
+        let layout = crate::slab::layout::for_tests();
         let info = layout.classes.get(CLASS).expect("a class");
         assert!(vm::commit(info.slab_span(0)));
         let (slack, size) = (20, info.size - 20);
@@ -109,7 +110,7 @@ mod tests {
             info.store(slot, state);
         }
         let at = |slot: u32, into: usize| {
-            room(layout::locate(layout, info.address(slot) + into).expect("in the regions"))
+            room(place::locate(layout, info.address(slot) + into).expect("in the regions"))
         };
         assert_eq!((at(1, 0), at(1, size - 1), at(1, size), at(1, info.size - 1)), (size, 1, 0, 0));
         for (slot, into) in
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!((at(3, 0), at(3, size)), (UNTOLD, UNTOLD), "in a thread's hands");
         assert_eq!((at(4, 0), at(5, 0)), (0, 0), "never handed out, given back");
         let guard = info.guard_span(0).start.get();
-        assert_eq!(room(layout::locate(layout, guard).expect("in the regions")), UNTOLD);
+        assert_eq!(room(place::locate(layout, guard).expect("in the regions")), UNTOLD);
         let meant = |slot: u32, into: usize, len| {
             let object = object_meant(Addr::new(info.address(slot) + into), len).expect("an object");
             (object.start.get() - info.start) / info.size

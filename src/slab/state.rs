@@ -152,7 +152,7 @@ impl StateCell {
 mod tests {
     use super::*;
     use crate::addr::Addr;
-    use crate::slab::layout::object;
+    use crate::slab::place::object;
 
     #[test]
     fn states_are_told_apart() {

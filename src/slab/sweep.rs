@@ -4,9 +4,10 @@
 //! wrong as well: so a slot that does is looked at again under a claim ([`look`](super::look)).
 
 use super::central;
-use super::layout::{ClassInfo, layout, locate};
+use super::layout::{ClassInfo, layout};
 use super::look::{LOOKS, Name};
 use super::misuse::{is_as_freed, overwritten, touched};
+use super::place::locate;
 use super::state::SlotState;
 use crate::fault::Fault;
 use crate::sync::atomic::AtomicU16;
@@ -42,17 +43,17 @@ pub fn next_wrong(cursor: &mut Cursor) -> Option<Fault> {
     None
 }
 
-/// Checks the freed slots of a slab that is in nobody's hands.
-pub fn check_freed(info: &'static ClassInfo, slab: u32) -> Result<(), Fault> {
+/// Checks the freed slots of a slab that is in nobody's hands, until something is `found`.
+pub fn check_freed(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault>) {
     let first = slab << info.slab_shift;
     for slot in first + 1..first + info.usable_end(slab) {
-        if info.state_of(slot).is_freed()
-            && let Some(fault) = check(info, slot)
-        {
-            return Err(fault);
+        if found.is_some() {
+            return;
+        }
+        if info.state_of(slot).is_freed() {
+            *found = check(info, slot);
         }
     }
-    Ok(())
 }
 
 /// What is wrong with a slot that others may be changing.

@@ -73,6 +73,9 @@ pub mod thread {
         static MINE: Cell<u32> = Cell::new(0);
     }
 
+    /// As the crate has it: all ids here are the kernel's.
+    pub const STAND_INS: u32 = 1 << 23;
+
     /// As threads' ids are: not 0.
     pub fn own_id() -> u32 {
         if !crate::sync::in_model() {

@@ -274,12 +274,12 @@ impl Cache {
     ) -> bool {
         let layout = layout();
         let start = address.get();
-        let Some((class, slot, cell)) = place::find::<SMALL>(layout, start) else {
+        let Some(place::Start { info, class, slot, state: cell }) = place::find::<SMALL>(layout, start)
+        else {
             return false;
         };
         // SAFETY: the class exists.
-        let (info, bin) =
-            unsafe { (layout.classes.get_unchecked(class), self.slots.bins.get_unchecked_mut(class)) };
+        let bin = unsafe { self.slots.bins.get_unchecked_mut(class) };
         let slot_size = info.size;
         let state = cell.load();
         let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };
@@ -430,11 +430,9 @@ impl Cache {
         origin: Origin,
     ) -> bool {
         let layout = layout();
-        let Some((class, _, cell)) = place::find::<false>(layout, address.get()) else {
+        let Some(place::Start { info, state: cell, .. }) = place::find::<false>(layout, address.get()) else {
             return false;
         };
-        // SAFETY: the class exists.
-        let info = unsafe { layout.classes.get_unchecked(class) };
         let state = cell.load();
         let Some(over) = state.live_over_up_to(class::MAX_SLACK, origin) else {
             return false;

@@ -5,7 +5,7 @@
 
 use super::class;
 use super::front::{self, NOBODY};
-use super::layout::Layout;
+use super::layout::{ClassInfo, Layout};
 use super::state::{SlotState, StateCell};
 use crate::addr::Addr;
 use crate::fault::Object;
@@ -47,10 +47,22 @@ pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
     Some(Place { class, slot, into: within - slot as usize * info.size })
 }
 
-/// The fast paths' [`locate`], in a class with small slots if `SMALL`: the class, the slot that begins at the address, and
-/// its state; `None` if none begins there. Where no slab is the state says that nothing lives there.
+/// A slot that begins at an address.
+pub struct Start<'a> {
+    /// Its class.
+    pub info: &'a ClassInfo,
+    /// The class's number.
+    pub class: usize,
+    /// Its number in the class.
+    pub slot: usize,
+    /// Where its state is; where no slab is the state says that nothing lives there.
+    pub state: StateCell,
+}
+
+/// The fast paths' [`locate`], in a class with small slots if `SMALL`: the slot that begins at the address; `None` if none
+/// begins there.
 #[inline(always)]
-pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<(usize, usize, StateCell)> {
+pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<Start<'_>> {
     let classes = if SMALL { class::SMALL_COUNT } else { class::COUNT };
     let offset = address.wrapping_sub(layout.base);
     // SAFETY: the classes are below COUNT. The tables have a state for each slot number that a byte of a slab of the
@@ -68,7 +80,8 @@ pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<(usize
             }
             // What lies behind the slab has the numbers behind those of its slots.
             let slot = info.slot_of_start(within)?;
-            return Some((class, slot, StateCell::new(&*info.front_states.add(slot))));
+            let state = StateCell::new(&*info.front_states.add(slot));
+            return Some(Start { info, class, slot, state });
         }
         let offset = offset - front::BYTES;
         if offset >= if SMALL { layout.small_span } else { layout.span } {
@@ -81,7 +94,7 @@ pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<(usize
             return None;
         }
         // Those of the front have no state in this table.
-        Some((class, slot, StateCell::new(&*info.states.add(slot))))
+        Some(Start { info, class, slot, state: StateCell::new(&*info.states.add(slot)) })
     }
 }
 

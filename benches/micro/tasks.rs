@@ -37,13 +37,19 @@ pub const ALL: &[(&str, Task, u8)] = &[
     ("mixed", Task::new("mixed", 0).on(4), FULL),
     ("mixed", Task::new("mixed", 0).on(8), FULL),
     ("million", Task::new("million", 64), FULL),
+    ("fork", Task::new("fork", 1), FULL),
+    ("fork", Task::new("fork", 20), FULL),
+    ("fork", Task::new("fork", 60), FULL),
+    ("fork", Task::new("fork", 200), FULL),
 ];
 
 /// The task as criterion's output names it.
 pub fn label(task: &Task) -> String {
     let mut label = task.name.to_owned();
-    if task.size > 0 {
-        label += &format!(" {} B", task.size);
+    match task.size {
+        0 => {}
+        count if task.name == "fork" => label += &format!(" with {count} objects"),
+        bytes => label += &format!(" {bytes} B"),
     }
     if task.align > 16 {
         label += &format!(" aligned to {}", task.align);

@@ -2,7 +2,7 @@
 //!
 //! Every object is touched in its first byte, since memory that nobody touches is no program's cost. An iteration is
 //! one object made and given back, except in `grow` (one object grown from 16 B to 1 MiB), `inplace` (two `realloc`
-//! calls) and `million` (a million 64-byte objects at once).
+//! calls), `million` (a million 64-byte objects at once) and `fork` (a child that ends at once).
 
 use super::heap::{Api, PLAIN};
 use super::{Reply, Shape, Work};
@@ -33,6 +33,7 @@ pub fn make<A: Api>(name: &str, shape: Shape) -> Option<Box<dyn Work>> {
         "cross" => Box::new(Cross(shape, door)),
         "mixed" => Box::new(Mixed(shape, door)),
         "million" => Box::new(Million::<A>::new()),
+        "fork" => Box::new(Fork::<A>::new(shape)),
         _ => return None,
     })
 }
@@ -383,6 +384,42 @@ impl<A: Api> Work for Million<A> {
             total.extra[2] = resident_kib().saturating_sub(before);
         }
         total
+    }
+}
+
+/// `fork` in a process with as many objects as the shape's size says, of 16 B, 26 B, 36 B and so on. What the child
+/// does, and the wait for its end, stand outside the timed part.
+struct Fork<A>(PhantomData<A>);
+
+impl<A: Api> Fork<A> {
+    fn new(shape: Shape) -> Self {
+        for index in 0..shape.size {
+            acquire::<A>(16 + 10 * index, PLAIN);
+        }
+        Self(PhantomData)
+    }
+}
+
+impl<A: Api> Work for Fork<A> {
+    fn run(&mut self, iterations: u64) -> Reply {
+        let mut total = 0;
+        for _ in 0..iterations {
+            let start = Instant::now();
+            // SAFETY: the child only ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: it ends the child.
+                unsafe { libc::_exit(0) };
+            }
+            total += nanos(start);
+            let mut status = 0;
+            // SAFETY: the status is live.
+            if child < 0 || unsafe { libc::waitpid(child, &raw mut status, 0) } != child || status != 0 {
+                eprintln!("runner: a child failed");
+                exit(3);
+            }
+        }
+        reply(total)
     }
 }
 

@@ -59,6 +59,7 @@ fn name(line: Key) -> String {
         "cross" => format!("{size} B freed by another thread"),
         "mixed" => format!("mixed sizes, {threads} threads"),
         "million" => format!("a million of {size} B"),
+        "fork" => format!("fork, {size} objects"),
         work => format!("{work} {size} B"),
     }
 }

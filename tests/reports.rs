@@ -91,6 +91,43 @@ fn no_name_forges_a_line() {
 }
 
 /// Suppressions and summaries say what the file says.
+/// The module's file of the outermost frame of each of a report's stacks, and how many frames it has.
+fn outermost(report: &str) -> Vec<(&str, usize)> {
+    let mut stacks = Vec::new();
+    for frame in report.lines().filter_map(|line| line.strip_prefix("    #")) {
+        let number: usize = frame.split(' ').next().and_then(|text| text.parse().ok()).expect("a number");
+        let module = frame.split(['(', '+']).find(|part| part.starts_with('/')).expect("a module");
+        let file = module.rsplit('/').next().expect("a part");
+        match stacks.last_mut() {
+            Some(last) if number != 0 => *last = (file, number + 1),
+            _ => stacks.push((file, 1)),
+        }
+    }
+    stacks
+}
+
+#[test]
+fn what_called_the_program_is_left_out() {
+    for name in ["double_free", "double_free_thread"] {
+        let Some(program) = compiler::binary(name, "-O0") else { return };
+        let file = program.file_name().and_then(OsStr::to_str).expect("a name");
+        for mode in ["mode=harden:backtrace=16", "mode=hunt"] {
+            let report = |options: &str| {
+                let mut command = process::command(&program, Some(library::path()), options);
+                process::run(command.arg("64"), LIMIT).stderr
+            };
+            let (own, all) = (report(mode), report(&format!("{mode}:frames=all")));
+            let (own, all) = (outermost(&own), outermost(&all));
+            assert!(!own.is_empty() && own.len() == all.len(), "{mode} {name}: {own:?} {all:?}");
+            for ((module, shown), (outer, count)) in own.iter().zip(&all) {
+                // The entry and two functions of the C library before `main`, two before a thread's function.
+                let start = if *outer == file { 3 } else { 2 };
+                assert!(*module == file && shown + start == *count, "{mode} {name}: {own:?} {all:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn no_rule_forges_a_line() {
     let Some(program) = names() else { return };

@@ -74,7 +74,7 @@ fn rust_names_are_demangled() {
 #[test]
 fn processes_write_build_ids_and_dynamic_symbols() {
     let Some(program) = bugs("-O2") else { return };
-    let output = commit(&program, "exported", &["--exec"]);
+    let output = commit(&program, "exported", &["--exec", "--frames", "all"]);
     let report = text(&output.stderr);
     let known = fs::read(&program).unwrap();
     let id = object::Object::build_id(&object::File::parse(&*known).unwrap()).unwrap().unwrap().to_vec();

@@ -17,6 +17,6 @@ pub use parse::{Warning, apply, apply_line, apply_text};
 pub use table::{Given, Key, Options, ROWS, Row};
 pub use value::{
     Align, Count, Fill, Foreign, GuardSide, Guards, Intercept, Mebibytes, Mode, OnError, OptionValue,
-    PathBuf, ReportForm, Seal, Sites, Switch, Unmap,
+    PathBuf, ReportForm, Seal, Shown, Sites, Switch, Unmap,
 };
 pub use write::{item, shell, value as quoted};

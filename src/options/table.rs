@@ -2,7 +2,7 @@
 
 use super::value::{
     Align, Count, Fill, Foreign, GuardSide, Guards, Intercept, Mebibytes, Mode, OnError, OptionValue,
-    PathBuf, ReportForm, Seal, Sites, Switch, Unmap,
+    PathBuf, ReportForm, Seal, Shown, Sites, Switch, Unmap,
 };
 use core::fmt;
 
@@ -157,6 +157,8 @@ table! {
         "Check the canaries of all live slab objects and that freed slab memory is untouched at exit.";
     intercept: Intercept = Intercept::Auto, "off, copy, syscalls, all; auto = all in hunt, syscalls in patrol, off in harden",
         "Compare what functions of the C library access with the bounds of heap objects: memcpy and its like, system calls and streams, or all and strings too.";
+    frames: Shown = Shown::Program, "program, all",
+        "Leave out of stacks what called main or a thread's first function: start code of the C library and of Rust's.";
     foreign: Foreign = Foreign::Abort, "abort, ignore, libc",
         "What to do with a freed pointer that fencepost did not hand out.";
     history: u64 = 65536, "records",

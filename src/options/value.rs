@@ -157,6 +157,16 @@ spelled! {
     }
 }
 
+spelled! {
+    /// Which frames of a stack are shown.
+    Shown {
+        /// Up to the program's outermost function: `main`, or that which a thread was made with.
+        Program = "program",
+        /// Those that called it, too.
+        All = "all",
+    }
+}
+
 /// When the pages of a freed object are taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmap {

@@ -102,7 +102,7 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
     }
     let Buffers { report, maps } = &mut *buffers;
     report.clear();
-    let modules = Modules::read(maps);
+    let modules = Modules::read(maps).with(context.options);
     if is_suppressed(context, finding, &modules) {
         tally::count_suppressed();
         return Outcome::Suppressed;
@@ -151,7 +151,7 @@ pub fn write_pieces(context: &Context, piece: impl FnMut(&mut dyn Write, &Module
 fn write_in_turn(context: &Context, mut piece: impl FnMut(&mut dyn Write, &Modules<'_>) -> bool) {
     let Some(mut buffers) = BUFFERS.enter() else { return };
     let Buffers { report, maps } = &mut *buffers;
-    let modules = Modules::read(maps);
+    let modules = Modules::read(maps).with(context.options);
     loop {
         report.clear();
         let last = piece(report, &modules);

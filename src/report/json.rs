@@ -108,7 +108,7 @@ fn event(out: &mut dyn Write, name: &str, event: Event, sources: &Sources<'_>) -
 /// Writes the frames; `called` says that the innermost is a return address, too.
 pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modules<'_>) -> fmt::Result {
     write!(out, "[")?;
-    for (index, pc) in frames.as_slice().iter().enumerate() {
+    for (index, pc) in modules.shown(frames).iter().enumerate() {
         write!(out, "{}", if index == 0 { "" } else { "," })?;
         frame(out, *pc, called || index != 0, modules)?;
     }

@@ -3,7 +3,14 @@
 
 use super::elf::{BuildId, Image, Symbol};
 use crate::addr::Addr;
-use crate::sys::{file, vm};
+use crate::options::{Options, Shown};
+use crate::sys::{aux, file, vm};
+use crate::trace::frames::{Frames, MAX_FRAMES};
+
+/// The start code of a program is not longer.
+const ENTRY_BYTES: usize = 64;
+/// Frames of the C library below `main` or below a thread's first function.
+const START_FRAMES: usize = 2;
 
 /// A place in a mapped file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +49,8 @@ impl Place<'_> {
 /// The process's mappings, as text.
 pub struct Modules<'a> {
     text: &'a [u8],
+    /// Stacks of so many frames may go on outwards; 0: all frames of a stack are shown.
+    cut_at: usize,
 }
 
 impl<'a> Modules<'a> {
@@ -53,7 +62,35 @@ impl<'a> Modules<'a> {
     /// The mappings that `text` lists. A last line without an end may be cut, and is none.
     pub fn of(text: &'a [u8]) -> Self {
         let whole = text.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
-        Self { text: text.get(..whole).unwrap_or(&[]) }
+        Self { text: text.get(..whole).unwrap_or(&[]), cut_at: 0 }
+    }
+
+    /// These, for reports with these options.
+    #[must_use]
+    pub fn with(self, options: &Options) -> Self {
+        let cut_at = match options.frames {
+            Shown::All => 0,
+            Shown::Program => usize::try_from(options.backtrace).unwrap_or(MAX_FRAMES).clamp(1, MAX_FRAMES),
+        };
+        Self { cut_at, ..self }
+    }
+
+    /// The frames of a stack that are shown: without those of the start code that called `main` or a thread's first
+    /// function. They are the outermost in the C library, after the program's entry if that is there. One is always left.
+    pub fn shown<'f>(&self, frames: &'f Frames) -> &'f [usize] {
+        let all = frames.as_slice();
+        let module = |pc: usize| self.place(Addr::new(pc)).map(|place| place.base);
+        let (library, entry) = (module(libc::__errno_location as *const () as usize), aux::entry());
+        let begun = all.last().is_some_and(|pc| (entry..entry + ENTRY_BYTES).contains(pc));
+        // A program that has the C library in it is not told apart from that.
+        if self.cut_at == 0 || !begun && all.len() >= self.cut_at || library == module(entry) {
+            return all;
+        }
+        let called = all.len() - usize::from(begun);
+        let outer = all.iter().take(called).rev().take(START_FRAMES);
+        let start = outer.take_while(|pc| module(**pc) == library).count();
+        let left = if start == 0 { all.len() } else { (called - start).max(1) };
+        all.get(..left).unwrap_or(all)
     }
 
     /// The place of `address` in its file; `None` for memory that is not a file's. A module's mappings

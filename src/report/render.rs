@@ -210,7 +210,7 @@ pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modu
     if frames.as_slice().is_empty() {
         return writeln!(out, "    (no stack)");
     }
-    for (index, pc) in frames.as_slice().iter().enumerate() {
+    for (index, pc) in modules.shown(frames).iter().enumerate() {
         write!(out, "    #{index} 0x{pc:012x} ")?;
         let place = modules.place(Addr::new(*pc));
         if let Some(symbol) = place.and_then(|place| place.symbol(called || index != 0)) {

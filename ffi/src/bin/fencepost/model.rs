@@ -147,6 +147,24 @@ impl Frame {
     }
 }
 
+/// How many of a stack's frames are shown, by their functions from the innermost on: those before what Rust's library and
+/// its tests call `main`, a thread's function or a test by. `FnOnce::call_once` in between belongs to it.
+pub fn shown<'a>(functions: impl Iterator<Item = Option<&'a str>>) -> usize {
+    let (mut count, mut own) = (0, 0);
+    for function in functions {
+        let name = function.unwrap_or_default();
+        // Line tables alone have no namespaces.
+        if name.contains("__rust_begin_short_backtrace") && own != 0 {
+            return own;
+        }
+        count += 1;
+        if !name.contains("call_once") {
+            own = count;
+        }
+    }
+    count
+}
+
 /// The frames that a program counter stands for.
 pub fn expand(pc: u64, place: Option<Place>, is_return: bool, symbols: &mut Symbols) -> Vec<Frame> {
     let sources = place.as_ref().map(|place| symbols.at(place, is_return)).unwrap_or_default();
@@ -178,9 +196,10 @@ pub fn symbolise_json(object: &mut Map<String, Value>, symbols: &mut Symbols) ->
         address,
         ..Report::default()
     };
+    let all = report.rerun.as_ref().is_some_and(|options| options.contains("frames=all"));
     let mut add = |role, title: String, holder: &mut Map<String, Value>, exact| {
         if let Some(Value::Array(frames)) = holder.get_mut("frames") {
-            let found = symbolise_frames(frames, exact, symbols);
+            let found = symbolise_frames(frames, exact, all, symbols);
             report.stacks.push(Stack { role, title, frames: found });
         }
     };
@@ -207,7 +226,7 @@ pub fn symbolise_json(object: &mut Map<String, Value>, symbols: &mut Symbols) ->
     report
 }
 
-fn symbolise_frames(frames: &mut Vec<Value>, exact: bool, symbols: &mut Symbols) -> Vec<Frame> {
+fn symbolise_frames(frames: &mut Vec<Value>, exact: bool, all: bool, symbols: &mut Symbols) -> Vec<Frame> {
     let mut found = Vec::new();
     let mut expanded = Vec::new();
     for (index, frame) in frames.drain(..).enumerate() {
@@ -235,6 +254,11 @@ fn symbolise_frames(frames: &mut Vec<Value>, exact: bool, symbols: &mut Symbols)
         }
     }
     *frames = expanded;
+    if !all {
+        let shown = shown(found.iter().map(|frame| frame.source.function.as_deref()));
+        frames.truncate(shown);
+        found.truncate(shown);
+    }
     found
 }
 

@@ -12,12 +12,26 @@ const SUMMARY: &str = "SUMMARY: fencepost: ";
 
 /// Rewrites `text`; the reports and notes in it besides.
 pub fn rewrite(text: &str, symbols: &mut Symbols) -> (String, Vec<Report>) {
-    let mut rewriter = Rewriter { out: String::new(), symbols, reports: Vec::new(), open: false, number: 0 };
+    let mut rewriter = Rewriter {
+        out: String::new(),
+        symbols,
+        reports: Vec::new(),
+        open: false,
+        stack: Vec::new(),
+        // So says a report of itself.
+        all: text.contains("frames=all"),
+    };
     for line in text.split_inclusive('\n') {
         let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
-        rewriter.line(body);
-        rewriter.out.push_str(end);
+        if let Some(frame) = RawFrame::parse(body) {
+            rewriter.frame(&frame, end);
+        } else {
+            rewriter.end_stack();
+            rewriter.line(body);
+            rewriter.out.push_str(end);
+        }
     }
+    rewriter.end_stack();
     (rewriter.out, rewriter.reports)
 }
 
@@ -27,16 +41,14 @@ struct Rewriter<'a> {
     reports: Vec<Report>,
     /// Whether the last report has not come to its end.
     open: bool,
-    /// The number of the stack's next frame.
-    number: usize,
+    /// The lines of the stack that is being read, and their frames.
+    stack: Vec<(String, Frame)>,
+    /// Whether all frames are shown.
+    all: bool,
 }
 
 impl Rewriter<'_> {
     fn line(&mut self, line: &str) {
-        if let Some(frame) = RawFrame::parse(line) {
-            self.frame(&frame);
-            return;
-        }
         if line.starts_with('{')
             && let Ok(Value::Object(mut object)) = serde_json::from_str(line)
             && object.get("tool").and_then(Value::as_str) == Some("fencepost")
@@ -65,8 +77,11 @@ impl Rewriter<'_> {
         self.out.push_str(line);
     }
 
-    fn frame(&mut self, raw: &RawFrame<'_>) {
-        let stack = self.reports.last_mut().filter(|_| self.open).and_then(|report| report.stacks.last_mut());
+    fn frame(&mut self, raw: &RawFrame<'_>, end: &str) {
+        if raw.number == 0 {
+            self.end_stack();
+        }
+        let stack = self.reports.last().filter(|_| self.open).and_then(|report| report.stacks.last());
         // The address of an access is the instruction's own; all others are where calls return to.
         let exact = raw.number == 0
             && stack.as_ref().is_some_and(|stack| {
@@ -75,18 +90,24 @@ impl Rewriter<'_> {
                     // What a function is about to access is told at its call.
                     && !stack.title.contains("() at 0x")
             });
-        if raw.number == 0 {
-            self.number = 0;
+        let mut frames = expand(raw.pc, raw.place.clone(), !exact, self.symbols).into_iter().peekable();
+        while let Some(frame) = frames.next() {
+            let mut line = format!("{}#{} {}", raw.indent, self.stack.len(), raw.written);
+            raw.describe(&frame, &mut line);
+            line.push_str(if frames.peek().is_some() { "\n" } else { end });
+            self.stack.push((line, frame));
         }
-        let frames = expand(raw.pc, raw.place.clone(), !exact, self.symbols);
-        for (index, frame) in frames.iter().enumerate() {
-            if index != 0 {
-                self.out.push('\n');
-            }
-            // Writing to a string does not fail.
-            let _ = write!(self.out, "{}#{} {}", raw.indent, self.number, raw.written);
-            raw.describe(frame, &mut self.out);
-            self.number += 1;
+    }
+
+    /// Writes the stack that was read, up to the program's own outermost function.
+    fn end_stack(&mut self) {
+        let functions = self.stack.iter().map(|(_, frame)| frame.source.function.as_deref());
+        let shown = if self.all { self.stack.len() } else { model::shown(functions) };
+        let stack = self.reports.last_mut().filter(|_| self.open).and_then(|report| report.stacks.last_mut());
+        let mut frames = Vec::new();
+        for (line, frame) in self.stack.drain(..).take(shown) {
+            self.out.push_str(&line);
+            frames.push(frame);
         }
         if let Some(stack) = stack {
             stack.frames.extend(frames);
@@ -280,6 +301,18 @@ after";
         let counts: Vec<_> = report.stacks.iter().map(|it| (it.role, it.frames.len())).collect();
         assert_eq!(counts, [(Role::Found, 2), (Role::Allocated, 1), (Role::Freed, 0)]);
         assert_eq!(report.stacks[1].title, "allocated by thread T7");
+    }
+
+    #[test]
+    fn start_code_is_left_out() {
+        let shown = |names: &[&'static str]| model::shown(names.iter().map(|name| Some(*name)));
+        let start = "std::sys::backtrace::__rust_begin_short_backtrace<fn(), ()>";
+        let call = "core::ops::function::FnOnce::call_once<fn(), ()>";
+        assert_eq!(shown(&["own::deep", "own::main", call, start, "std::rt::lang_start", "main"]), 2);
+        assert_eq!(shown(&["own::thread::{{closure}}", start, call, "clone"]), 1);
+        assert_eq!(shown(&["own::called", call, "own::main"]), 3);
+        assert_eq!((shown(&[start, "main"]), shown(&[call]), shown(&[])), (2, 1, 0));
+        assert_eq!(model::shown([None, Some("main"), None].into_iter()), 3);
     }
 
     #[test]

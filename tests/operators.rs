@@ -74,6 +74,16 @@ fn array_and_aligned_operators() {
     replaces("all", &["-DBASIC", "-DARRAY", "-DALIGNED", "-DHEADER"]);
 }
 
+/// The C++ library's operators, and `reallocarray`, are made of what the program has.
+#[test]
+fn a_program_with_an_allocator_of_its_own() {
+    for (file, flags) in [("allocator", &[][..]), ("allocator-passes", &["-DPASSES_ON"])] {
+        if let Some(binary) = build("allocator.cc", flags, file) {
+            compare(&binary, &[]);
+        }
+    }
+}
+
 #[test]
 fn with_the_runtime_in_the_program() {
     replaces("static", &["-DBASIC", "-DHEADER", "-static-libstdc++"]);

@@ -182,6 +182,9 @@ pub unsafe extern "C" fn reallocarray(
     at: ReturnSlot,
     fp: usize,
 ) -> *mut c_void {
+    if let Some(answer) = fallback::reallocarray(pointer, count, size) {
+        return answer;
+    }
     match count.checked_mul(size) {
         // SAFETY: the caller vouches for the same.
         Some(bytes) => unsafe { realloc(pointer, bytes, at, fp) },

@@ -6,8 +6,8 @@
 //! library's to judge. With `foreign=ignore` it is left alone, and in a static program there is none to find.
 //! A library that was opened in a running process finds objects of the C library's as well.
 
-use crate::init;
 use crate::real::{self, Name};
+use crate::{init, replaced};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use fencepost_core::addr::ABI_ALIGN;
@@ -42,6 +42,17 @@ pub fn realloc(pointer: *mut c_void, size: usize) -> *mut c_void {
         Some(realloc) => unsafe { realloc(pointer, size) },
         None => core::ptr::null_mut(),
     }
+}
+
+/// The C library's `reallocarray`, which calls the `realloc` that stands before this library; `None` where none does, and
+/// the object is one of this library's.
+pub fn reallocarray(pointer: *mut c_void, count: usize, size: usize) -> Option<*mut c_void> {
+    if !replaced::allocator() {
+        return None;
+    }
+    let reallocarray = real!(ReallocArray, unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void)?;
+    // SAFETY: the pointer is null or an object of whoever's `realloc` is called.
+    Some(unsafe { reallocarray(pointer, count, size) })
 }
 
 /// The C library's `malloc_usable_size`, for a pointer that is its own.

@@ -78,6 +78,11 @@ impl Module<'_> {
         self.contains(on_module as *const () as usize)
     }
 
+    /// Whether it is the C library or the loader, which brings a `malloc` for itself.
+    pub fn is_c_library(&self) -> bool {
+        [&b"libc.so.6"[..], b"ld-linux-x86-64.so.2"].into_iter().any(|name| self.is_called(name))
+    }
+
     /// Whether it is the C++ runtime that programs share, by its file's name.
     pub fn is_shared_runtime(&self) -> bool {
         let named = |part: &[u8]| self.name.windows(part.len()).any(|window| window == part);

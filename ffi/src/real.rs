@@ -24,9 +24,10 @@ pub enum Name {
     OpenIn,
     Symbol,
     CreateThread,
+    ReallocArray,
 }
 
-const NAMES: [&CStr; 11] = [
+const NAMES: [&CStr; 12] = [
     c"malloc",
     c"calloc",
     c"memalign",
@@ -38,6 +39,7 @@ const NAMES: [&CStr; 11] = [
     c"dlmopen",
     c"dlsym",
     c"pthread_create",
+    c"reallocarray",
 ];
 
 /// By name, null where the C library has none.

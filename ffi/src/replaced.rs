@@ -13,6 +13,9 @@
 //! - the next definition after it, unless its module is a C++ runtime, or brings a `malloc` of its own: an allocator,
 //!   in whose stead this library was preloaded.
 //!
+//! A `malloc` before this library replaces the operators, too: the C++ library's are made of it. `reallocarray` then is
+//! the C library's, which calls the `realloc` that is found first.
+//!
 //! It is looked up once, when this library is loaded or, if a constructor that runs before comes here, then. The
 //! modules that a program starts with are all mapped before any code runs.
 //!
@@ -20,7 +23,8 @@
 //! |---|---|---|
 //! | `UNKNOWN` | nobody has looked | who comes first; several may look, and find the same |
 //! | `NOTHING` | the operators are ours; entries take the fast paths | nobody |
-//! | `SOMETHING` | `NEXT` is filled, and all hand over | nobody |
+//! | `SOMETHING` | `NEXT` is filled, and all operators hand over | nobody |
+//! | `ALLOCATOR` | the same, and `malloc` is not ours | nobody |
 
 use crate::init;
 use crate::modules::{self, Module, Name};
@@ -35,6 +39,7 @@ pub static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 pub const NOTHING: u8 = 0;
 const SOMETHING: u8 = 1;
 const UNKNOWN: u8 = 2;
+const ALLOCATOR: u8 = 3;
 
 macro_rules! name {
     ($symbol:literal) => {
@@ -83,7 +88,13 @@ pub fn nothing() -> bool {
 
 /// Whether some operator is known to be replaced.
 pub fn something() -> bool {
-    STATE.load(Ordering::Relaxed) == SOMETHING
+    matches!(STATE.load(Ordering::Relaxed), SOMETHING | ALLOCATOR)
+}
+
+/// Whether `malloc` itself is another's, which stands before this library.
+pub fn allocator() -> bool {
+    look_up();
+    STATE.load(Ordering::Relaxed) == ALLOCATOR
 }
 
 /// Finds out whether anything is replaced, unless that is known.
@@ -91,20 +102,30 @@ pub fn look_up() {
     if STATE.load(Ordering::Acquire) != UNKNOWN {
         return;
     }
-    let state = if is_anything_replaced() {
+    let state = what_is_replaced();
+    if state != NOTHING {
         let mut found = [0; ROWS];
         for (next, name) in found.iter_mut().zip(names()) {
             *next = next_quietly(name).expose_provenance();
         }
         NEXT.fill(found);
-        SOMETHING
-    } else {
-        NOTHING
-    };
+    }
     STATE.store(state, Ordering::Release);
 }
 
-fn is_anything_replaced() -> bool {
+fn what_is_replaced() -> u8 {
+    let mut allocator = false;
+    let operators = are_operators_replaced(&mut allocator);
+    match () {
+        () if allocator => ALLOCATOR,
+        () if operators => SOMETHING,
+        () => NOTHING,
+    }
+}
+
+/// Whether an operator is replaced; `allocator` is set if a module before this library brings a `malloc`, and is not
+/// the C library or the loader, which stand there where this one was opened late.
+fn are_operators_replaced(allocator: &mut bool) -> bool {
     let (mut passed_ours, mut before_ours) = (false, false);
     // By row, the first definition behind ours, if it may be a replacement. Whether it is also the next one in the
     // search order (and not of a library that a constructor opened for itself) has to be asked of the loader.
@@ -113,11 +134,12 @@ fn is_anything_replaced() -> bool {
     modules::each(|module| {
         if module.is_ours() {
             passed_ours = true;
-            return ControlFlow::Continue(());
+            return if before_ours { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         }
         let Some(symbols) = module.symbols() else {
             return ControlFlow::Continue(());
         };
+        *allocator |= !passed_ours && symbols.find(&MALLOC).is_some() && !module.is_c_library();
         let mut replaces = None;
         for ((name, found), settled) in names().zip(&mut behind).zip(&mut settled) {
             let Some(address) = symbols.find(name).filter(|_| !*settled) else { continue };
@@ -131,7 +153,7 @@ fn is_anything_replaced() -> bool {
             });
             *found = is_replacement.then_some(address);
         }
-        if before_ours { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        ControlFlow::Continue(())
     });
     let is_next = |(found, name): (&Option<usize>, &Name<'_>)| {
         found.is_some_and(|address| next_quietly(name).addr() == address)

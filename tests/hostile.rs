@@ -134,6 +134,9 @@ const PRETENDED: &[&str] = &[
     "madvise/2=102:EAGAIN",
     "madvise:nothing",
     "process_madvise:nothing",
+    "madvise:nothing rt_sigprocmask:nothing",
+    "madvise:nothing rt_sigprocmask:EPERM",
+    "madvise/2=103:nothing rt_sigprocmask:nothing",
 ];
 
 /// Calls that no correct program causes the library to make once it runs: a sandbox may kill for them. The

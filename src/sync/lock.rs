@@ -226,7 +226,8 @@ impl<T> Lock<T> {
     #[cold]
     #[inline(never)]
     fn release_slow(&self) {
-        if !futex::unlock_lending(&self.word) {
+        // It may be answered that it was handed over, by a filter, and not be done.
+        if !futex::unlock_lending(&self.word) || self.is_mine() {
             self.word.store(0, Ordering::Release);
         }
         self.wakes.fetch_add(1, Ordering::Release);
@@ -308,6 +309,43 @@ mod tests {
             }
         });
         assert_eq!(waiting.map(|waiting| waiting.join().expect("no panic")), Some(Some(5)));
+    }
+
+    /// A filter, of one thread's, that answers `futex` with success and does nothing.
+    fn pretend_futex() {
+        const fn statement(code: u32, k: u32) -> libc::sock_filter {
+            libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+        }
+        let mut filter = [
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+            libc::sock_filter {
+                jf: 1,
+                ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_futex as u32)
+            },
+            statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO),
+            statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: the program is live, and the calling thread goes without the call.
+        let status = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+        };
+        assert_eq!(status, 0);
+    }
+
+    #[test]
+    fn a_lock_is_released_though_the_kernel_only_says_so() {
+        static LOCK: Lock<u32> = Lock::new(Rank::Store, 5);
+        let releases = || {
+            pretend_futex();
+            let guard = LOCK.enter().expect("nobody has it");
+            LOCK.word.fetch_or(WAITERS, Ordering::Relaxed);
+            assert_eq!(futex::lock_lending(&LOCK.word), Lending::Again);
+            drop(guard);
+            LOCK.owner()
+        };
+        assert_eq!(thread::spawn(releases).join().expect("no panic"), 0);
     }
 
     #[test]

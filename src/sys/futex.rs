@@ -47,7 +47,7 @@ pub enum Lending {
 /// (`FUTEX_LOCK_PI`). The kernel sets [`WAITERS`](libc::FUTEX_WAITERS) in the word.
 pub fn lock_lending(word: &AtomicU32) -> Lending {
     if operate(word, libc::FUTEX_LOCK_PI, 0, core::ptr::null()) {
-        return Lending::Taken;
+        return if is_made(libc::FUTEX_LOCK_PI) { Lending::Taken } else { Lending::Again };
     }
     match errno::get() {
         libc::EAGAIN | libc::EINTR => Lending::Again,
@@ -61,11 +61,22 @@ pub fn unlock_lending(word: &AtomicU32) -> bool {
     operate(word, libc::FUTEX_UNLOCK_PI, 0, core::ptr::null())
 }
 
+/// Whether the kernel does what it is asked for, and it is not merely answered so: no program has a word at this
+/// address.
+fn is_made(operation: c_int) -> bool {
+    const NOWHERE: usize = !7;
+    // SAFETY: the kernel alone looks at the address, and answers an error.
+    unsafe { call(core::ptr::without_provenance_mut(NOWHERE), operation, 0, core::ptr::null()) < 0 }
+}
+
 fn operate(word: &AtomicU32, operation: c_int, value: u32, time: *const libc::timespec) -> bool {
     // SAFETY: the word is live for the call and an atomic, and the time null or live.
-    let status = unsafe {
-        let operation = operation | libc::FUTEX_PRIVATE_FLAG;
-        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, time)
-    };
-    status >= 0
+    unsafe { call(word.as_ptr(), operation, value, time) >= 0 }
+}
+
+/// # Safety
+/// The time is null or live; the kernel looks at the word.
+unsafe fn call(word: *mut u32, operation: c_int, value: u32, time: *const libc::timespec) -> libc::c_long {
+    // SAFETY: as the caller says.
+    unsafe { libc::syscall(libc::SYS_futex, word, operation | libc::FUTEX_PRIVATE_FLAG, value, time) }
 }

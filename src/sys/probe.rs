@@ -11,18 +11,20 @@
 //! | `MADV_POPULATE_READ` of the guard | it fails | [`vm::is_readable`] asks another way |
 //! | `MADV_GUARD_REMOVE` | the kernel can read the page | guards are inaccessible mappings |
 //!
-//! Nothing here faults: the page is read by system calls, which answer `EFAULT`.
+//! Nothing here faults: the page is read by system calls, which answer `EFAULT`. That call may be refused or pretended as
+//! well, and is believed only if it answers so for an address that no program has.
 //!
 //! A filter may come later, when a program that has started gives up what it does not need. Then it is the first page
 //! that could not be opened which tells: an access faults that must not, and the handler looks anew ([`mend`]). One
 //! thread at a time does so, with signals held back, and waits for nothing; others that fault meanwhile wait for it, and
 //! find their page open. A forked child, which may lack the thread that looked, frees the turn.
 
-use super::errno;
 use super::turn::Turn;
 use super::vm::{self, MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise};
-use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
+use super::{errno, thread};
+use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// What the kernel can be relied on for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +84,29 @@ pub fn mend(address: Addr) -> bool {
     }
     let faulted = Span::new(address.page_floor(), PageCount::new(1));
     // Another thread's fault may have had it replaced, and there are bytes in it by now.
-    is_readable_by_a_call(faulted) || vm::renew(faulted)
+    let may_be_open = is_readable_by_a_call(faulted).unwrap_or_else(|| !faulted_again(faulted));
+    may_be_open || {
+        RENEWALS.fetch_add(1, Ordering::Relaxed);
+        vm::renew(faulted)
+    }
+}
+
+/// Pages that were replaced.
+static RENEWALS: AtomicUsize = AtomicUsize::new(0);
+/// By thread: which one faulted last, at which page, and what [`RENEWALS`] was.
+static NOTES: [[AtomicUsize; 3]; 64] = [const { [const { AtomicUsize::new(0) }; 3] }; 64];
+
+/// Whether the calling thread faulted at this page before, and nobody has replaced a page since it noted that: then this one
+/// is closed. Else it is noted, and the access made again tells. By the one whose turn it is.
+fn faulted_again(page: Span) -> bool {
+    let now = [thread::pointer(), page.start.get(), RENEWALS.load(Ordering::Relaxed)];
+    // Threads lie some pages apart. Where two have one note they are longer at it.
+    let Some(note) = NOTES.get((now[0] >> PAGE_SHIFT) % NOTES.len()) else { return true };
+    let mut again = true;
+    for (word, now) in note.iter().zip(now) {
+        again &= word.swap(now, Ordering::Relaxed) == now;
+    }
+    again
 }
 
 /// In a forked child: another thread's turn is over.
@@ -105,7 +129,7 @@ fn examine_on(page: Span, wants_guards: bool) -> Kernel {
         Some(readable) if !readable => true,
         answer => {
             // It was answered that a guard can be read, or not answered at all.
-            let closed = !is_readable_by_a_call(page);
+            let closed = is_readable_by_a_call(page) == Some(false);
             kernel.populates = answer.is_none() || !closed;
             kernel.pretends |= answer.is_some() && closed;
             closed
@@ -121,7 +145,7 @@ fn examine_on(page: Span, wants_guards: bool) -> Kernel {
     if advise(page, MADV_GUARD_REMOVE) {
         let open = match populate(page).filter(|_| kernel.populates) {
             Some(readable) => readable,
-            None => is_readable_by_a_call(page),
+            None => is_readable_by_a_call(page) == Some(true),
         };
         kernel.guards = closed && open;
         kernel.pretends |= !open;
@@ -151,13 +175,21 @@ fn populate(page: Span) -> Option<bool> {
 }
 
 /// Whether the kernel reads the page when it is told to take signals from it; there are none in it, so that none is
-/// blocked.
-fn is_readable_by_a_call(page: Span) -> bool {
+/// blocked. `None` if the call is not made: it does not tell an address that no program has.
+fn is_readable_by_a_call(page: Span) -> Option<bool> {
+    /// The last aligned address, which is no program's.
+    const NOWHERE: usize = !7;
+    let is_made = !takes_signals_from(Addr::new(NOWHERE)) && errno::get() == libc::EFAULT;
+    is_made.then(|| takes_signals_from(page.start))
+}
+
+fn takes_signals_from(set: Addr) -> bool {
     const SET_BYTES: usize = 8;
     let nothing = core::ptr::null_mut::<u64>();
-    let set = page.start.as_ptr::<u64>();
-    // SAFETY: the kernel reads a set of signals from the page and answers an error if it cannot.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, set, nothing, SET_BYTES) == 0 }
+    // SAFETY: the kernel reads a set of signals from there and answers an error if it cannot.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, set.as_ptr::<u64>(), nothing, SET_BYTES) == 0
+    }
 }
 
 #[cfg(test)]
@@ -168,12 +200,12 @@ mod tests {
     #[test]
     fn a_page_is_told_open_from_closed() {
         let page = vm::reserve(PAGE_SIZE, PAGE_SIZE).expect("address space");
-        assert!(!is_readable_by_a_call(page));
+        assert_eq!(is_readable_by_a_call(page), Some(false));
         assert_ne!(populate(page), Some(true));
-        assert!(vm::commit(page) && is_readable_by_a_call(page));
+        assert!(vm::commit(page) && is_readable_by_a_call(page) == Some(true));
         let kernel = examine_on(page, true);
         assert!(!kernel.pretends && kernel.releases && kernel.populates, "{kernel:?}");
-        assert!(is_readable_by_a_call(page), "it is left open");
+        assert_eq!(is_readable_by_a_call(page), Some(true), "it is left open");
         let without = examine_on(page, false);
         assert_eq!(without.guards, kernel.guards);
         vm::unmap(page);

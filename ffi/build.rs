@@ -6,6 +6,9 @@
 //!   own that goes into the shared library and not into the static one, by names with an empty version (`memcpy@`), which
 //!   the linker exports as they are, and which no reference of the library's own leads to. What the compiler makes calls of
 //!   is led elsewhere (`--wrap`), or the loader would lead it to this library's own definition.
+//! - It makes system calls itself. A program may have functions of its own that are called `mmap` or `syscall`: C knows no
+//!   such names, and the C library's own calls do not go by them. Or it stands before the C library's to see what is mapped,
+//!   and allocates to note it.
 
 use std::env;
 use std::fmt::Write;
@@ -43,9 +46,49 @@ fn main() {
     }
 }
 
+/// The C library's functions that are a system call, by its number, with the same arguments.
+const SYSTEM_CALLS: [(&str, u32); 13] = [
+    ("mmap", 9),
+    ("mprotect", 10),
+    ("munmap", 11),
+    ("mremap", 25),
+    ("msync", 26),
+    ("madvise", 28),
+    ("getpid", 39),
+    ("setsockopt", 54),
+    ("sysinfo", 99),
+    ("munlock", 150),
+    ("gettid", 186),
+    ("clock_gettime", 228),
+    ("process_vm_readv", 310),
+];
+
+/// Makes what this library's references to system calls lead to.
+fn make_system_calls(assembly: &mut String) {
+    const SYSCALL: &str = "mov rax, rdi\nmov rdi, rsi\nmov rsi, rdx\nmov rdx, rcx\nmov r10, r8\nmov r8, r9\n\
+        mov r9, [rsp + 8]\nsyscall\n";
+    /// `prlimit64`, of this process, for the answer alone.
+    const GETRLIMIT: &str = "mov r10, rsi\nmov esi, edi\nxor edi, edi\nxor edx, edx\nmov eax, 302\nsyscall\n";
+    let plain =
+        SYSTEM_CALLS.map(|(name, number)| (name, format!("mov r10, rcx\nmov eax, {number}\nsyscall\n")));
+    let special = [("syscall", SYSCALL.to_owned()), ("getrlimit", GETRLIMIT.to_owned())];
+    for (name, body) in plain.into_iter().chain(special) {
+        println!("cargo:rustc-cdylib-link-arg=-Wl,--wrap={name}");
+        let _ = write!(
+            assembly,
+            ".globl __wrap_{name}\n.hidden __wrap_{name}\n.type __wrap_{name},@function\n\
+             __wrap_{name}:\n.cfi_startproc\n{body}cmp rax, -4096\nja 2f\nret\n\
+             2:\nneg eax\npush rax\n.cfi_adjust_cfa_offset 8\ncall __errno_location@PLT\n\
+             pop rcx\n.cfi_adjust_cfa_offset -8\nmov [rax], ecx\nmov rax, -1\nret\n.cfi_endproc\n\
+             .size __wrap_{name}, . - __wrap_{name}\n"
+        );
+    }
+}
+
 /// Makes the symbols of what is intercepted.
 fn intercept() {
     let mut assembly = String::new();
+    make_system_calls(&mut assembly);
     let mut row = 0;
     let mut entry = |name: &str, body: &str| {
         define(&mut assembly, name, row, body);

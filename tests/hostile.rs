@@ -469,6 +469,21 @@ fn libraries_allocate_before_the_program_starts() {
     }
 }
 
+/// Names that are not ISO C's are the program's to have, whether for functions of another kind or for such that stand before
+/// the C library's.
+#[test]
+fn programs_with_functions_called_like_the_c_librarys() {
+    for (name, flags) in [("names", &["-O1", "-std=c99", "-fno-builtin", "-w"][..]), ("hooks", &["-O1"])] {
+        let Some(binary) = compiler::with_flags(&source(name), flags, &format!("hostile-{name}")) else {
+            return;
+        };
+        for options in [None].into_iter().chain(MODES.map(Some)) {
+            let Some(run) = confined(&[], &binary, &[], options) else { return };
+            assert_eq!(wrong(&run), None, "{name} {options:?}");
+        }
+    }
+}
+
 #[test]
 fn plugins_that_look_into_their_own_libraries_first() {
     let (Some(plugin), Some(binary)) = (compiler::shared_library(&source("plugin")), program("deepbind"))

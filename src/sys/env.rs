@@ -4,6 +4,8 @@ use core::ffi::CStr;
 use libc::c_char;
 
 unsafe extern "C" {
+    /// Under the name that is the C library's alone: a program may have an `environ` of its own.
+    #[link_name = "__environ"]
     static environ: *const *const c_char;
 }
 

@@ -181,6 +181,7 @@ impl Cache {
         } else {
             // SAFETY: the class is in range.
             match unsafe { self.pick(class) } {
+                // SAFETY: as the caller says.
                 0 => return unsafe { self.allocate_slow(size, class, origin) },
                 slot => slot,
             }

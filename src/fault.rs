@@ -12,6 +12,8 @@ pub enum Kind {
     HeapBufferUnderflow,
     /// An access to a freed object.
     HeapUseAfterFree,
+    /// An access to bytes of a live object that the program poisoned.
+    UseAfterPoison,
     /// A second free.
     DoubleFree,
     /// A free of something that is not the start of an object.
@@ -37,6 +39,7 @@ impl Kind {
         Self::HeapBufferOverflow,
         Self::HeapBufferUnderflow,
         Self::HeapUseAfterFree,
+        Self::UseAfterPoison,
         Self::DoubleFree,
         Self::InvalidFree,
         Self::AllocDeallocMismatch,
@@ -53,6 +56,7 @@ impl Kind {
             Self::HeapBufferOverflow => "heap-buffer-overflow",
             Self::HeapBufferUnderflow => "heap-buffer-underflow",
             Self::HeapUseAfterFree => "heap-use-after-free",
+            Self::UseAfterPoison => "use-after-poison",
             Self::DoubleFree => "double-free",
             Self::InvalidFree => "invalid-free",
             Self::AllocDeallocMismatch => "alloc-dealloc-mismatch",

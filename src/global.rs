@@ -2,6 +2,7 @@
 
 use crate::addr::{ABI_ALIGN, Addr};
 use crate::fault::Kind;
+use crate::heap::poison::Change;
 use crate::heap::{self, Overrides};
 use crate::options::{
     Align, GuardSide, Guards, Key, Mebibytes, Mode, OnError, Options, ReportForm, Seal, Switch,
@@ -158,7 +159,7 @@ pub fn bounds<T>(pointer: *const T) -> Option<Range<*const u8>> {
 ///
 /// # Errors
 /// What such an access would be reported as: [`Kind::HeapBufferOverflow`], [`Kind::HeapBufferUnderflow`],
-/// [`Kind::HeapUseAfterFree`], or [`Kind::WildAccess`] where no object is near.
+/// [`Kind::HeapUseAfterFree`], [`Kind::UseAfterPoison`], or [`Kind::WildAccess`] where no object is near.
 ///
 /// ```
 /// use fencepost::fault::Kind;
@@ -172,6 +173,42 @@ pub fn bounds<T>(pointer: *const T) -> Option<Range<*const u8>> {
 /// ```
 pub fn check<T>(pointer: *const T, len: usize) -> Result<(), Kind> {
     heap::bounds::check(Addr::of(pointer), len).map_or(Ok(()), Err)
+}
+
+/// Says that nobody may touch `len` bytes from `pointer` on, a part or all of one live object, until [`unpoison`] says
+/// otherwise or the object is freed or resized: for pools, whose free blocks the heap cannot tell from others. [`check`] knows it and, in a
+/// program under the preloaded library's functions, every function of the C library that looks at bounds. In `mode=hunt` whole pages are
+/// closed, so that any access stops with a report ([`Kind::UseAfterPoison`]). Each byte counts: nothing is rounded.
+///
+/// `None` if nothing was done: the memory is not this allocator's, or the object lies where address space is limited, or another
+/// thread frees it or looks at it at this moment. What is no live object's, or goes beyond it, is reported as a misuse.
+///
+/// # Safety
+/// Nobody uses the bytes any more: what they hold is lost.
+///
+/// ```
+/// use fencepost::fault::Kind;
+///
+/// #[global_allocator]
+/// static HEAP: fencepost::Fencepost = fencepost::Fencepost::new();
+///
+/// let mut pool = vec![0_u8; 1000];
+/// // SAFETY: nobody uses these bytes.
+/// unsafe { fencepost::poison(&raw const pool[100], 50) };
+/// assert_eq!(fencepost::check(&raw const pool[0], 101), Err(Kind::UseAfterPoison));
+/// fencepost::unpoison(&raw const pool[100], 50);
+/// assert_eq!(fencepost::check(&raw const pool[0], 1000), Ok(()));
+/// ```
+pub unsafe fn poison<T>(pointer: *const T, len: usize) -> Option<()> {
+    let done = heap::poison::change(Change::Poison, Addr::of(pointer), len, "fencepost::poison", site());
+    done.then_some(())
+}
+
+/// Takes [`poison`] back for `len` bytes from `pointer` on, of which any may be poisoned. What they hold is undefined, and
+/// zero where a page was closed. `None` if nothing was done: the memory is not this allocator's.
+pub fn unpoison<T>(pointer: *const T, len: usize) -> Option<()> {
+    let done = heap::poison::change(Change::Unpoison, Addr::of(pointer), len, "fencepost::unpoison", site());
+    done.then_some(())
 }
 
 /// The paths of a free past the shortest one.

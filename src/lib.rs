@@ -44,7 +44,7 @@ pub mod text;
 #[allow(unsafe_code)]
 pub mod trace;
 
-pub use global::{Fencepost, bounds, check};
+pub use global::{Fencepost, bounds, check, poison, unpoison};
 
 /// Defines what std has and a library without it needs, unless std is in the build: the panic handler (nothing here
 /// panics; the language asks what would follow), and the personality routine that unoptimised builds of `core` name

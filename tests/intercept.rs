@@ -15,6 +15,8 @@ const PLAIN: &[&str] = &["-O1", "-fno-builtin"];
 const FORTIFIED: &[&str] = &["-O2", "-D_FORTIFY_SOURCE=2"];
 /// The object of every row, in bytes.
 const SIZE: u64 = 100;
+/// Of the row's that has poisoned bytes behind so many.
+const POOL: u64 = 4096;
 
 fn program(name: &str, flags: &[&str]) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/intercept").join(format!("{name}.c"));
@@ -56,9 +58,11 @@ fn verdict(binary: &Path, row: &Row, fault: &str, options: &str, named: bool) ->
     let (kind, access, relation) = match fault {
         "over" => ("heap-buffer-overflow", over, (0, Side::After)),
         "under" => ("heap-buffer-underflow", wrong, (1, Side::Before)),
+        "poisoned" => ("use-after-poison", over, (SIZE, Side::Inside)),
         _ => ("heap-use-after-free", wrong, (0, Side::Inside)),
     };
-    let relation = Relation { distance: relation.0, side: relation.1, object_size: SIZE };
+    let object_size = if fault == "poisoned" { POOL } else { SIZE };
+    let relation = Relation { distance: relation.0, side: relation.1, object_size };
     let run = run(binary, options, &[&row.number, fault]);
     let reports = Report::parse_all(&run.stderr);
     let headline = match named {
@@ -95,7 +99,7 @@ fn detect(flags: &[&str], options: &str, named: bool) {
             {
                 missed.push(format!("{} fits {options}: {}{}", row.function, all_well.end, all_well.stderr));
             }
-            let faults = ["over", "under", "freed"].into_iter();
+            let faults = ["over", "under", "freed", "poisoned"].into_iter();
             missed.extend(faults.filter_map(|fault| verdict(&binary, row, fault, options, named)));
         }
         missed
@@ -105,7 +109,7 @@ fn detect(flags: &[&str], options: &str, named: bool) {
         let threads: Vec<_> = parts.map(|part| scope.spawn(|| missed(part))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
     });
-    assert!(missed.is_empty(), "{} missed of {}:\n{}", missed.len(), 4 * rows.len(), missed.join("\n"));
+    assert!(missed.is_empty(), "{} missed of {}:\n{}", missed.len(), 5 * rows.len(), missed.join("\n"));
 }
 
 #[test]
@@ -219,7 +223,136 @@ fn the_bounds_of_objects_can_be_asked_for() {
     }
 }
 
-/// The same in JSON.
+/// What may be poisoned, and what a program may do with the rest.
+#[test]
+fn pools_poison_what_nobody_may_touch() {
+    let Some(binary) = program("poison", PLAIN) else { return };
+    let kinds = ["guard_side=left", "align=exact", "intercept=all", "guards=mprotect", "unmap=batch:8"];
+    let all = kinds.iter().flat_map(|option| every_mode_and(option));
+    for options in all.chain(["mode=hunt:seal=pkey", "mode=harden:seal=pkey"].map(str::to_owned)) {
+        let run = run(&binary, &options, &["semantics"]);
+        assert_eq!((run.stdout.as_str(), run.end), ("ok\n", End::Status(0)), "{options}: {}", run.stderr);
+        assert!(!run.stderr.contains("ERROR"), "{options}: {}", run.stderr);
+    }
+}
+
+/// Threads, handlers and forked children that share the pages of one pool lose nothing of what is theirs.
+#[test]
+fn pools_are_shared() {
+    let Some(binary) = program("poison", PLAIN) else { return };
+    for options in ["guards=auto", "guards=mprotect"].iter().flat_map(|option| every_mode_and(option)) {
+        let run = run(&binary, &options, &["storm"]);
+        assert_eq!((run.stdout.as_str(), run.end), ("ok\n", End::Status(0)), "{options}: {}", run.stderr);
+    }
+}
+
+/// A process that limits its address space has it although there is a table of what was poisoned.
+#[test]
+fn pools_leave_address_space() {
+    let Some(binary) = program("poison", PLAIN) else { return };
+    for options in every_mode_and("intercept=all") {
+        let run = run(&binary, &options, &["limit"]);
+        assert_eq!((run.stdout.as_str(), run.end), ("ok\n", End::Status(0)), "{options}: {}", run.stderr);
+    }
+}
+
+/// A range that is no live object's is a misuse, and nothing is done to it.
+#[test]
+fn ranges_that_are_no_objects_are_reported() {
+    let Some(binary) = program("poison", PLAIN) else { return };
+    let relation = |distance, side| Some(Relation { distance, side, object_size: 1000 });
+    for (misuse, kind, expected, what) in [
+        ("freed", "heap-use-after-free", relation(10, Side::Inside), "a freed pointer"),
+        ("over", "heap-buffer-overflow", relation(0, Side::After), "a range that goes beyond its object"),
+        ("behind", "wild-access", relation(0, Side::After), "a pointer to no object"),
+    ] {
+        for (call, options) in [
+            ("poison", "mode=hunt"),
+            ("unpoison", "mode=hunt"),
+            ("poison", "mode=harden"),
+            ("unpoison", "mode=harden"),
+        ] {
+            let run = run(&binary, options, &[misuse, call]);
+            let reports = Report::parse_all(&run.stderr);
+            assert_eq!(reports.len(), 1, "{misuse} {options}: {}", run.stderr);
+            assert_eq!((reports[0].kind.as_str(), reports[0].relation), (kind, expected), "{}", run.stderr);
+            let headline = format!("{what} was passed to fencepost_{call} by thread T");
+            assert!(run.stderr.contains(&headline), "{headline}: {}", run.stderr);
+            assert!(
+                reports[0].summary.as_ref().is_some_and(|line| line.contains("intercept-poison")),
+                "{}",
+                run.stderr
+            );
+            assert_eq!((run.end, run.stdout.as_str()), (End::Signal(libc::SIGABRT), ""));
+        }
+        let options = "mode=hunt:on_error=continue:exitcode=0";
+        let goes_on = run(&binary, options, &[misuse, "poison"]);
+        assert_eq!((goes_on.end, goes_on.stdout.as_str()), (End::Status(0), "0\n"), "{}", goes_on.stderr);
+    }
+}
+
+/// What a page has none of but poisoned bytes, no instruction touches in `hunt`; and the report has the range.
+#[test]
+fn whole_pages_of_pools_are_closed() {
+    let Some(binary) = program("poison", PLAIN) else { return };
+    for guards in ["madvise", "mprotect"] {
+        for (how, access) in [("store", Access::Write), ("load", Access::Read)] {
+            let options = format!("mode=hunt:guards={guards}");
+            let run = run(&binary, &options, &[how]);
+            let reports = Report::parse_all(&run.stderr);
+            assert_eq!(reports.len(), 1, "{how} {options}: {}", run.stderr);
+            let report = &reports[0];
+            assert_eq!(
+                (report.kind.as_str(), report.access),
+                ("use-after-poison", Some((access, Some(4)))),
+                "{}",
+                run.stderr
+            );
+            let inside = Relation { distance: 9000, side: Side::Inside, object_size: 40_000 };
+            assert_eq!(report.relation, Some(inside));
+            assert!(
+                report.has_alloc_stack && !report.has_free_stack && run.end == End::Signal(libc::SIGSEGV)
+            );
+            let start = report.address - 9000;
+            let range = format!(
+                ", of which the program poisoned [0x{:012x},0x{:012x})\n",
+                start + 100,
+                start + 20_000
+            );
+            assert!(run.stderr.contains(&range), "{range}{}", run.stderr);
+            // Reported once, then let through; and open again, whatever it holds.
+            let goes_on = self::run(&binary, &format!("{options}:on_error=continue:exitcode=0"), &[how]);
+            assert_eq!(
+                (goes_on.end, goes_on.stdout.as_str()),
+                (End::Status(0), "on\n"),
+                "{}",
+                goes_on.stderr
+            );
+            assert_eq!(Report::parse_all(&goes_on.stderr).len(), 1, "{}", goes_on.stderr);
+        }
+    }
+    // A slot has no pages to close, and a fault in the program's own closed page stays its own.
+    for options in ["mode=harden", "mode=harden:intercept=all"] {
+        let run = run(&binary, options, &["store"]);
+        assert_eq!((run.end, run.stdout.as_str()), (End::Status(0), "on\n"), "{}", run.stderr);
+    }
+    let own = run(&binary, "mode=hunt", &["barrier"]);
+    assert_eq!((own.end, own.stdout.as_str()), (End::Status(0), "ok\n"), "{}", own.stderr);
+}
+
+/// The range in JSON.
+#[test]
+fn poisoned_bytes_are_in_json() {
+    let Some(binary) = program("poison", PLAIN) else { return };
+    let run = run(&binary, "mode=hunt:report=json", &["store"]);
+    let line = run.stderr.lines().next().unwrap_or_default();
+    assert!(
+        line.contains("\"kind\":\"use-after-poison\"") && line.contains("\"poisoned_size\":19900"),
+        "{line}"
+    );
+}
+
+/// The function's name in JSON.
 #[test]
 fn the_function_is_named_in_json() {
     let Some(binary) = program("rows", PLAIN) else { return };

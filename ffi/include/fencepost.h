@@ -32,9 +32,22 @@ enum {
     FENCEPOST_UNDERFLOW = 2,
     FENCEPOST_FREED = 3,
     /* No object is near. */
-    FENCEPOST_WILD = 4
+    FENCEPOST_WILD = 4,
+    FENCEPOST_POISONED = 5
 };
 int fencepost_check_range(const void *pointer, size_t size);
+
+/* For pools, whose free blocks the heap cannot tell from others: nobody may touch so many bytes from a pointer on, a part or
+ * all of one live object, until fencepost_unpoison says otherwise or the object is freed or resized (realloc, whether or not
+ * it succeeds). Each byte counts: nothing is rounded, and ranges may overlap, repeat or be taken back in parts. fencepost_check_range and
+ * the functions of the C library that look at bounds know it; in mode=hunt whole pages are closed, so that any access stops
+ * with a report. What the bytes held is lost: after fencepost_unpoison it is undefined, and zero where a page was closed.
+ *
+ * 1 if it was done, or the range has no bytes. 0 if nothing was done: the memory is not the heap's, or the object lies where
+ * address space is limited, or another thread frees it or looks at it at this moment. A range that begins in freed memory,
+ * or beside an object, or goes beyond its object is reported as a misuse, and 0. May be called in a signal handler. */
+int fencepost_poison(const void *pointer, size_t size);
+int fencepost_unpoison(const void *pointer, size_t size);
 
 /* A program may define this; it is read at the first allocation, before the environment. */
 extern const char *fencepost_options;

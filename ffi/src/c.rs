@@ -6,6 +6,7 @@
 use crate::{fallback, init};
 use core::ffi::{c_int, c_void};
 use fencepost_core::addr::{ABI_ALIGN, Addr, PAGE_SIZE, round_up};
+use fencepost_core::heap::poison::{Change, change};
 use fencepost_core::heap::{self, Answer, Denied};
 use fencepost_core::request::{Claim, Origin, Request, Site};
 use fencepost_core::sys::errno;
@@ -231,6 +232,18 @@ pub unsafe extern "C" fn pvalloc(size: usize, at: ReturnSlot, fp: usize) -> *mut
         Some(size) => allocate_slow(&Request { align: PAGE_SIZE, exact: true, ..Request::c(size) }, at, fp),
         None => no_memory(),
     }
+}
+
+/// Poisons a range; see `include/fencepost.h`.
+pub unsafe extern "C" fn poison(pointer: *const c_void, size: usize, at: ReturnSlot, fp: usize) -> c_int {
+    let site = site(at, fp);
+    c_int::from(change(Change::Poison, Addr::of(pointer), size, "fencepost_poison", site))
+}
+
+/// Takes that back.
+pub unsafe extern "C" fn unpoison(pointer: *const c_void, size: usize, at: ReturnSlot, fp: usize) -> c_int {
+    let site = site(at, fp);
+    c_int::from(change(Change::Unpoison, Addr::of(pointer), size, "fencepost_unpoison", site))
 }
 
 /// Exactly the requested size: all bytes up to it may be used. Of the C library's own objects, what it says.

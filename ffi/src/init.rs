@@ -149,6 +149,7 @@ pub extern "C" fn fencepost_check_range(pointer: *const c_void, size: usize) -> 
         Some(Kind::HeapBufferOverflow) => 1,
         Some(Kind::HeapBufferUnderflow) => 2,
         Some(Kind::HeapUseAfterFree) => 3,
+        Some(Kind::UseAfterPoison) => 5,
         Some(_) => 4,
     }
 }

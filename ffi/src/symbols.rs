@@ -25,6 +25,8 @@ macro_rules! c_symbols {
             "query" mallinfo2() -> MallInfo2, "rsi", "rdx", crate::tuning::mallinfo2;
             "query" malloc_info(options: c_int, stream: *mut c_void) -> c_int, "rdx", "rcx", crate::tuning::malloc_info;
             "query" malloc_stats() -> (), "rdi", "rsi", crate::tuning::malloc_stats;
+            "fencepost" fencepost_poison(pointer: *const c_void, size: usize) -> c_int, "rdx", "rcx", crate::c::poison;
+            "fencepost" fencepost_unpoison(pointer: *const c_void, size: usize) -> c_int, "rdx", "rcx", crate::c::unpoison;
             "tune" mallopt(parameter: c_int, value: c_int) -> c_int, "rdx", "rcx", crate::tuning::mallopt;
             "tune" malloc_trim(pad: usize) -> c_int, "rsi", "rdx", crate::tuning::malloc_trim;
         }

@@ -6,7 +6,7 @@
 
 pub use super::start::is_open;
 use super::start::is_started;
-use super::{Heap, heap, thread};
+use super::{Heap, heap, poison, thread};
 use crate::addr::Addr;
 use crate::fault::{Kind, Object};
 use crate::report::{Access, Finding, fatal};
@@ -31,7 +31,7 @@ pub fn hull() -> Range<usize> {
     parts.fold(first, |hull, part| hull.start.min(part.start)..hull.end.max(part.end))
 }
 
-/// Bytes from `address` on that may be accessed: what is left of the live object there, 0 where there is none, and
+/// Bytes from `address` on that may be accessed: what is left of the live object there, up to its first poisoned byte, 0 where there is none, and
 /// `usize::MAX` where the heap has no part in it. The heap is set up.
 #[inline(always)]
 pub fn room(address: Addr) -> usize {
@@ -95,6 +95,8 @@ pub fn check(address: Addr, len: usize) -> Option<Kind> {
 struct Bad {
     at: Addr,
     object: Option<Object>,
+    /// The poisoned bytes around it, of a live object.
+    poisoned: Option<Range<usize>>,
 }
 
 impl Bad {
@@ -104,15 +106,25 @@ impl Bad {
             Some(_) => slab::object_meant(address, len),
             None => heap().page.object_near(address),
         };
-        match room {
-            0 => Self { at: address, object: near(address, len) },
+        let object_at = |address| match cache::place(address) {
+            Some(_) => slab::object_near(address),
+            None => heap().page.object_near(address),
+        };
+        let (at, object) = match room {
+            0 if poison::around(address).is_some() => (address, object_at(address)),
+            0 => (address, near(address, len)),
             // The last byte that it may touch is its object's.
-            room => Self { at: address.plus(room), object: near(address.plus(room - 1), None) },
-        }
+            room => (address.plus(room), near(address.plus(room - 1), None)),
+        };
+        Self { at, object, poisoned: poison::around(at) }
     }
 
     fn finding(&self, access: Access, frames: Frames, registers: (usize, usize)) -> Finding {
-        Finding::of_access(self.at, access, self.object, frames, registers)
+        let found = Finding::of_access(self.at, access, self.object, frames, registers);
+        match &self.poisoned {
+            Some(poisoned) => found.to_poisoned(poisoned),
+            None => found,
+        }
     }
 
     fn kind(&self) -> Kind {

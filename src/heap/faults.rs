@@ -8,6 +8,7 @@ use crate::slab;
 use crate::sys::guard::Backend;
 use crate::sys::{probe, vm};
 use crate::trace::Stack;
+use core::ops::Range;
 
 /// The heap, as the handler sees it.
 struct Ours;
@@ -36,7 +37,9 @@ impl handler::Heap for Ours {
         // The allocator itself touches what it has just opened, the program what it was given.
         let must_be_open = match Self::whose(address) {
             handler::Whose::Ours(_) if thread::is_inside() => true,
-            handler::Whose::Ours(Some(object)) => is_inside_live(address, &object),
+            handler::Whose::Ours(Some(object)) => {
+                is_inside_live(address, &object) && Self::poisoned(address).is_none()
+            }
             _ => false,
         };
         must_be_open && probe::mend(address)
@@ -48,6 +51,11 @@ impl handler::Heap for Ours {
             return slab::layout::layout().backend.open(page) && vm::commit(page);
         }
         heap().page.open_for_access(address)
+    }
+
+    fn poisoned(address: Addr) -> Option<Range<usize>> {
+        let page = &heap().page;
+        page.is_closed_by_poison(address).then(|| page.poisoned_around(address)).flatten()
     }
 
     fn stack() -> Stack {

@@ -19,6 +19,7 @@
 //! | the detached objects | an entry twice or half written | keeps those that a live record confirms |
 //! | a record | a look at the object that does not end | ends it, and what was left to it |
 //! | a slot's state | [`BUSY`](crate::slab::SlotState::BUSY), or a look | leaves it: the slot is not used again |
+//! | poisoned bytes | some of a range, and pages that are open still | leaves them: the object's thread is not there |
 //! | the start of the heap | anything | starts it anew ([`start`]) |
 //! | the shared state, the registry | anything | makes a new one; forgets the unused states |
 //! | a report | the buffers in use | ends it |
@@ -28,6 +29,7 @@
 //! thread that is not there: it does without, as everybody does in a process that is not the heap's.
 
 use super::{heap, leaks, limit, shared, start, thread};
+use crate::meta::poison;
 use crate::report::fatal;
 use crate::rng;
 use crate::slab::{central, sweep};
@@ -82,6 +84,7 @@ unsafe extern "C" fn child() {
         shared::inherit();
         leaks::inherit();
         sweep::inherit();
+        poison::inherit();
         central::inherit_all();
         heap().page.inherit_all();
     }

@@ -19,7 +19,7 @@ use crate::trace::{Depot, Frames};
 use core::cell::UnsafeCell;
 
 /// The version of all that is reached from an anchor.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 /// What an anchor begins with.
 pub const MAGIC: [u8; 16] = *b"fencepost anchor";
 /// What the address of an anchor is a multiple of.

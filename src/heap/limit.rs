@@ -9,6 +9,7 @@
 //! A child of `vfork` runs in its parent's memory, and its limit is not its parent's.
 
 use super::{heap, start, thread};
+use crate::meta::poison;
 use crate::rng::Rng;
 use crate::slab;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +75,9 @@ fn cut(limit: u64) -> bool {
     vm::forbid_moves();
     slab::cut::cut(limit);
     heap().page.cut(limit, &mut Rng::new());
+    poison::SLOTS.cut(slab::live::regions);
+    let parts = || heap().page.each_part().map(|part| part.start.get()..part.end().get());
+    poison::PAGES.cut(parts);
     heap().depot.cut();
     thread::cut();
     stacks::cut();

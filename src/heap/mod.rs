@@ -6,7 +6,7 @@
 //! - [`ops`]: allocate, free, resize; the fast paths first.
 //! - [`ending`]: checks on request and at exit, the exit status.
 //! - [`usage`]: figures of what is in use; giving memory back.
-//! - [`bounds`]: whose bytes an access would touch.
+//! - [`bounds`]: whose bytes an access would touch; [`poison`]: those of live objects that nobody may.
 //! - [`faults`]: what the fault handler asks.
 //! - [`limit`]: what happens when the process limits its address space.
 //! - [`fork`]: what happens around `fork`.
@@ -29,6 +29,7 @@ pub mod image;
 mod leaks;
 pub mod limit;
 pub mod ops;
+pub mod poison;
 mod query;
 mod resize;
 mod shared;

@@ -58,7 +58,8 @@ fn refuse(address: Addr, name: &'static str, site: Site) -> Answer {
 
 impl Heap {
     /// Reports a misuse of the function `name`; returns if `on_error=continue`.
-    fn misuse_of(&self, name: &'static str, fault: Fault, site: Site) {
+    #[cold]
+    pub(super) fn misuse_of(&self, name: &'static str, fault: Fault, site: Site) {
         let frames = trace::capture(site, trace::MAX_FRAMES, thread::stack());
         if let Some(context) = super::reports() {
             let found = Finding::of_fault(fault, frames, (site.fp, site.sp));

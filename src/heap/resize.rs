@@ -5,7 +5,7 @@
 
 use super::ops::{allocate, allocate_for, free, is_growth_granted};
 use super::start::is_started;
-use super::{Heap, heap, sites, thread};
+use super::{Heap, heap, poison, sites, thread};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::options::{Foreign, Mode};
@@ -55,6 +55,7 @@ impl Heap {
         let Some(object) = self.standing(claim) else {
             return self.deny(claim, request, site);
         };
+        poison::end(claim.address);
         let old_size = object.size;
         if claim.size.is_some_and(|stated| stated != old_size) {
             return self.deny(claim, request, site);

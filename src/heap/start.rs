@@ -286,6 +286,7 @@ fn page_config(options: &Options, backend: Backend, limit: Option<u64>, memory: 
             Unmap::Now => 1,
             Unmap::Batch(count) => usize::from(count),
         },
+        close_poisoned: options.mode == Mode::Hunt,
     }
 }
 

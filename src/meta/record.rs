@@ -11,6 +11,9 @@
 //! | `Live` | `Freeing` | one freeing thread, by compare and exchange | it starts to free |
 //! | `Freeing` | `Freed` | the same | the pages are closed |
 //! | `Freeing` | `Live` | the same | the free was refused, or it was a resize |
+//! | `Live` | `Live`, poisoned | whoever poisons bytes of it, by compare and exchange | its bits are clear |
+//! | `Live`, poisoned | the same without | who resizes it | its bits are clear |
+//! | `Freeing`, poisoned | the same without | the freeing thread | its bits are clear |
 //! | `Live` | `Live`, looked at | a sweep, by compare and exchange | it begins to look at the object's surroundings |
 //! | looked at | the same without | the same | it has looked |
 //! | `Freeing`, looked at | `Left`, looked at | the freeing thread | the free is done but for the pages, which the sweep still reads |
@@ -49,12 +52,14 @@ pub enum State {
 struct Head(u64);
 
 impl Head {
-    /// Bits of the state and of [`Head::LOOKED`]: user addresses end at bit 47, or 56 with five levels of page
+    /// Bits of the state, of [`Head::LOOKED`] and [`Head::POISONED`]: user addresses end at bit 47, or 56 with five levels of page
     /// tables, and so fit above.
     const STATE_BITS: u32 = 8;
     /// A sweep looks at the object's surroundings.
     const LOOKED: u64 = 1 << 7;
-    const STATE: u64 = Self::LOOKED - 1;
+    /// The object has bytes that the program poisoned.
+    const POISONED: u64 = 1 << 6;
+    const STATE: u64 = Self::POISONED - 1;
 
     const fn new(address: Addr, state: State) -> Self {
         Self((address.get() as u64) << Self::STATE_BITS | state as u64)
@@ -76,6 +81,10 @@ impl Head {
 
     const fn with(self, state: State) -> Self {
         Self(self.0 & !Self::STATE | state as u64)
+    }
+
+    const fn is_poisoned(self) -> bool {
+        self.0 & Self::POISONED != 0
     }
 
     const fn is_looked_at(self) -> bool {
@@ -221,6 +230,29 @@ impl Record {
     /// Whether the object is live.
     pub fn is_live(&self) -> bool {
         self.state() == State::Live
+    }
+
+    /// Whether the object is live, and none of its bytes are poisoned.
+    #[inline(always)]
+    pub fn is_plainly_live(&self) -> bool {
+        self.head().0 & (Head::STATE | Head::POISONED) == State::Live as u64
+    }
+
+    /// Whether the object may have poisoned bytes.
+    #[inline(always)]
+    pub fn is_poisoned(&self) -> bool {
+        self.head().is_poisoned()
+    }
+
+    /// Says that the object at `address` may have poisoned bytes; `false` if it is not live there.
+    pub fn mark_poisoned(&self, address: Addr) -> bool {
+        let live = |head: Head| head.state() == State::Live && head.address() == address;
+        self.change(|head| live(head).then_some(Head(head.0 | Head::POISONED))).is_ok()
+    }
+
+    /// Says that it has none.
+    pub fn unmark_poisoned(&self) {
+        let _ = self.change(|head| Some(Head(head.0 & !Head::POISONED)));
     }
 
     /// Whether the object is live and at `address`.

@@ -26,7 +26,7 @@
 use super::chunk::{ACTIVE, BURYING, Chunk, DEAD, OPEN, Opening};
 use super::parts::Parts;
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
-use crate::meta::RecordId;
+use crate::meta::{RecordId, poison};
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use crate::sync::{Guard, Lock, Rank};
 use crate::sys::guard::Backend;
@@ -401,6 +401,7 @@ impl Arena {
     fn bury(&self, number: usize) {
         let Some(run) = self.claim_dead(number) else { return };
         let span = self.chunk_span(run.first, run.count);
+        poison::PAGES.give_memory_back(&(span.start.get()..span.end().get()));
         let buried = vm::decommit(span);
         if buried && self.backend == Backend::Madvise {
             vm::no_huge_pages(span);

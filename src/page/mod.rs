@@ -9,10 +9,11 @@
 //! - [`locks`]: what a forked child repairs; [`returns`]: records on their way to a lane whose lock is out of reach.
 //! - [`sweep`]: a look at what lies around every object.
 //! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address;
-//!   [`room`]: how far it may be accessed.
+//!   [`room`]: how far it may be accessed; [`poison`]: which of its bytes may not.
 //!
 //! Invariants:
-//! 1. Pages in an opened chunk are guards unless a live object has them, or one that waits in a batch.
+//! 1. Pages in an opened chunk are guards unless a live object has them, or one that waits in a batch. Of a live object those
+//!    are closed, too, all of whose bytes the program poisoned in `hunt`.
 //! 2. A live object has a record in state `Live` that its pages name; after the free the pages go on
 //!    naming the record until the record or the address is used again.
 //! 3. System calls that open and close an object's pages are made outside the lanes' locks; those that
@@ -30,6 +31,7 @@ mod locks;
 mod lookup;
 mod parts;
 pub mod placement;
+mod poison;
 mod release;
 mod resize;
 mod returns;
@@ -84,6 +86,8 @@ pub struct Config {
     pub history: u64,
     /// Freed objects whose pages are taken away together.
     pub batch: usize,
+    /// Whether pages are closed all of whose bytes the program poisoned.
+    pub close_poisoned: bool,
 }
 
 /// One lane and what is counted for it.
@@ -175,6 +179,7 @@ impl PageArm {
             budget: PageCount::new(0),
             history: 0,
             batch: 1,
+            close_poisoned: false,
         },
         arena: Arena::NONE,
         records: Records::EMPTY,

@@ -18,6 +18,9 @@ impl PageArm {
         if !record.begin_free(claim.address) {
             return Err(self.refusal(record, claim));
         }
+        if record.is_poisoned() {
+            self.end_poison(record);
+        }
         let kind = if mismatch && record.origin() != claim.origin {
             Some(Kind::AllocDeallocMismatch)
         } else if claim.align.is_some_and(|stated| stated != record.align()) {

@@ -2,11 +2,11 @@
 //!
 //! | what is at the address | answer |
 //! |---|---|
-//! | a byte of a live object | what is left of it |
+//! | a byte of a live object | what is left of it, up to its first poisoned byte |
 //! | slack, a freed object's page, a guard | 0 |
 //! | what is not in the arena, or has a record that nobody used | not told |
 
-use super::PageArm;
+use super::{PageArm, poison};
 use crate::addr::{Addr, Span};
 use crate::fault::Object;
 use crate::meta::{Record, State};
@@ -25,7 +25,7 @@ impl PageArm {
     #[inline(always)]
     pub fn holds(&self, address: Addr, len: usize) -> Option<bool> {
         let page = self.arena.page_at_sight(address)?;
-        let record = self.records.get(page).filter(|record| record.is_live());
+        let record = self.records.get(page).filter(|record| record.is_plainly_live());
         Some(record.is_some_and(|record| len <= left(record, address)))
     }
 
@@ -33,7 +33,7 @@ impl PageArm {
     #[inline]
     pub fn room(&self, address: Addr) -> usize {
         match self.records.get(self.arena.record_at(address)) {
-            Some(record) if record.is_live() && left(record, address) != 0 => left(record, address),
+            Some(record) if record.is_plainly_live() && left(record, address) != 0 => left(record, address),
             _ => self.room_slow(address),
         }
     }
@@ -45,8 +45,9 @@ impl PageArm {
             return UNTOLD;
         }
         // A page that names no record, or one that has another object now, is a guard: see the arm's invariants.
-        match self.records.get(self.arena.record_at(address)).map(Record::state) {
-            Some(State::Unused) => UNTOLD,
+        match self.records.get(self.arena.record_at(address)) {
+            Some(record) if record.state() == State::Unused => UNTOLD,
+            Some(record) if record.is_live() => poison::room(record, address, left(record, address)),
             _ => 0,
         }
     }

@@ -5,6 +5,7 @@ use crate::canary;
 use crate::fault::{Fault, Kind, Object};
 use crate::request::Origin;
 use crate::trace::Frames;
+use core::ops::Range;
 
 /// How memory was accessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,6 +99,8 @@ pub struct Finding {
     pub passed_to: Option<&'static str>,
     /// For accesses that were found by their bounds and not by a fault: the function that makes them.
     pub made_by: Option<&'static str>,
+    /// For accesses to poisoned bytes of the object: these and those around them, from the first on so many.
+    pub poisoned: Option<(Addr, usize)>,
     /// Where it was found; the innermost frame is the faulting instruction or the caller.
     pub frames: Frames,
     /// The frame pointer and stack pointer there.
@@ -120,6 +123,7 @@ impl Finding {
             stated,
             passed_to: None,
             made_by: None,
+            poisoned: None,
             frames,
             registers,
         }
@@ -147,9 +151,16 @@ impl Finding {
             stated: None,
             passed_to: None,
             made_by: None,
+            poisoned: None,
             frames,
             registers,
         }
+    }
+
+    /// The same of an access to `poisoned` bytes of its object.
+    pub fn to_poisoned(self, poisoned: &Range<usize>) -> Self {
+        let poisoned = Some((Addr::new(poisoned.start), poisoned.len()));
+        Self { kind: Kind::UseAfterPoison, poisoned, ..self }
     }
 
     /// Whether a fault found it: its signal ends the process, and the first frame is the faulting instruction.

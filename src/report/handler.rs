@@ -2,7 +2,7 @@
 //! others to the program.
 //!
 //! A fault inside a live object is the program's own, whoever the address belongs to: it closed pages of what it
-//! allocated (a write barrier, a guard of its own), and nothing here closes a live object. Where it opened one in vain, since
+//! allocated (a write barrier, a guard of its own), and nothing here closes a live object but for what the program poisoned. Where it opened one in vain, since
 //! the kernel's advice has lost its effect, the page is replaced and nobody is told.
 //!
 //! After a report the instruction is returned to. With `on_error=continue`, or where a suppression covers
@@ -26,6 +26,7 @@ use crate::text::Text;
 use crate::trace::{self, Frames, Stack};
 use core::fmt::Write;
 use core::marker::PhantomData;
+use core::ops::Range;
 use libc::{c_int, c_void, siginfo_t};
 
 /// What the heap knows of a faulting address.
@@ -46,6 +47,8 @@ pub trait Heap {
     fn mend(address: Addr) -> bool;
     /// Opens the page of an address, for `on_error=continue`; `false` if it cannot.
     fn open(address: Addr) -> bool;
+    /// If its page was closed since the program poisoned all of it: the poisoned bytes around an address.
+    fn poisoned(address: Addr) -> Option<Range<usize>>;
     /// The calling thread's stack.
     fn stack() -> Stack;
 }
@@ -121,7 +124,7 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
         _ if sealed => Some((reports, address, None)),
         // The program sealed its own memory.
         _ if key.is_some() => None,
-        Whose::Ours(Some(object)) if is_inside_live(address, &object) => {
+        Whose::Ours(Some(object)) if is_inside_live(address, &object) && H::poisoned(address).is_none() => {
             inside = Some(object);
             None
         }
@@ -204,6 +207,9 @@ unsafe fn report<H: Heap>(
     let mut finding = Finding::of_access(address, kind, object, frames, (registers.fp(), registers.sp()));
     finding.sealed = sealed;
     finding.extent = access::at(registers, address).map(|extent| (extent.start, extent.size));
+    if let Some(poisoned) = H::poisoned(address) {
+        finding = finding.to_poisoned(&poisoned);
+    }
     // It waits for other reports, and for its reader: the program's signals come meanwhile.
     // SAFETY: as the caller says.
     let outcome = unsafe { signal::with_interrupted_mask(context, || fatal::report(reports, &finding)) };

@@ -54,6 +54,9 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     if let Some(function) = finding.made_by {
         write!(out, ",\"made_by\":\"{function}\"")?;
     }
+    if let Some((start, len)) = finding.poisoned {
+        write!(out, ",\"poisoned_start\":\"0x{:x}\",\"poisoned_size\":{len}", start.get())?;
+    }
     write!(out, ",\"frames\":")?;
     frames(out, &finding.frames, !finding.is_fault(), sources.modules)?;
     if let Some(found) = finding.object {

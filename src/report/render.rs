@@ -94,6 +94,7 @@ fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
         (None, _) if finding.passed_to.is_some() => {
             let function = finding.passed_to.unwrap_or("?");
             let what = match (finding.kind, finding.relation()) {
+                (Kind::HeapBufferOverflow, _) => "a range that goes beyond its object",
                 (Kind::HeapUseAfterFree, _) => "a freed pointer",
                 (_, Some(Relation::Inside(_))) => "a pointer into an object",
                 _ => "a pointer to no object",
@@ -149,6 +150,10 @@ fn relation(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
     };
     write!(out, "\n0x{address:012x} is located {distance} bytes {place} ")?;
     region(out, &object)?;
+    if let Some((start, len)) = finding.poisoned {
+        let (start, end) = (start.get(), start.plus(len).get());
+        write!(out, ", of which the program poisoned [0x{start:012x},0x{end:012x})")?;
+    }
     writeln!(out, "{}", if object.freed { ", freed" } else { "" })
 }
 

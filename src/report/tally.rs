@@ -163,7 +163,9 @@ fn object_key(finding: &Finding) -> Option<u64> {
         Some(object) => {
             let allocated = object.history.allocated;
             let event = u64::from(allocated.thread) << 32 | u64::from(allocated.stack);
-            mix(mix(hash, object.start.get() as u64), event)
+            // Of a pool, the part that a mistake is about.
+            let start = finding.poisoned.map_or(object.start, |(start, _)| start);
+            mix(mix(hash, start.get() as u64), event)
         }
         None => mix(hash, finding.address.page_floor().get() as u64),
     };

@@ -18,7 +18,7 @@ use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
 use super::place::{self, Place, locate};
 use super::state::SlotState;
 use super::warm::Warm;
-use super::{batches, bytes, canary, class, quarantine};
+use super::{batches, bytes, canary, class, poison, quarantine};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::{Claim, Origin};
@@ -361,8 +361,8 @@ impl Cache {
         // SAFETY: `locate` makes places of existing classes only.
         let info = unsafe { layout().classes.get_unchecked(place.class) };
         let mut state = info.load(place.slot);
-        if state == SlotState::LOOKED {
-            state = info.state_of(place.slot);
+        if state.is_covered() && place.into == 0 {
+            state = covered_state(info, place.slot, state);
         }
         if place.into != 0 || !state.is_live() {
             return self.refuse_slow(place, claim);
@@ -514,6 +514,17 @@ impl Cache {
     fn overwritten_slow(&mut self, info: &'static ClassInfo, slot: u32, state: SlotState) -> bool {
         self.fault = overwritten(info, slot, state);
         self.fault.is_none()
+    }
+}
+
+/// The state of a slot that is about to be freed, if what was found there stands for another.
+#[cold]
+#[inline(never)]
+fn covered_state(info: &'static ClassInfo, slot: u32, state: SlotState) -> SlotState {
+    match state {
+        SlotState::LOOKED => info.state_of(slot),
+        SlotState::POISONED => poison::end_in(info, slot),
+        other => other,
     }
 }
 

@@ -26,6 +26,7 @@ use super::state::{SlotState, StateCell};
 use super::store::Slab;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::canary::Key;
+use crate::meta::poison;
 use crate::rng::Rng;
 use crate::sys::guard::Backend;
 use crate::sys::vm;
@@ -127,13 +128,39 @@ impl ClassInfo {
         (product as u64 <= offset as u64).then_some((product >> 64) as usize)
     }
 
-    /// The state of slot `slot`, whether or not a sweep looks at it.
+    /// The state of slot `slot`, whether or not a sweep looks at it or its object has poisoned bytes.
+    #[inline]
     pub fn state_of(&self, slot: u32) -> SlotState {
-        match self.load(slot) {
-            SlotState::LOOKED => {
-                SlotState::from_bits(LOOKS.state(self.state(slot).word(), Name::of(self.address(slot))))
+        let state = self.load(slot);
+        if state.is_covered() { self.covered_state(slot) } else { state }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn covered_state(&self, slot: u32) -> SlotState {
+        loop {
+            let state = match self.load(slot) {
+                SlotState::LOOKED => {
+                    SlotState::from_bits(LOOKS.state(self.state(slot).word(), Name::of(self.address(slot))))
+                }
+                state => state,
+            };
+            if state != SlotState::POISONED {
+                return state;
             }
-            state => state,
+            let saved = self.unpoisoned(slot, state);
+            // Else what was saved may be of a later object.
+            if matches!(self.load(slot), SlotState::POISONED | SlotState::LOOKED) {
+                return saved;
+            }
+        }
+    }
+
+    /// What `state`, slot `slot`'s, stands for if its object has poisoned bytes.
+    pub fn unpoisoned(&self, slot: u32, state: SlotState) -> SlotState {
+        match state {
+            SlotState::POISONED => SlotState::from_bits(poison::SLOTS.saved(self.address(slot))),
+            other => other,
         }
     }
 

@@ -8,7 +8,7 @@
 //! | state | `looking` | who changes the state |
 //! |---|---|---|
 //! | any | 0, or what was looked at last | the slot's owner |
-//! | live or freed | this slot and its state | the slot's owner; the sweep, to `LOOKED`, by compare and exchange |
+//! | live, also with poisoned bytes, or freed | this slot and its state | the slot's owner; the sweep, to `LOOKED`, by compare and exchange |
 //! | `LOOKED` | this slot and its state | the slot's owner, to anything; the sweep, back, by compare and exchange |
 //!
 //! One sweep at a time has a claim, under the lock. Who meets the state finds in `looking` what it stands for. In a

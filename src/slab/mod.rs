@@ -12,7 +12,7 @@
 //! - [`warm`]: which freed large slots keep their memory.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
 //! - [`sweep`]: the check of everything, and [`look`], how it looks at slots that others use; [`live`]: what is handed out; [`usage`]: figures.
-//! - [`room`]: how far may be accessed from an address on.
+//! - [`room`]: how far may be accessed from an address on; [`poison`]: which bytes of an object may not.
 //!
 //! Invariants:
 //! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from
@@ -39,6 +39,7 @@ mod look;
 pub mod misuse;
 mod parked;
 pub mod place;
+pub mod poison;
 mod quarantine;
 mod room;
 mod state;

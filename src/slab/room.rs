@@ -2,13 +2,14 @@
 //!
 //! | what is at the address | answer |
 //! |---|---|
-//! | a byte of a live object | what is left of it |
+//! | a byte of a live object | what is left of it, up to its first poisoned byte |
 //! | slack, a freed slot, one that never had an object | 0 |
 //! | a slot in a thread's hands, a guard page, what no slab has | not told |
 
 use super::class;
 use super::layout::layout;
 use super::place::{self, Place};
+use super::poison;
 use super::state::SlotState;
 use crate::addr::Addr;
 use crate::fault::Object;
@@ -50,8 +51,11 @@ fn room_slow(place: Place) -> usize {
     }
     match info.state_of(place.slot) {
         SlotState::BUSY => UNTOLD,
-        // A sweep looked at it, or it was handed out just now.
-        live if live.is_live() => info.size.saturating_sub(live.slack()).saturating_sub(place.into),
+        // A sweep looked at it, or it was handed out just now, or has poisoned bytes.
+        live if live.is_live() => {
+            let left = info.size.saturating_sub(live.slack()).saturating_sub(place.into);
+            poison::room(info, place.slot, info.address(place.slot) + place.into, left)
+        }
         _ => 0,
     }
 }

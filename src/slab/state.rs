@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicU16, Ordering, fence};
 /// | `0x8000` | released: freed, and its slab's memory was given back since |
 /// | `0x2000` | busy: a thread is handing it out or freeing it |
 /// | `0x4000` | live or freed, and claimed by a sweep: see [`look`](super::look) |
+/// | `0x6000` | live, with bytes that the program poisoned: see [`poison`](super::poison) |
 /// | `origin << 13 \| slack - 7` | live; the low part is never 0 |
 /// | `0x8000 \| origin << 13 \| slack - 7` | freed: cleared, last word is the canary |
 /// | the same, with more slack than the slot has bytes | readied: as if freed, and no object was ever in it |
@@ -29,9 +30,23 @@ impl SlotState {
     pub const BUSY: Self = Self(1 << Self::ORIGIN_SHIFT);
     /// Claimed by a sweep; [`ClassInfo::state_of`] says what it stands for.
     pub const LOOKED: Self = Self(look::LOOKED);
+    /// Live, and not as the fast paths know it, since the object has poisoned bytes; [`ClassInfo::state_of`] says what it stands
+    /// for.
+    pub const POISONED: Self = Self(3 << Self::ORIGIN_SHIFT);
+    /// Whether it stands for another: [`SlotState::LOOKED`] or [`SlotState::POISONED`].
+    #[inline(always)]
+    pub const fn is_covered(self) -> bool {
+        self.0 & !Self::BUSY.0 == Self::LOOKED.0
+    }
+
     /// The state with this bit pattern.
     pub const fn from_bits(bits: u16) -> Self {
         Self(bits)
+    }
+
+    /// The bit pattern.
+    pub const fn bits(self) -> u16 {
+        self.0
     }
 
     const FREED_BIT: u16 = 1 << 15;
@@ -126,6 +141,11 @@ impl StateCell {
         self.0
     }
 
+    /// Replaces the state `from` by `to`; whether it was that.
+    pub fn exchange(self, from: SlotState, to: SlotState) -> bool {
+        self.0.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
     /// The state.
     #[inline(always)]
     pub fn load(self) -> SlotState {
@@ -161,6 +181,7 @@ mod tests {
                 let live = SlotState::live(slack, origin);
                 let freed = live.freed();
                 assert!(live.is_live() && !live.is_freed() && freed.is_freed() && !freed.is_live());
+                assert!(!live.is_covered() && !freed.is_covered());
                 assert_eq!((live.slack(), live.origin()), (slack, origin));
                 let expected = (slack <= class::SMALL_SLACK).then(|| slack - class::TAIL);
                 assert_eq!(live.live_over_up_to(class::SMALL_SLACK, origin), expected);
@@ -175,8 +196,11 @@ mod tests {
             assert!(readied.is_freed() && readied.is_readied(class::size(class)) && !readied.is_live());
             assert!(object(Addr::NULL, class::size(class), readied).is_none());
         }
-        for other in [SlotState::FRESH, SlotState::RELEASED, SlotState::BUSY, SlotState::LOOKED] {
-            assert!(!other.is_live() && !other.is_freed());
+        for other in
+            [SlotState::FRESH, SlotState::RELEASED, SlotState::BUSY, SlotState::LOOKED, SlotState::POISONED]
+        {
+            assert!(!other.is_live() && !other.is_freed() && other.live_slack().is_none());
+            assert_eq!(other.is_covered(), matches!(other, SlotState::LOOKED | SlotState::POISONED));
             for origin in [Origin::Malloc, Origin::New, Origin::NewArray, Origin::Rust] {
                 assert_eq!(other.live_over_up_to(class::SMALL_SLACK, origin), None);
             }

@@ -58,11 +58,14 @@ pub fn check_freed(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault
 
 /// What is wrong with a slot that others may be changing.
 fn settled(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
-    let worth = |state| SlotState::from_bits(state).is_live() || SlotState::from_bits(state).is_freed();
+    let worth = |state| match SlotState::from_bits(state) {
+        SlotState::POISONED => true,
+        state => state.is_live() || state.is_freed(),
+    };
     let name = Name::of(info.address(slot));
     // Each round more means that another thread changed the slot.
     while check(info, slot).is_some() {
-        let look = |state| check_in(info, slot, SlotState::from_bits(state));
+        let look = |state| check_in(info, slot, info.unpoisoned(slot, SlotState::from_bits(state)));
         if let Some(found) = LOOKS.at(info.state(slot).word(), name, worth, look) {
             return found;
         }

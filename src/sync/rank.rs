@@ -26,7 +26,7 @@ pub enum Rank {
     Records,
     /// A size class's slabs.
     Store,
-    /// The state of those who have none. From here to [`Rank::Detached`] signals are blocked.
+    /// The state of those who have none. From here to [`Rank::Poison`] signals are blocked.
     Shared,
     /// All threads' states.
     Registry,
@@ -34,6 +34,8 @@ pub enum Rank {
     Parked,
     /// Large objects outside the arena.
     Detached,
+    /// Which objects have bytes that the program poisoned, and which pages are closed for it.
+    Poison,
     /// The turn to report.
     Turn,
     /// What was found so far. This and the following are the reporting thread's.
@@ -51,7 +53,7 @@ impl Rank {
 
     /// Whether its owner blocks signals.
     const fn is_quiet(self) -> bool {
-        Self::Shared as u8 <= self as u8 && self as u8 <= Self::Detached as u8
+        Self::Shared as u8 <= self as u8 && self as u8 <= Self::Poison as u8
     }
 }
 
@@ -61,7 +63,7 @@ mod held {
     use crate::sys::{die, thread};
 
     /// The locks of owners that no handler interrupts.
-    const QUIET: u64 = 2 * Rank::Detached.bit() - Rank::Shared.bit();
+    const QUIET: u64 = 2 * Rank::Poison.bit() - Rank::Shared.bit();
 
     /// Ends the process if the calling thread, which is about to ask for a lock of this rank and may wait for it, has
     /// one of this rank or a higher one. What a handler interrupted does not count for a lock whose owner is never

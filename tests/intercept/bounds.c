@@ -1,19 +1,12 @@
 /* What the heap says of pointers. A line that is wrong says which. */
 #include "../../ffi/include/fencepost.h"
+#include "expect.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #pragma weak fencepost_bounds
 #pragma weak fencepost_check_range
-
-static int wrong;
-
-static void expect(const char *what, size_t size, long got, long expected) {
-    if (got == expected) return;
-    printf("%s of %zu: %ld and not %ld\n", what, size, got, expected);
-    wrong = 1;
-}
 
 static int is(const void *pointer, const void *start, size_t size) {
     void *found_start = 0;

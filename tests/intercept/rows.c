@@ -4,10 +4,12 @@
  *   rows ROW over          the object ends before what the call touches
  *   rows ROW under         the pointer is one byte before the object
  *   rows ROW freed         the object is freed
+ *   rows ROW poisoned      the object is larger, and poisoned from its hundredth byte on
  *   rows ROW fits          all is well: prints "ok"
  *
  * A row's call touches `n` bytes from `p` on. Where it reads a string, there is no end in the object. */
 #define _GNU_SOURCE
+#include "../../ffi/include/fencepost.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +26,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include <wchar.h>
+
+#pragma weak fencepost_poison
 
 enum { SIZE = 100, OVER = 128 };
 
@@ -260,7 +264,8 @@ int main(int count, char **arguments) {
     const char *how = arguments[2];
     int fits = !strcmp(how, "fits");
     n = OVER;
-    char *object = malloc(fits ? 4096 : SIZE);
+    int poisoned = !strcmp(how, "poisoned");
+    char *object = malloc(fits || poisoned ? 4096 : SIZE);
     memset(bytes, 'a', sizeof bytes);
     memset(object, 'a', fits ? 4096 : SIZE);
     memset(text, 'a', n - 1);
@@ -271,7 +276,8 @@ int main(int count, char **arguments) {
     p = object;
     if (!strcmp(how, "under")) p--;
     if (!strcmp(how, "freed")) free(object);
-    is_good = fits || !strcmp(how, "over");
+    if (poisoned && !fencepost_poison(object + SIZE, 4096 - SIZE)) abort();
+    is_good = fits || poisoned || !strcmp(how, "over");
     rows[atoi(arguments[1])].call();
     puts("ok");
     return 0;

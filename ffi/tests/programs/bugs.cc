@@ -7,6 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../include/fencepost.h"
+
+#pragma weak fencepost_poison
+
 #define HIDE(p) __asm__ volatile("" : "+r"(p) : : "memory")
 
 namespace shop {
@@ -89,6 +93,10 @@ int main(int argc, char **argv) {
         shop::touch(p + 8);
     } else if (is("wild-access")) {
         shop::touch(Shelf::make(64) + (1 << 30));
+    } else if (is("use-after-poison")) {
+        char *p = Shelf::make(3 * 4096);
+        if (fencepost_poison == nullptr || !fencepost_poison(p, 3 * 4096)) return 1;
+        shop::touch(p + 4096);
     } else if (is("child")) {
         in_child(overflow);
     } else if (is("daemon")) {

@@ -151,6 +151,7 @@ pub const KINDS: &[&str] = &[
     "canary-overwritten",
     "write-after-free",
     "wild-access",
+    "use-after-poison",
 ];
 
 /// Runs `program` with `bug` under the launcher with these flags.

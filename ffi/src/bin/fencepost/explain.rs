@@ -10,6 +10,7 @@ use crate::target::Target;
 use fencepost_core::addr::Addr;
 use fencepost_core::fault::{Event, Object};
 use fencepost_core::heap::image::{self, Found, Image, Memory, Refusal};
+use fencepost_core::slab::SlotState;
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
@@ -114,14 +115,16 @@ fn describe(address: usize, found: &Found, heap: &Image<'_, Target>, target: &Ta
                 }
                 None => {
                     let into = address.saturating_sub(start.get());
-                    let _ = writeln!(
-                        out,
-                        "0x{address:012x} is located {into} bytes into a slot without an object"
-                    );
+                    let what = match known {
+                        Some(SlotState::POISONED) => "with an object of which the program poisoned bytes",
+                        _ => "without an object",
+                    };
+                    let _ = writeln!(out, "0x{address:012x} is located {into} bytes into a slot {what}");
                 }
             }
             let state = match (object, known) {
                 (Some(object), _) => state(object),
+                (None, Some(SlotState::POISONED)) => "live",
                 (None, Some(_)) => "never used, or given back",
                 (None, None) => "not in the core file",
             };

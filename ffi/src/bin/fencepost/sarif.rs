@@ -23,6 +23,7 @@ const RULES: &[(&str, &str)] = &[
     ("heap-buffer-overflow", "An access past the end of a heap object."),
     ("heap-buffer-underflow", "An access before the start of a heap object."),
     ("heap-use-after-free", "An access to a heap object after it was freed."),
+    ("use-after-poison", "An access to bytes of a live heap object that the program poisoned."),
     ("double-free", "A heap object was freed a second time."),
     ("invalid-free", "A pointer was freed that is not the start of a heap object."),
     ("alloc-dealloc-mismatch", "A heap object was freed by another family of functions than allocated it."),

@@ -12,6 +12,8 @@ const DT_STRTAB: i64 = 5;
 const DT_SYMTAB: i64 = 6;
 const DT_SONAME: i64 = 14;
 const DT_GNU_HASH: i64 = 0x6fff_fef5;
+#[cfg(target_env = "gnu")]
+const DT_VERSYM: i64 = 0x6fff_fff0;
 
 /// The name of `std::bad_alloc` as a C++ runtime has it. Names of symbols end the same way and begin otherwise.
 const BAD_ALLOC: &[u8] = b"\0St9bad_alloc\0";
@@ -118,7 +120,11 @@ impl Module<'_> {
     pub fn symbols(&self) -> Option<Symbols> {
         let tables = self.dynamic([DT_STRTAB, DT_SYMTAB, DT_GNU_HASH])?;
         let [strings, symbols, hash] = tables.map(|table| self.relocated(table));
-        Some(Symbols { base: self.base, strings, symbols, hash })
+        #[cfg(target_env = "gnu")]
+        let versions = self.dynamic([DT_VERSYM]).map_or(0, |[table]| self.relocated(table));
+        #[cfg(not(target_env = "gnu"))]
+        let versions = 0;
+        Some(Symbols { base: self.base, strings, symbols, hash, versions })
     }
 
     /// The values that its dynamic section has for these tags; `None` if one is missing.
@@ -192,16 +198,96 @@ impl<'a> Name<'a> {
 }
 
 /// The dynamic symbols of a module that stays mapped while this is used.
+#[derive(Clone, Copy)]
 pub struct Symbols {
     base: usize,
     strings: usize,
     symbols: usize,
     hash: usize,
+    /// The table of versions, 0 for none.
+    versions: usize,
 }
+
+/// The modules in which the loader looks for a definition after this library's (`RTLD_NEXT`), the C library's last.
+///
+/// A process begins with its modules in the order in which they are searched, and that is the order of the loader's list; what is
+/// opened later comes behind them. So none of these is ever closed, and they can be asked without the loader: a few dozen
+/// instructions a name in place of some two thousand.
+#[cfg(target_env = "gnu")]
+pub struct Behind {
+    modules: [Option<Symbols>; Self::MOST],
+    len: usize,
+}
+
+#[cfg(target_env = "gnu")]
+impl Behind {
+    /// Modules between this library and the C library, and that, at most.
+    const MOST: usize = 64;
+
+    /// `None` where only the loader knows: this library was opened later, or is far from the C library's, or a module between them
+    /// cannot be read.
+    pub fn find() -> Option<Self> {
+        let mut behind = Self { modules: [None; Self::MOST], len: 0 };
+        let (mut passed, mut complete) = (false, false);
+        each(|module| {
+            if !passed {
+                passed = module.is_ours();
+                return ControlFlow::Continue(());
+            }
+            let (Some(place), Some(symbols)) = (behind.modules.get_mut(behind.len), module.symbols()) else {
+                return ControlFlow::Break(());
+            };
+            *place = Some(symbols);
+            behind.len += 1;
+            complete = module.is_called(b"libc.so.6");
+            if complete { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        complete.then_some(behind)
+    }
+
+    /// The address that the loader would find for `name`; `None` if it is to be asked.
+    pub fn address(&self, name: &Name<'_>) -> Option<usize> {
+        let mut modules = self.modules.iter().take(self.len).flatten();
+        modules.find_map(|symbols| symbols.find_symbol(name)).map(|(symbols, symbol)| {
+            let address = symbols.base.wrapping_add(symbol.st_value as usize);
+            match symbol.st_info & 0xf {
+                // SAFETY: what the symbol names is a function without arguments that says where the function is. The loader
+                // relocated its module before it called anything of this library, or calls it as `dlsym` would.
+                STT_GNU_IFUNC => unsafe {
+                    core::mem::transmute::<usize, extern "C" fn() -> usize>(address)()
+                },
+                _ => address,
+            }
+        })
+    }
+}
+
+/// The type of a symbol whose address a function of the module's chooses.
+#[cfg(target_env = "gnu")]
+const STT_GNU_IFUNC: u8 = 10;
 
 impl Symbols {
     /// The address of the module's definition of `name`.
     pub fn find(&self, name: &Name<'_>) -> Option<usize> {
+        let (_, symbol) = self.find_symbol(name)?;
+        Some(self.base.wrapping_add(symbol.st_value as usize))
+    }
+
+    /// Whether a symbol is of a version that only those get who ask for it.
+    fn is_hidden(&self, index: u32) -> bool {
+        const HIDDEN: u16 = 1 << 15;
+        /// Versions below are those of symbols without one.
+        const FIRST: u16 = 2;
+        let table = core::ptr::with_exposed_provenance::<u16>(self.versions);
+        // SAFETY: the table of versions has an entry for each symbol.
+        self.versions != 0 && {
+            let version = unsafe { table.add(index as usize).read() };
+            version & HIDDEN != 0 && version & !HIDDEN >= FIRST
+        }
+    }
+
+    /// The module's definition of `name`.
+    fn find_symbol(&self, name: &Name<'_>) -> Option<(&Self, Elf64_Sym)> {
         let words = core::ptr::with_exposed_provenance::<u32>(self.hash);
         // SAFETY: `Module::symbols` found the tables of a mapped module. The GNU hash section is four words, the
         // filter in words of eight bytes, the buckets, the chains; an index in a chain is one of a symbol, a
@@ -233,8 +319,9 @@ impl Symbols {
                     let text = core::ptr::with_exposed_provenance(
                         self.strings.wrapping_add(symbol.st_name as usize),
                     );
-                    if symbol.st_shndx != 0 && CStr::from_ptr(text) == name.text {
-                        return Some(self.base.wrapping_add(symbol.st_value as usize));
+                    let is_defined = symbol.st_shndx != 0 && symbol.st_value != 0;
+                    if is_defined && CStr::from_ptr(text) == name.text && !self.is_hidden(index) {
+                        return Some((self, symbol));
                     }
                 }
                 if chain & 1 != 0 {

@@ -4,8 +4,8 @@
 //! page that is read-only from then on ([`Sealed`]). Whoever asks while another thread looks, or from within the
 //! lookup itself, which may allocate, asks the loader alone or finds none.
 
-use crate::init;
-use core::ffi::{CStr, c_void};
+use crate::{init, modules};
+use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use fencepost_core::sys::sealed::Sealed;
 
@@ -27,19 +27,19 @@ pub enum Name {
     ReallocArray,
 }
 
-const NAMES: [&CStr; 12] = [
-    c"malloc",
-    c"calloc",
-    c"memalign",
-    c"realloc",
-    c"free",
-    c"malloc_usable_size",
-    c"__longjmp_chk",
-    c"dlopen",
-    c"dlmopen",
-    c"dlsym",
-    c"pthread_create",
-    c"reallocarray",
+const NAMES: [modules::Name<'static>; 12] = [
+    modules::Name::new(c"malloc"),
+    modules::Name::new(c"calloc"),
+    modules::Name::new(c"memalign"),
+    modules::Name::new(c"realloc"),
+    modules::Name::new(c"free"),
+    modules::Name::new(c"malloc_usable_size"),
+    modules::Name::new(c"__longjmp_chk"),
+    modules::Name::new(c"dlopen"),
+    modules::Name::new(c"dlmopen"),
+    modules::Name::new(c"dlsym"),
+    modules::Name::new(c"pthread_create"),
+    modules::Name::new(c"reallocarray"),
 ];
 
 /// By name, null where the C library has none.
@@ -56,7 +56,16 @@ const KNOWN: u8 = 2;
 /// Looks the functions up.
 pub fn look_up() {
     if STATE.compare_exchange(UNKNOWN, LOOKING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-        FOUND.fill(NAMES.map(|name| init::next(name).expose_provenance()));
+        #[cfg(target_env = "gnu")]
+        let behind = modules::Behind::find();
+        #[cfg(target_env = "gnu")]
+        let find = |name: &modules::Name<'_>| behind.as_ref().and_then(|behind| behind.address(name));
+        #[cfg(not(target_env = "gnu"))]
+        let find = |_: &modules::Name<'_>| None;
+        let next = |name: modules::Name<'_>| {
+            find(&name).unwrap_or_else(|| init::next(name.text()).expose_provenance())
+        };
+        FOUND.fill(NAMES.map(next));
         STATE.store(KNOWN, Ordering::Release);
     }
 }
@@ -71,7 +80,7 @@ pub fn address(name: Name) -> *mut c_void {
         (Some(found), _) => core::ptr::with_exposed_provenance_mut(found),
         // Somebody looks at this moment, and does not come here from within: the lookup opens nothing.
         (None, Name::Open | Name::OpenIn | Name::Symbol | Name::CreateThread) => {
-            NAMES.get(name as usize).map_or(core::ptr::null_mut(), |name| init::next(name))
+            NAMES.get(name as usize).map_or(core::ptr::null_mut(), |name| init::next(name.text()))
         }
         (None, _) => core::ptr::null_mut(),
     }

@@ -25,6 +25,7 @@ mod text;
 mod transfer;
 mod vector;
 
+use crate::modules::{Behind, Name};
 use crate::{init, modules};
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ops::{ControlFlow, Range};
@@ -123,9 +124,14 @@ pub fn look_up() {
         Intercept::Syscalls => (Hull::EMPTY, hull, Hull::EMPTY),
         Intercept::All => (hull, hull, hull),
     };
+    let behind = Behind::find();
+    let find = |name: &Name<'_>| {
+        let known = behind.as_ref().and_then(|behind| behind.address(name));
+        known.unwrap_or_else(|| find_by_name(name.text()))
+    };
     let mut functions = [0; ROWS];
     for (function, name) in functions.iter_mut().zip(NAMES) {
-        *function = find_by_name(name);
+        *function = find(name);
     }
     let hulls = [copies, texts, calls, calls];
     let mut at_once = [0; ROWS + VARIADIC_ROWS];
@@ -135,7 +141,7 @@ pub fn look_up() {
         .zip(functions.iter().copied().map(Some).chain([None; VARIADIC_ROWS]));
     for (index, (place, (family, function))) in at_once.iter_mut().zip(rows).enumerate() {
         if hulls[*family as usize].len == 0 {
-            *place = function.unwrap_or_else(|| find_by_name(VARIADIC_NAMES[index - ROWS]));
+            *place = function.unwrap_or_else(|| find(&VARIADIC_NAMES[index - ROWS]));
         }
     }
     STATE.fill(State { hulls, own: own_addresses(), functions });
@@ -182,7 +188,7 @@ fn find(row: Row) -> usize {
     match STATE.get() {
         Some(state) => state.functions[row as usize],
         // Somebody looks at this moment, and calls nothing of this from within.
-        None => find_by_name(NAMES[row as usize]),
+        None => find_by_name(NAMES[row as usize].text()),
     }
 }
 
@@ -237,7 +243,7 @@ macro_rules! rows {
         #[derive(Clone, Copy)]
         enum Row { $($name),+ }
 
-        const NAMES: &[&CStr] = &[$(rows!(@looked_up $name)),+];
+        const NAMES: &[Name<'static>] = &[$(Name::new(rows!(@looked_up $name))),+];
         const ROWS: usize = NAMES.len();
         const FAMILY_OF: [Family; ROWS] = [$(Family::$family),+];
 
@@ -347,7 +353,7 @@ intercepted!(rows);
 
 macro_rules! variadic_rows {
     ($($family:ident $name:ident as $shown:ident $named:literal ($($argument:ident: $type:ty),*) -> $result:ty, $rule:tt;)+) => {
-        const VARIADIC_NAMES: &[&CStr] = &[$(rows!(@looked_up $name)),+];
+        const VARIADIC_NAMES: &[Name<'static>] = &[$(Name::new(rows!(@looked_up $name))),+];
         const VARIADIC_ROWS: usize = VARIADIC_NAMES.len();
         const VARIADIC_FAMILY_OF: [Family; VARIADIC_ROWS] = [$(Family::$family),+];
 

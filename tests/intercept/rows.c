@@ -148,24 +148,22 @@ struct row {
 };
 
 #define ROW(name, over, wrong, ...) static void do_##name(void) { __VA_ARGS__; }
+/* To the object, and from it. */
+#define COPY(name, object, other, count)                                                                            \
+    R(name, W, W, name(object, other, count))                                                                       \
+    R(name##_from, R, R, name(other, object, count))
 #define ROWS                                                                                                        \
-    R(memcpy, W, W, memcpy(p, bytes, n))                                                                            \
-    R(memcpy_from, R, R, memcpy(bytes, p, n))                                                                       \
-    R(memmove, W, W, memmove(p, bytes, n))                                                                          \
-    R(memmove_from, R, R, memmove(bytes, p, n))                                                                     \
-    R(mempcpy, W, W, mempcpy(p, bytes, n))                                                                          \
-    R(mempcpy_from, R, R, mempcpy(bytes, p, n))                                                                     \
+    COPY(memcpy, p, bytes, n)                                                                                       \
+    COPY(memmove, p, bytes, n)                                                                                      \
+    COPY(mempcpy, p, bytes, n)                                                                                      \
     R(memset, W, W, memset(p, 1, n))                                                                                \
     R(bcopy, W, W, bcopy(bytes, p, n))                                                                              \
     R(bcopy_from, R, R, bcopy(p, bytes, n))                                                                         \
     R(bzero, W, W, bzero(p, n))                                                                                     \
     R(explicit_bzero, W, W, explicit_bzero(p, n))                                                                   \
-    R(wmemcpy, W, W, wmemcpy(W, wide, WN))                                                                          \
-    R(wmemcpy_from, R, R, wmemcpy(wide, W, WN))                                                                     \
-    R(wmemmove, W, W, wmemmove(W, wide, WN))                                                                        \
-    R(wmemmove_from, R, R, wmemmove(wide, W, WN))                                                                   \
-    R(wmempcpy, W, W, wmempcpy(W, wide, WN))                                                                        \
-    R(wmempcpy_from, R, R, wmempcpy(wide, W, WN))                                                                   \
+    COPY(wmemcpy, W, wide, WN)                                                                                      \
+    COPY(wmemmove, W, wide, WN)                                                                                     \
+    COPY(wmempcpy, W, wide, WN)                                                                                     \
     R(wmemset, W, W, wmemset(W, L'a', WN))                                                                          \
     R(memcmp, R, R, sink = memcmp(p, text, n))                                                                      \
     R(memcmp_second, R, R, sink = memcmp(text, p, n))                                                               \

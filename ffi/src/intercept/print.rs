@@ -39,99 +39,37 @@ unsafe fn within(
     }
 }
 
-/// # Safety
-/// As the C library's manual says of `vsprintf`.
-#[inline(always)]
-unsafe fn print(to: *mut Byte, format: *const Byte, list: *mut List, name: &'static str) -> c_int {
-    // SAFETY: the caller vouches for the same.
-    unsafe {
-        let print = |room, list| real::vsnprintf(to, room, format, list);
-        within(to, usize::MAX, list, name, print).unwrap_or_else(|| real::vsprintf(to, format, list))
-    }
-}
-
-/// # Safety
-/// As the C library's manual says of `vsnprintf`.
-#[inline(always)]
-unsafe fn print_bounded(
-    to: *mut Byte,
-    most: usize,
-    format: *const Byte,
-    list: *mut List,
-    name: &'static str,
-) -> c_int {
-    // SAFETY: the caller vouches for the same.
-    unsafe {
-        let print = |room, list| real::vsnprintf(to, room, format, list);
-        within(to, most, list, name, print).unwrap_or_else(|| real::vsnprintf(to, most, format, list))
-    }
-}
-
-/// # Safety
-/// As `vsprintf`, of `room` bytes as the compiler sees it.
-#[inline(always)]
-unsafe fn print_checked(
-    to: *mut Byte,
-    flag: c_int,
-    room: usize,
-    format: *const Byte,
-    list: *mut List,
-    name: &'static str,
-) -> c_int {
-    // SAFETY: the caller vouches for the same.
-    unsafe {
-        let print = |within, list| real::__vsnprintf_chk(to, within, flag, usize::MAX, format, list);
-        let known = within(to, room, list, name, print);
-        known.unwrap_or_else(|| real::__vsprintf_chk(to, flag, room, format, list))
-    }
-}
-
-/// # Safety
-/// As `vsnprintf`, of `room` bytes as the compiler sees it.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "the C library's")]
-unsafe fn print_bounded_checked(
-    to: *mut Byte,
-    most: usize,
-    flag: c_int,
-    room: usize,
-    format: *const Byte,
-    list: *mut List,
-    name: &'static str,
-) -> c_int {
-    // SAFETY: the caller vouches for the same.
-    unsafe {
-        let print = |within, list| real::__vsnprintf_chk(to, within, flag, usize::MAX, format, list);
-        // What is more than the compiler sees the C library refuses.
-        let known = if most > room { None } else { within(to, most, list, name, print) };
-        known.unwrap_or_else(|| real::__vsnprintf_chk(to, most, flag, room, format, list))
-    }
-}
-
-/// What each row calls.
+/// A function for each row and one of another name: how much it writes at most, how that is written within a room, and the program's own
+/// call. What is more than the compiler sees the C library refuses.
 macro_rules! functions {
-    ($($name:ident $other:ident($($argument:ident: $type:ty),*), $work:ident, $shown:literal, $shown_other:literal;)+) => {
+    ($($name:ident $other:ident($to:ident: *mut Byte $(, $argument:ident: $type:ty)*; $list:ident), $shown:literal, $shown_other:literal,
+       $most:expr, |$room:ident, $copy:ident| $within:expr, $own:expr;)+) => {
         $(
-            /// # Safety
-            /// As the C library's manual says.
-            pub(super) unsafe fn $name($($argument: $type),*) -> c_int {
-                // SAFETY: the caller vouches for the same.
-                unsafe { $work($($argument),*, $shown) }
-            }
-
-            /// # Safety
-            /// As the C library's manual says.
-            pub(super) unsafe fn $other($($argument: $type),*) -> c_int {
-                // SAFETY: the caller vouches for the same.
-                unsafe { $work($($argument),*, $shown_other) }
-            }
+            functions! { @define $name($to $(, $argument: $type)*; $list), $shown, $most, |$room, $copy| $within, $own }
+            functions! { @define $other($to $(, $argument: $type)*; $list), $shown_other, $most, |$room, $copy| $within, $own }
         )+
+    };
+    (@define $name:ident($to:ident $(, $argument:ident: $type:ty)*; $list:ident), $shown:literal,
+     $most:expr, |$room:ident, $copy:ident| $within:expr, $own:expr) => {
+        /// # Safety
+        /// As the C library's manual says.
+        pub(super) unsafe fn $name($to: *mut Byte $(, $argument: $type)*, $list: *mut List) -> c_int {
+            // SAFETY: the caller vouches for the same.
+            unsafe {
+                let known = within($to, $most, $list, $shown, |$room, $copy| $within);
+                known.unwrap_or_else(|| $own)
+            }
+        }
     };
 }
 
 functions! {
-    sprintf vsprintf(to: *mut Byte, format: *const Byte, list: *mut List), print, "sprintf", "vsprintf";
-    snprintf vsnprintf(to: *mut Byte, most: usize, format: *const Byte, list: *mut List), print_bounded, "snprintf", "vsnprintf";
-    sprintf_chk vsprintf_chk(to: *mut Byte, flag: c_int, room: usize, format: *const Byte, list: *mut List), print_checked, "sprintf", "vsprintf";
-    snprintf_chk vsnprintf_chk(to: *mut Byte, most: usize, flag: c_int, room: usize, format: *const Byte, list: *mut List), print_bounded_checked, "snprintf", "vsnprintf";
+    sprintf vsprintf(to: *mut Byte, format: *const Byte; list), "sprintf", "vsprintf",
+        usize::MAX, |room, copy| real::vsnprintf(to, room, format, copy), real::vsprintf(to, format, list);
+    snprintf vsnprintf(to: *mut Byte, most: usize, format: *const Byte; list), "snprintf", "vsnprintf",
+        most, |room, copy| real::vsnprintf(to, room, format, copy), real::vsnprintf(to, most, format, list);
+    sprintf_chk vsprintf_chk(to: *mut Byte, flag: c_int, seen: usize, format: *const Byte; list), "sprintf", "vsprintf",
+        seen, |room, copy| real::__vsnprintf_chk(to, room, flag, usize::MAX, format, copy), real::__vsprintf_chk(to, flag, seen, format, list);
+    snprintf_chk vsnprintf_chk(to: *mut Byte, most: usize, flag: c_int, seen: usize, format: *const Byte; list), "snprintf", "vsnprintf",
+        if most > seen { 0 } else { most }, |room, copy| real::__vsnprintf_chk(to, room, flag, usize::MAX, format, copy), real::__vsnprintf_chk(to, most, flag, seen, format, list);
 }

@@ -42,6 +42,26 @@ type Read = unsafe fn(*mut c_void, usize, usize, *mut FILE) -> usize;
 /// `fwrite` or `fwrite_unlocked`.
 type Write = unsafe fn(*const c_void, usize, usize, *mut FILE) -> usize;
 
+/// Transfers `count` elements of `size` bytes, of which there are only `room`, by `call`, which takes how many bytes were done before,
+/// and how many to do. What else the call would touch it does if the stream `goes_on`.
+///
+/// # Safety
+/// As the C library's manual says of `fread` and `fwrite`.
+unsafe fn block_over(
+    (access, buffer, name): (Access, *const c_void, &'static str),
+    (size, count, room): (usize, usize, usize),
+    call: &mut dyn FnMut(usize, usize) -> usize,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> usize {
+    let mut done = if room == 0 { 0 } else { call(0, room) };
+    if done == room && goes_on() {
+        let whole = size * count;
+        report(access, buffer, Some(whole), name);
+        done += call(room, whole - room);
+    }
+    done / size
+}
+
 /// Reads `count` elements of `size` bytes, for which there is only `room`.
 ///
 /// # Safety
@@ -51,21 +71,14 @@ type Write = unsafe fn(*const c_void, usize, usize, *mut FILE) -> usize;
 unsafe fn read_over(
     call: Read,
     buffer: *mut c_void,
-    size: usize,
-    count: usize,
+    (size, count, room): (usize, usize, usize),
     stream: *mut FILE,
-    room: usize,
     name: &'static str,
 ) -> usize {
     // SAFETY: so much may be written; the rest is as the caller says.
     unsafe {
-        let mut got = if room == 0 { 0 } else { call(buffer, 1, room, stream) };
-        if got == room && has_more(stream) {
-            let whole = size * count;
-            report(Access::Write, buffer, Some(whole), name);
-            got += call(buffer.wrapping_byte_add(room), 1, whole - room, stream);
-        }
-        got / size
+        let call = &mut |at, len| call(buffer.wrapping_byte_add(at), 1, len, stream);
+        block_over((Access::Write, buffer, name), (size, count, room), call, &mut || has_more(stream))
     }
 }
 
@@ -78,10 +91,8 @@ unsafe fn read_over(
 unsafe fn write_over(
     call: Write,
     buffer: *const c_void,
-    size: usize,
-    count: usize,
+    (size, count, room): (usize, usize, usize),
     stream: *mut FILE,
-    room: usize,
     name: &'static str,
 ) -> usize {
     // SAFETY: so much may be read; the rest is as the caller says.
@@ -89,13 +100,8 @@ unsafe fn write_over(
         if room == 0 && __fwritable(stream) == 0 {
             return call(buffer, size, count, stream);
         }
-        let mut put = if room == 0 { 0 } else { call(buffer, 1, room, stream) };
-        if put == room {
-            let whole = size * count;
-            report(Access::Read, buffer, Some(whole), name);
-            put += call(buffer.wrapping_byte_add(room), 1, whole - room, stream);
-        }
-        put / size
+        let call = &mut |at, len| call(buffer.wrapping_byte_add(at), 1, len, stream);
+        block_over((Access::Read, buffer, name), (size, count, room), call, &mut || true)
     }
 }
 
@@ -110,7 +116,7 @@ macro_rules! blocks {
                 unsafe {
                     match size.checked_mul(count).and_then(|whole| too_small(buffer, whole)) {
                         None => real::$name(buffer, size, count, stream),
-                        Some(room) => $over(real::$name, buffer, size, count, stream, room, stringify!($name)),
+                        Some(room) => $over(real::$name, buffer, (size, count, room), stream, stringify!($name)),
                     }
                 }
             }

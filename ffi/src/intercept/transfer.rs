@@ -153,55 +153,23 @@ unsafe fn write_over(
     result + rest.max(0)
 }
 
-macro_rules! reads {
-    ($($name:ident($fd:ident, $buffer:ident, $count:ident $(, $more:ident: $type:ty)*) by |$parts:ident| $call:expr;)+) => {
+/// A function for each row: how it is made where there is less room than it states.
+macro_rules! calls {
+    ($pointer:ty: $($name:ident($fd:ident, $buffer:ident, $count:ident $(, $more:ident: $type:ty)*) |$room:ident, $called:ident| $over:expr;)+) => {
         $(
             /// # Safety
             /// As the C library's manual says.
             #[inline(always)]
-            pub(super) unsafe fn $name($fd: c_int, $buffer: *mut c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+            pub(super) unsafe fn $name($fd: c_int, $buffer: $pointer, $count: usize $(, $more: $type)*) -> ssize_t {
                 /// # Safety
                 /// As the C library's manual says.
                 #[cold]
                 #[inline(never)]
                 #[allow(clippy::too_many_arguments, reason = "the C library's, and the room")]
-                unsafe fn over(room: usize, $fd: c_int, $buffer: *mut c_void, $count: usize $(, $more: $type)*) -> ssize_t {
+                unsafe fn over($room: usize, $fd: c_int, $buffer: $pointer, $count: usize $(, $more: $type)*) -> ssize_t {
+                    let $called = stringify!($name);
                     // SAFETY: the caller vouches for the same.
-                    unsafe {
-                        read_over($buffer, $count, room, stringify!($name), &mut |$parts| $call, &mut || {
-                            real::$name($fd, $buffer, $count $(, $more)*)
-                        })
-                    }
-                }
-                // SAFETY: the caller vouches for the same.
-                unsafe {
-                    match too_small($buffer, $count) {
-                        None => real::$name($fd, $buffer, $count $(, $more)*),
-                        Some(room) => over(room, $fd, $buffer, $count $(, $more)*),
-                    }
-                }
-            }
-        )+
-    };
-}
-
-macro_rules! writes {
-    ($($name:ident($fd:ident, $buffer:ident, $count:ident $(, $more:ident: $type:ty)*) by |$from:ident, $len:ident, $before:ident| $call:expr;)+) => {
-        $(
-            /// # Safety
-            /// As the C library's manual says.
-            #[inline(always)]
-            pub(super) unsafe fn $name($fd: c_int, $buffer: *const c_void, $count: usize $(, $more: $type)*) -> ssize_t {
-                /// # Safety
-                /// As the C library's manual says.
-                #[cold]
-                #[inline(never)]
-                #[allow(clippy::too_many_arguments, reason = "the C library's, and the room")]
-                unsafe fn over(room: usize, $fd: c_int, $buffer: *const c_void, $count: usize $(, $more: $type)*) -> ssize_t {
-                    // SAFETY: the caller vouches for the same.
-                    unsafe {
-                        write_over($buffer, $count, room, stringify!($name), &mut |$from, $len, $before| $call)
-                    }
+                    unsafe { $over }
                 }
                 // SAFETY: the caller vouches for the same.
                 unsafe {
@@ -229,18 +197,18 @@ fn after(offset: off_t, bytes: usize) -> off_t {
     offset.wrapping_add(bytes as off_t)
 }
 
-reads! {
-    read(fd, buffer, count) by |parts| real::readv(fd, parts.as_ptr(), 2);
-    pread(fd, buffer, count, offset: off_t) by |parts| real::preadv(fd, parts.as_ptr(), 2, offset);
-    pread64(fd, buffer, count, offset: off_t) by |parts| real::preadv(fd, parts.as_ptr(), 2, offset);
+calls! { *mut c_void:
+    read(fd, buffer, count) |room, name| read_over(buffer, count, room, name, &mut |parts| real::readv(fd, parts.as_ptr(), 2), &mut || real::read(fd, buffer, count));
+    pread(fd, buffer, count, offset: off_t) |room, name| read_over(buffer, count, room, name, &mut |parts| real::preadv(fd, parts.as_ptr(), 2, offset), &mut || real::pread(fd, buffer, count, offset));
+    pread64(fd, buffer, count, offset: off_t) |room, name| read_over(buffer, count, room, name, &mut |parts| real::preadv(fd, parts.as_ptr(), 2, offset), &mut || real::pread64(fd, buffer, count, offset));
 }
 
-writes! {
-    write(fd, buffer, count) by |from, len, _before| real::write(fd, from, len);
-    pwrite(fd, buffer, count, offset: off_t) by |from, len, before| real::pwrite(fd, from, len, after(offset, before));
-    pwrite64(fd, buffer, count, offset: off_t) by |from, len, before| real::pwrite64(fd, from, len, after(offset, before));
-    send(fd, buffer, count, flags: c_int) by |from, len, _before| real::send(fd, from, len, flags);
-    sendto(fd, buffer, count, flags: c_int, to: *const sockaddr, size: socklen_t) by |from, len, _before| real::sendto(fd, from, len, flags, to, size);
+calls! { *const c_void:
+    write(fd, buffer, count) |room, name| write_over(buffer, count, room, name, &mut |from, len, _before| real::write(fd, from, len));
+    pwrite(fd, buffer, count, offset: off_t) |room, name| write_over(buffer, count, room, name, &mut |from, len, before| real::pwrite(fd, from, len, after(offset, before)));
+    pwrite64(fd, buffer, count, offset: off_t) |room, name| write_over(buffer, count, room, name, &mut |from, len, before| real::pwrite64(fd, from, len, after(offset, before)));
+    send(fd, buffer, count, flags: c_int) |room, name| write_over(buffer, count, room, name, &mut |from, len, _before| real::send(fd, from, len, flags));
+    sendto(fd, buffer, count, flags: c_int, to: *const sockaddr, size: socklen_t) |room, name| write_over(buffer, count, room, name, &mut |from, len, _before| real::sendto(fd, from, len, flags, to, size));
 }
 
 /// What is cut off, and yet counted in the result, is written nowhere.

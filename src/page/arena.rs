@@ -287,7 +287,8 @@ impl Arena {
         RecordId(chunk.map_or(0, |chunk| chunk.record.load(Ordering::Acquire)))
     }
 
-    /// The record that the page of `address` names by itself, 0 where more has to be asked; `None` outside the arena.
+    /// The record that the page of `address` names, or its chunk, by the fewest loads; 0 where more has to be asked; `None`
+    /// outside the arena.
     #[inline(always)]
     pub fn page_at_sight(&self, address: Addr) -> Option<RecordId> {
         let offset = address.get().wrapping_sub(self.span.start.get());
@@ -297,8 +298,15 @@ impl Arena {
         if self.is_cut.load(Ordering::Acquire) {
             return Some(RecordId(0));
         }
-        // SAFETY: the table has an entry for every page of the arena, nothing of which was given back.
-        Some(RecordId(unsafe { &*self.pages.add(offset >> PAGE_SHIFT) }.load(Ordering::Acquire)))
+        // SAFETY: the tables have an entry for every page and every chunk of the arena, nothing of which was given back.
+        let (page, chunk) = unsafe {
+            (
+                &*self.pages.add(offset >> PAGE_SHIFT),
+                &*self.chunks.add(offset >> (PAGE_SHIFT + CHUNK_PAGE_SHIFT)),
+            )
+        };
+        let named = page.load(Ordering::Acquire);
+        Some(RecordId(if named != 0 { named } else { chunk.record.load(Ordering::Acquire) }))
     }
 
     /// Names the record of the pages of `span`, or with 0 forgets it.

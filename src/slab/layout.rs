@@ -244,8 +244,9 @@ impl ClassInfo {
         self.index_at(offset) as u32
     }
 
+    /// The same as a number of the address space's width.
     #[inline(always)]
-    fn index_at(&self, offset: usize) -> usize {
+    pub fn index_at(&self, offset: usize) -> usize {
         ((offset as u128 * self.reciprocal as u128) >> 64) as usize
     }
 

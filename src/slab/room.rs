@@ -8,7 +8,7 @@
 
 use super::class;
 use super::layout::layout;
-use super::place::{self, Place};
+use super::place::{self, Place, Sight};
 use super::poison;
 use super::state::SlotState;
 use crate::addr::Addr;
@@ -21,12 +21,11 @@ pub const UNTOLD: usize = usize::MAX;
 /// outside the regions.
 #[inline(always)]
 pub fn holds(address: usize, len: usize) -> Option<bool> {
-    let place = place::locate(layout(), address)?;
-    // SAFETY: a place has an existing class.
-    let info = unsafe { layout().classes.get_unchecked(place.class) };
-    let Some(slack) = info.load(place.slot).live_slack() else { return Some(false) };
-    let end = info.size.wrapping_sub(slack);
-    Some(end.checked_sub(place.into).is_some_and(|room| len <= room))
+    match place::room_at_sight(layout(), address) {
+        Sight::Room(room) => Some(len <= room),
+        Sight::Unclear => Some(false),
+        Sight::Outside => None,
+    }
 }
 
 /// Bytes from `place` on that may be accessed.

@@ -49,6 +49,16 @@ impl<T> Sealed<T> {
         self.full.load(Ordering::Acquire).then(|| unsafe { (*self.value.get()).assume_init_ref() })
     }
 
+    /// The value.
+    ///
+    /// # Safety
+    /// [`Sealed::get`] has found it.
+    #[inline(always)]
+    pub unsafe fn known(&self) -> &T {
+        // SAFETY: as the caller says, and it is never taken away.
+        unsafe { (*self.value.get()).assume_init_ref() }
+    }
+
     /// Sets the value if nobody did or does. Not for values that are dropped.
     pub fn fill(&'static self, value: T) {
         let pages = Span::new(Addr::of(core::ptr::from_ref(self)), PageCount::holding(size_of::<Self>()));

@@ -313,9 +313,9 @@ macro_rules! rows {
             /// The shortest way with objects of the heap: calls nothing, and so keeps nothing on the stack.
             #[inline(never)]
             unsafe extern "C" fn checked($($argument: $type),*) -> $result {
-                // SAFETY: as above.
+                // SAFETY: as above; the caller has found the state.
                 unsafe {
-                    let Some(state) = STATE.get() else { return general($($argument),*) };
+                    let state = STATE.known();
                     if bounds::is_open() $(&& bounds::is_fine(Addr::of($pointer), $bytes))+ {
                         return real::known::$name(state)($($argument),*);
                     }

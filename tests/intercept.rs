@@ -340,6 +340,26 @@ fn whole_pages_of_pools_are_closed() {
     assert_eq!((own.end, own.stdout.as_str()), (End::Status(0), "ok\n"), "{}", own.stderr);
 }
 
+/// What another preloaded library puts before the C library's functions is called, whether or not its hash table can be read.
+#[test]
+fn a_library_behind_is_found_first() {
+    let Some(binary) = program("behind_host", PLAIN) else { return };
+    for style in ["-Wl,--hash-style=gnu", "-Wl,--hash-style=sysv"] {
+        let Some(other) = program("behind", &["-shared", "-fPIC", "-fno-builtin", style]) else { return };
+        for options in ["mode=harden", "mode=harden:intercept=all", "mode=hunt"] {
+            let mut command = process::command(&binary, None, options);
+            command.env("LD_PRELOAD", format!("{}:{}", library::path().display(), other.display()));
+            let run = process::run(&mut command, LIMIT);
+            assert_eq!(
+                (run.end, run.stdout.as_str()),
+                (End::Status(0), "77 behind\n"),
+                "{style} {options}: {}",
+                run.stderr
+            );
+        }
+    }
+}
+
 /// The range in JSON.
 #[test]
 fn poisoned_bytes_are_in_json() {

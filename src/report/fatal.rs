@@ -471,6 +471,10 @@ mod tests {
         fn open(_: Addr) -> bool {
             false
         }
+        fn poisoned(_: Addr) -> Option<core::ops::Range<usize>> {
+            None
+        }
+
         fn stack() -> Stack {
             Stack::default()
         }

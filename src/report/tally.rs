@@ -197,6 +197,7 @@ mod tests {
             stated: None,
             passed_to: None,
             made_by: None,
+            poisoned: None,
             frames,
             extent: None,
             sealed: false,

@@ -279,8 +279,8 @@ impl Symbols {
         /// Versions below are those of symbols without one.
         const FIRST: u16 = 2;
         let table = core::ptr::with_exposed_provenance::<u16>(self.versions);
-        // SAFETY: the table of versions has an entry for each symbol.
         self.versions != 0 && {
+            // SAFETY: the module's table of versions has an entry for each of its symbols, and the index is one's.
             let version = unsafe { table.add(index as usize).read() };
             version & HIDDEN != 0 && version & !HIDDEN >= FIRST
         }

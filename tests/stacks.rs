@@ -23,7 +23,7 @@ const BUILDS: &[(&str, &[&str])] = &[
 /// A call in the last place stays a call.
 const CALLS: &str = "-fno-optimize-sibling-calls";
 
-const OPTIONS: &str = "mode=hunt:backtrace=32";
+const OPTIONS: &str = "mode=hunt:backtrace=32:frames=all";
 
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stacks").join(name)

@@ -25,7 +25,7 @@ struct Arguments {
     #[arg(long)]
     bless: bool,
     /// The growth, in percent, that counts as a regression
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 2.0)]
     allow: f64,
     /// One count: only that everything runs
     #[arg(long)]

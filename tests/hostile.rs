@@ -261,6 +261,31 @@ fn limits_from_the_start() {
     work(true, &["threads=0 data=64", "data=256", "data=1024"], "guards=auto");
 }
 
+/// Where guards are mappings, all that make some keep within what there may be, less what is left to the program: 8192.
+#[test]
+fn mappings_that_are_counted() {
+    let Some(program) = program("counted") else { return };
+    let directory = scratch("counted");
+    let file = directory.join("count");
+    fs::write(&file, "8592\n").expect("the directory is writable");
+    let rule = format!("over={}=/proc/sys/vm/max_map_count", file.display());
+    for mode in MODES {
+        let options = format!("{mode}:guards=mprotect");
+        let Some(run) = confined(&[&rule], &program, &[], Some(&options)) else { return };
+        let count = run.stdout.trim().parse::<u64>();
+        assert!(
+            run.end == End::Status(0) && count.is_ok(),
+            "{mode}: {} {}{}",
+            run.end,
+            run.stdout,
+            run.stderr
+        );
+        // 200 islands, and those of the program and of tables.
+        assert!(count.is_ok_and(|count| count < 600), "{mode}: {}", run.stdout);
+    }
+    let _ = fs::remove_dir_all(directory);
+}
+
 /// In overcommit mode 2, as two files in place of the kernel's say it, the reservations keep within the commit limit.
 #[test]
 fn a_commit_limit_from_the_start() {

@@ -120,9 +120,6 @@ pub struct PageArm {
     let_through: AtomicBool,
     /// Lanes in use: the history is shared among them.
     lanes_used: AtomicU32,
-    /// Under the `mprotect` backend: objects that have mappings of their own, and how many may.
-    islands: AtomicU64,
-    islands_max: u64,
     key: Key,
     /// Bytes of resized objects that may yet be shifted so that they touch their guards.
     shifts: AtomicU64,
@@ -132,8 +129,6 @@ pub struct PageArm {
 const REFUSALS: u32 = 256;
 /// From so many pages on an object gets a mapping even when those for smaller ones have run out.
 const ALONE_PAGES: usize = 16;
-/// Mappings left to the program and the loader under the `mprotect` backend.
-const SPARE_MAPPINGS: u64 = 8192;
 /// Objects of so many pages at most get room to double in place,
 const ROOMY_PAGES: usize = 16 << 10;
 /// in an arena that has so many chunks for large ones at least.
@@ -198,8 +193,6 @@ impl PageArm {
         any_detached: AtomicBool::new(false),
         let_through: AtomicBool::new(false),
         lanes_used: AtomicU32::new(0),
-        islands: AtomicU64::new(0),
-        islands_max: 0,
         key: Key::new(0, 0),
         shifts: AtomicU64::new(resize::ADVANCE),
     };
@@ -223,7 +216,6 @@ impl PageArm {
         self.config = config;
         self.arena = arena;
         self.records = records;
-        self.islands_max = limits::max_map_count().saturating_sub(SPARE_MAPPINGS) / 2;
         self.key = Key::new(rng.next_u64(), rng.next_u64());
         true
     }
@@ -468,21 +460,12 @@ impl PageArm {
     }
 
     fn take_island(&self) -> bool {
-        if !self.config.backend.costs_mappings() {
-            return true;
-        }
-        if self.islands.fetch_add(1, Ordering::Relaxed) < self.islands_max {
-            return true;
-        }
-        self.return_island();
-        false
+        !self.config.backend.costs_mappings() || limits::take_islands(1)
     }
 
     fn return_island(&self) {
         if self.config.backend.costs_mappings() {
-            // What was opened before markers lost their effect was not counted.
-            let less = |islands: u64| islands.checked_sub(1);
-            let _ = self.islands.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            limits::return_islands(1);
         }
     }
 

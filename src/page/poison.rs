@@ -8,7 +8,7 @@ use super::PageArm;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::meta::Record;
 use crate::meta::poison::{LOCK, PAGES};
-use crate::sync::atomic::Ordering;
+use crate::sys::limits;
 use core::ops::Range;
 
 impl PageArm {
@@ -78,12 +78,8 @@ impl PageArm {
     fn close_full(&self, run: Span) {
         let each = || (0..run.pages.get()).map(|page| run.start.get() + page * PAGE_SIZE);
         let counted = self.config.backend.costs_mappings();
-        if counted {
-            let pages = run.pages.get() as u64;
-            if self.islands.fetch_add(pages, Ordering::Relaxed) + pages > self.islands_max {
-                self.islands.fetch_sub(pages, Ordering::Relaxed);
-                return;
-            }
+        if counted && !limits::take_islands(run.pages.get() as u64) {
+            return;
         }
         each().for_each(|page| PAGES.set_closed(page, true));
         if !self.config.backend.close(run) {
@@ -117,9 +113,7 @@ impl PageArm {
 
     fn uncount(&self, run: Span) {
         if self.config.backend.costs_mappings() {
-            let pages = run.pages.get() as u64;
-            let less = |islands: u64| Some(islands.saturating_sub(pages));
-            let _ = self.islands.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            limits::return_islands(run.pages.get() as u64);
         }
     }
 

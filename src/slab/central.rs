@@ -178,6 +178,7 @@ fn open(info: &ClassInfo, batch: &Batch) -> bool {
             Backend::Madvise => true,
             Backend::Mprotect => {
                 GUARDED.fetch_add(1, Ordering::Relaxed) < GUARDED_MAX.load(Ordering::Relaxed)
+                    && limits::take_islands(1)
             }
         };
         // A guard that cannot be had leaves the canaries, which every slot has anyway.

@@ -22,6 +22,24 @@ pub fn max_map_count() -> u64 {
     }
 }
 
+/// Mappings that are left to the program, its threads and everything else.
+const SPARE_MAPPINGS: u64 = 8192;
+/// Islands of accessible memory that guards make where they are inaccessible mappings; each costs two mappings.
+static ISLANDS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts so many islands more, unless there would be too many mappings. All who make some share what there is.
+pub fn take_islands(count: u64) -> bool {
+    let most = max_map_count().saturating_sub(SPARE_MAPPINGS) / 2;
+    let more = |islands: u64| Some(islands + count).filter(|islands| *islands <= most);
+    ISLANDS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+}
+
+/// Counts so many fewer. What was opened before markers lost their effect was not counted.
+pub fn return_islands(count: u64) {
+    let less = |islands: u64| Some(islands.saturating_sub(count));
+    let _ = ISLANDS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+}
+
 /// What the C library numbers resources with.
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;

@@ -39,12 +39,12 @@ pub fn route(options: &Options, size: usize, align: usize, sampled: bool, slab_a
 }
 
 /// Requests of one byte to below this size go to the slab arm whatever else they ask, as long as their alignment
-/// is the ABI's. 0 when each request must be looked at.
+/// is the ABI's, and in patrol the sampler does not pick them. 0 when each request must be looked at.
 pub fn fast_limit(options: &Options) -> usize {
     match options.mode {
         _ if options.looks_at_all() => 0,
-        Mode::Harden => usize::try_from(options.unmap_threshold).unwrap_or(usize::MAX),
-        Mode::Patrol | Mode::Hunt => 0,
+        Mode::Harden | Mode::Patrol => usize::try_from(options.unmap_threshold).unwrap_or(usize::MAX),
+        Mode::Hunt => 0,
     }
 }
 

@@ -20,16 +20,23 @@ use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::Unsealed;
 use crate::sys::{file, thread as sys, vm};
 
-/// The thread's state if it may take the paths for small classes: not inside the allocator, every
-/// protection on, and a mode that sends small objects to slabs whatever they are.
+/// The thread's state if it may take the shortest path of an allocation: not inside the allocator, every protection on,
+/// and a mode that sends small objects to slabs whatever they are.
 #[inline(always)]
 fn small_thread() -> Option<*mut Thread> {
-    let word = sys::slot();
-    let thread = Addr::new(word).as_ptr::<Thread>();
+    let thread = Addr::new(sys::slot()).as_ptr::<Thread>();
     // SAFETY: the word is 0 or the address of this thread's state; `GONE` and `SEALED` begin like one whose gate
-    // is never open. A plain read, which can be part of the comparison: only this thread writes the gate, and a handler
-    // that does leaves it as it was.
-    (word != 0 && unsafe { (*thread).gate.as_ptr().read() } == 0).then_some(thread)
+    // is never open. A plain read, which can be part of the comparison: only this thread writes the gate and the word beside
+    // it, and a handler that does leaves them as they were.
+    (!thread.is_null() && unsafe { (&raw const (*thread).gate).cast::<u32>().read() } == 0).then_some(thread)
+}
+
+/// The thread's state if it may take the other short paths: [`small_thread`], but that the mode may send small objects elsewhere.
+#[inline(always)]
+fn plain_thread() -> Option<*mut Thread> {
+    let thread = Addr::new(sys::slot()).as_ptr::<Thread>();
+    // SAFETY: as in `small_thread`.
+    (!thread.is_null() && unsafe { (*thread).gate.as_ptr().read() } == 0).then_some(thread)
 }
 
 /// The shortest path of an allocation of `size` bytes with the ABI's alignment; null when another has
@@ -37,26 +44,16 @@ fn small_thread() -> Option<*mut Thread> {
 #[inline(always)]
 pub fn try_allocate_small(size: usize, origin: Origin) -> *mut u8 {
     match small_thread() {
-        // SAFETY: the state is this thread's and its gate open, so that no other reference exists.
+        // SAFETY: the state is this thread's and its gate open, so that no other reference exists; small classes serve the size.
         Some(thread) if size.wrapping_sub(1) < class::SMALL_MAX => unsafe {
-            plain::<true>(thread, size, origin)
+            (*thread).gate.store(BUSY, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            let pointer = (*thread).slab.allocate_plain::<true>(size, origin);
+            compiler_fence(Ordering::SeqCst);
+            (*thread).gate.store(0, Ordering::Relaxed);
+            pointer
         },
         _ => core::ptr::null_mut(),
-    }
-}
-
-/// # Safety
-/// The state is the calling thread's, its gate is open, and the classes serve the size.
-#[inline(always)]
-unsafe fn plain<const SMALL: bool>(thread: *mut Thread, size: usize, origin: Origin) -> *mut u8 {
-    // SAFETY: as the caller says; with the gate open no other reference to the state exists.
-    unsafe {
-        (*thread).gate.store(BUSY, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        let pointer = (*thread).slab.allocate_plain::<SMALL>(size, origin);
-        compiler_fence(Ordering::SeqCst);
-        (*thread).gate.store(0, Ordering::Relaxed);
-        pointer
     }
 }
 
@@ -68,7 +65,7 @@ pub fn try_free_small(claim: &Claim) -> bool {
 
 #[inline(always)]
 fn free_plain<const SMALL: bool>(claim: &Claim) -> bool {
-    let Some(thread) = small_thread() else {
+    let Some(thread) = plain_thread() else {
         return false;
     };
     // SAFETY: as in `try_allocate_small`.
@@ -85,7 +82,7 @@ fn free_plain<const SMALL: bool>(claim: &Claim) -> bool {
 /// The shortest path of a resize with the ABI's alignment, in place; `false` when another has to look at it.
 #[inline(always)]
 pub fn try_resize_small(claim: &Claim, size: usize) -> bool {
-    let Some(thread) = small_thread() else {
+    let Some(thread) = plain_thread() else {
         return false;
     };
     // SAFETY: as in `try_allocate_small`; the caller of a resize owns the object.
@@ -95,7 +92,7 @@ pub fn try_resize_small(claim: &Claim, size: usize) -> bool {
         }
         (*thread).gate.store(BUSY, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        let done = slab::Cache::resize_plain(claim.address, claim.size, size, claim.origin);
+        let done = (*thread).slab.resize_plain(claim.address, claim.size, size, claim.origin);
         compiler_fence(Ordering::SeqCst);
         (*thread).gate.store(0, Ordering::Relaxed);
         done
@@ -106,44 +103,49 @@ pub fn try_resize_small(claim: &Claim, size: usize) -> bool {
 /// to look at it.
 #[inline(always)]
 pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
-    if let Some(thread) = small_thread() {
-        // SAFETY: the state is this thread's and its gate open; below the limit the table has a class.
-        let pointer = unsafe {
-            match size.wrapping_sub(1) < (*thread).fast_most {
-                true => plain::<false>(thread, size, origin),
-                false => core::ptr::null_mut(),
-            }
-        };
-        if !pointer.is_null() {
-            return pointer;
-        }
+    let Some(thread) = idle_for(size) else {
+        return core::ptr::null_mut();
+    };
+    let gate = thread.close_gate();
+    let mut pointer = core::ptr::null_mut();
+    if gate == 0 {
+        // SAFETY: the state is this thread's and every protection is on; below the limit the table has a class.
+        pointer = unsafe { thread.slab.allocate_plain::<false>(size, origin) };
     }
+    if pointer.is_null() {
+        pointer = allocate_otherwise(thread, size, origin);
+    }
+    thread.open_gate(gate);
+    pointer
+}
+
+/// [`try_allocate_fast`] where the batch is used up, a slot is not as it should be, or not every protection is on.
+#[inline(never)]
+fn allocate_otherwise(thread: &mut Thread, size: usize, origin: Origin) -> *mut u8 {
     // SAFETY: the class holds the size; the state is this thread's.
-    fast(size, |thread| unsafe { thread.slab.allocate(size, class::of_small(size), origin) })
+    unsafe { thread.slab.allocate(size, class::of_small(size), origin) }
 }
 
 /// [`try_allocate_fast`] with the object's bytes zero.
 #[inline(never)]
 pub fn try_allocate_zeroed_fast(size: usize, origin: Origin) -> *mut u8 {
-    // SAFETY: the class holds the size; the state is this thread's.
-    fast(size, |thread| unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) })
-}
-
-/// Runs `action` with this thread's state if a request of `size` bytes may take the fast path.
-#[inline(always)]
-fn fast(size: usize, action: impl FnOnce(&mut Thread) -> *mut u8) -> *mut u8 {
-    let Some(thread) = thread::idle() else {
+    let Some(thread) = idle_for(size) else {
         return core::ptr::null_mut();
     };
-    // SAFETY: the state is this thread's and idle, so that no other reference exists.
-    let thread = unsafe { &mut *thread };
-    if size.wrapping_sub(1) >= thread.fast_most {
-        return core::ptr::null_mut();
-    }
     let gate = thread.close_gate();
-    let pointer = action(thread);
+    // SAFETY: the class holds the size; the state is this thread's.
+    let pointer = unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) };
     thread.open_gate(gate);
     pointer
+}
+
+/// This thread's state if a request of `size` bytes may take the fast path. The sampler counts it.
+#[inline(always)]
+fn idle_for(size: usize) -> Option<&'static mut Thread> {
+    let thread = thread::idle()?;
+    // SAFETY: the state is this thread's and idle, so that no other reference exists.
+    let thread = unsafe { &mut *thread };
+    (size.wrapping_sub(1) < thread.fast_most && !thread.is_due()).then_some(thread)
 }
 
 /// The fast path of a free; `false` when the slow path has to look at it.

@@ -10,12 +10,13 @@
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Fault;
+use crate::options::Mode;
 use crate::page::PageArm;
 use crate::policy;
 use crate::rng::Rng;
 use crate::slab;
 use crate::stats::{Counts, Totals};
-use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, Ordering, compiler_fence};
 use crate::sync::{Lock, Rank};
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
@@ -28,10 +29,12 @@ use core::ptr::NonNull;
 use super::{fork, heap, shared, start};
 
 /// A thread's state.
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Thread {
     /// 0 when the thread may take the shortest paths: see [`BUSY`] and [`GENERAL`].
-    pub gate: AtomicU32,
+    pub gate: AtomicU16,
+    /// 1 when the sampler counts requests, read with the gate by the shortest path of an allocation.
+    samples: AtomicU16,
     /// The lane it places guarded objects in.
     pub lane: u32,
     /// Requests of one byte to so many go straight to the slab cache.
@@ -61,18 +64,18 @@ pub struct Thread {
 }
 
 /// What the word of a thread points at that has no state any more: begins like a busy state.
-static GONE: AtomicU32 = AtomicU32::new(BUSY);
+static GONE: AtomicU32 = AtomicU32::new(BUSY as u32);
 
 /// What the word of a thread points at whose state is sealed: begins like a busy state.
-static SEALED: u32 = BUSY;
+static SEALED: u32 = BUSY as u32;
 
 /// The gate's bit of a thread that is inside the allocator.
-pub const BUSY: u32 = 1;
+pub const BUSY: u16 = 1;
 /// The gate's bit of a run in which the mode or the options want every request looked at.
-const GENERAL: u32 = 2;
+const GENERAL: u16 = 2;
 /// The gate's bit of a forked child's thread that goes on in its parent's batches: their order is drawn anew before
 /// anything else, on the general paths.
-const REORDER: u32 = 4;
+const REORDER: u16 = 4;
 
 /// All states, and those without a thread.
 struct Registry {
@@ -198,9 +201,24 @@ impl Thread {
         self.slab.take_fault()
     }
 
+    /// Whether the sampler is to be asked for the next object; it counts the object if not.
+    #[inline(always)]
+    pub fn is_due(&mut self) -> bool {
+        if self.samples.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        match self.until_sample.checked_sub(1) {
+            Some(left) => {
+                self.until_sample = left;
+                false
+            }
+            None => true,
+        }
+    }
+
     /// Marks the thread as being inside the allocator; what the gate was before.
     #[inline(always)]
-    pub fn close_gate(&mut self) -> u32 {
+    pub fn close_gate(&mut self) -> u16 {
         let gate = self.gate.load(Ordering::Relaxed);
         self.gate.store(gate | BUSY, Ordering::Relaxed);
         // A signal handler looks at the gate: what follows is not moved before it.
@@ -210,7 +228,7 @@ impl Thread {
 
     /// Takes [`Thread::close_gate`] back.
     #[inline(always)]
-    pub fn open_gate(&mut self, gate: u32) {
+    pub fn open_gate(&mut self, gate: u16) {
         compiler_fence(Ordering::SeqCst);
         self.gate.store(gate, Ordering::Relaxed);
     }
@@ -246,7 +264,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
         // SAFETY: states in the list are nobody's; the lock makes this thread their owner.
         unsafe {
             registry.unused = (*thread).next_unused;
-            (*thread).gate = AtomicU32::new(gate_of_run());
+            (*thread).gate = AtomicU16::new(gate_of_run());
             (*thread).rounds = 0;
             (*thread).id = 0;
             (*thread).stack = Stack::default();
@@ -275,11 +293,12 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     let options = &heap().options;
     // SAFETY: the mapping is fresh, zero and ours, and zero bytes are a valid state.
     let state = unsafe { &mut *thread };
-    state.gate = AtomicU32::new(gate_of_run());
+    state.gate = AtomicU16::new(gate_of_run());
+    state.samples = AtomicU16::new(u16::from(options.mode == Mode::Patrol && options.sample_rate != 0));
     state.rng = rng;
     state.lane = if shared { SHARED_LANE } else { ordinal % SHARED_LANE };
     state.fast_most = policy::fast_limit(options).saturating_sub(1).min(slab::class::TABLE_MAX);
-    state.slab.init(rng, start::quarantine_bytes(options) != 0);
+    state.slab.init(rng, ordinal as usize, start::quarantine_bytes(options) != 0);
     heap().page.use_lane();
     let mut first = ALL.load(Ordering::Relaxed);
     loop {
@@ -292,7 +311,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
 }
 
 /// The gate of an idle thread in this run.
-fn gate_of_run() -> u32 {
+fn gate_of_run() -> u16 {
     let options = &heap().options;
     let plain = policy::fast_limit(options) > slab::class::SMALL_MAX
         && options.canary

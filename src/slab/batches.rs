@@ -24,7 +24,9 @@ pub const LEN: usize = 72;
 /// What a batch holds.
 #[repr(C)]
 struct Contents {
-    class: u16,
+    class: u8,
+    /// Whose threads freed them.
+    home: u8,
     len: u16,
     slots: [u32; LEN],
 }
@@ -138,14 +140,20 @@ impl Owned<'_> {
         self.contents().class.into()
     }
 
+    /// The home of the thread that freed the last of them.
+    pub fn home(&self) -> usize {
+        self.contents().home.into()
+    }
+
     /// Its slots.
     pub fn slots(&self) -> &[u32] {
         let contents = self.contents();
         contents.slots.get(..contents.len.into()).unwrap_or(&[])
     }
 
-    /// Adds slots of `class`, the class of those in it, until it has `most`. Those that it has no room for.
-    pub fn add<'s>(&mut self, class: usize, slots: &'s [u32], most: usize) -> &'s [u32] {
+    /// Adds slots of `class`, the class of those in it, that a thread of `home` freed, until it has `most`. Those that it
+    /// has no room for.
+    pub fn add<'s>(&mut self, class: usize, home: usize, slots: &'s [u32], most: usize) -> &'s [u32] {
         let contents = self.contents_mut();
         let len = usize::from(contents.len);
         let count = most.min(LEN).saturating_sub(len).min(slots.len());
@@ -153,7 +161,8 @@ impl Owned<'_> {
         if let Some(room) = contents.slots.get_mut(len..len + count) {
             room.copy_from_slice(now);
         }
-        (contents.class, contents.len) = (class as u16, (len + count) as u16);
+        (contents.class, contents.home) = (class as u8, home as u8);
+        contents.len = (len + count) as u16;
         rest
     }
 
@@ -177,15 +186,15 @@ mod tests {
         let words = Words { free: AtomicU64::new(0), made: AtomicU32::new(0) };
         let batch = || Batch {
             next: AtomicU32::new(0),
-            contents: UnsafeCell::new(Contents { class: 0, len: 0, slots: [0; LEN] }),
+            contents: UnsafeCell::new(Contents { class: 0, home: 0, len: 0, slots: [0; LEN] }),
         };
         let batches: Vec<_> = (0..3).map(|_| batch()).collect();
         let pool = Pool::new(&words, &batches);
         let mut first = pool.take().expect("three");
         let (second, third) = (pool.take().expect("three"), pool.take().expect("three"));
         assert!(pool.take().is_none());
-        assert_eq!(first.add(5, &[1, 2, 3], 2), [3]);
-        assert_eq!((first.class(), first.slots()), (5, &[1, 2][..]));
+        assert_eq!(first.add(5, 3, &[1, 2, 3], 2), [3]);
+        assert_eq!((first.class(), first.home(), first.slots()), (5, 3, &[1, 2][..]));
         let numbers = [first, second, third].map(Owned::into_number);
         assert_eq!(numbers, [1, 2, 3]);
         for number in numbers {

@@ -57,7 +57,7 @@ pub unsafe fn clear(start: *mut u8, len: usize) {
     }
 }
 
-/// [`is_zero`] for a small class, two vectors at a time.
+/// [`is_zero`] for a small class, of no bytes as well: without a loop up to 64 bytes, by vectors that overlap.
 ///
 /// # Safety
 /// As [`is_zero`].
@@ -66,17 +66,29 @@ pub unsafe fn is_zero_small(start: *const u8, len: usize) -> bool {
     // SAFETY: every load is aligned and within the caller's bytes.
     unsafe {
         let load = |at| _mm_load_si128(start.add(at).cast::<__m128i>());
-        let mut at = len & 16;
-        let mut seen = if at != 0 { load(0) } else { _mm_setzero_si128() };
-        while at < len {
-            seen = _mm_or_si128(seen, _mm_or_si128(load(at), load(at + 16)));
-            at += 32;
+        let mut seen = _mm_setzero_si128();
+        if len != 0 {
+            let mut at = 0;
+            while len - at > 64 {
+                let four = _mm_or_si128(
+                    _mm_or_si128(load(at), load(at + 16)),
+                    _mm_or_si128(load(at + 32), load(at + 48)),
+                );
+                seen = _mm_or_si128(seen, four);
+                at += 64;
+                // Not to be unrolled: there are four rounds at most.
+                core::arch::asm!("", options(nostack, preserves_flags));
+            }
+            seen = _mm_or_si128(seen, _mm_or_si128(load(at), load(len - 16)));
+            if len - at > 32 {
+                seen = _mm_or_si128(seen, _mm_or_si128(load(at + 16), load(len - 32)));
+            }
         }
         _mm_movemask_epi8(_mm_cmpeq_epi8(seen, _mm_setzero_si128())) == 0xffff
     }
 }
 
-/// [`clear`] for a small class, two vectors at a time.
+/// [`clear`] for a small class, of no bytes as well, as [`is_zero_small`] looks.
 ///
 /// # Safety
 /// As [`clear`].
@@ -85,16 +97,24 @@ pub unsafe fn clear_small(start: *mut u8, len: usize) {
     // SAFETY: every store is aligned and within the caller's bytes.
     unsafe {
         let store = |at| _mm_store_si128(start.add(at).cast::<__m128i>(), _mm_setzero_si128());
-        let mut at = len & 16;
-        if at != 0 {
-            store(0);
+        if len == 0 {
+            return;
         }
-        while at < len {
+        let mut at = 0;
+        while len - at > 64 {
             store(at);
             store(at + 16);
-            at += 32;
+            store(at + 32);
+            store(at + 48);
+            at += 64;
             // Not to be recognised as a memset: the call would cost more than the stores.
             core::arch::asm!("", options(nostack, preserves_flags));
+        }
+        store(at);
+        store(len - 16);
+        if len - at > 32 {
+            store(at + 16);
+            store(len - 32);
         }
     }
 }

@@ -18,7 +18,7 @@
 use super::layout::{ClassInfo, layout};
 use super::misuse::twice_freed;
 use super::state::SlotState;
-use super::store::{BATCH, Batch, Store};
+use super::store::{BATCH, Batch, LANES, Store};
 use super::sweep;
 use super::{class, front, parked};
 use crate::addr::{PageCount, Span};
@@ -49,20 +49,25 @@ pub fn init() {
     GUARDED_MAX.store(u32::try_from(quarter).unwrap_or(u32::MAX), Ordering::Relaxed);
 }
 
-/// Takes up to `out.len()` free slots of a class, in no particular order; how many it took. 0 when
+/// Takes up to `out.len()` free slots of a class for a thread of `home`, in no particular order; how many it took. 0 when
 /// the region is full, the kernel grants no memory or the lock is out of reach.
-pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
+pub fn take(class: usize, home: usize, out: &mut [u32], rng: &mut Rng) -> usize {
     let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
         return 0;
     };
     let (mut taken, mut exhausted) = (0, false);
     while let Some(rest) = out.get_mut(taken..).filter(|rest| !rest.is_empty()) {
         let Some(mut store) = padded.0.enter() else { break };
-        if !exhausted && store.wants_slab(info) && !store.use_pending(info, rng) {
-            exhausted = !open_more(class, padded, info, store, rng);
+        if !exhausted
+            && store.wants_slab(info, home)
+            && !store.take_over(info, home, LANES)
+            && !store.use_pending(info, home, rng)
+        {
+            exhausted = !open_more(class, home, padded, info, store, rng);
             continue;
         }
-        match store.take(info, rest) {
+        match store.take(info, home, rest) {
+            0 if store.take_over(info, home, 0) => (),
             0 => break,
             some => taken += some,
         }
@@ -73,6 +78,7 @@ pub fn take(class: usize, out: &mut [u32], rng: &mut Rng) -> usize {
 /// Opens slabs outside the lock, unless it might not be had again; `false` if there are none to be had.
 fn open_more(
     class: usize,
+    home: usize,
     padded: &'static Padded,
     info: &ClassInfo,
     mut store: Guard<'_, Store>,
@@ -84,7 +90,7 @@ fn open_more(
     let opened = if in_front { front::open(class, info, rng) } else { open(info, &batch) };
     let Some(mut store) = kept.or_else(|| padded.0.enter()) else { return false };
     match opened {
-        true => store.add_pending(info, &batch),
+        true => store.add_pending(info, &batch, home),
         // The region has others.
         false if in_front => (),
         false => store.take_back(&batch),

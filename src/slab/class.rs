@@ -31,7 +31,8 @@ pub const LARGE: usize = smallest_holding(16 * 1024 + 1);
 /// The largest alignment that slots offer; the page arm serves larger ones.
 pub const MAX_ALIGN: usize = 1024;
 
-const FINE_STEP: usize = 16;
+/// Bytes between the slot sizes of the small classes.
+pub const FINE_STEP: usize = 16;
 const FINE_CLASSES: usize = 16;
 const STEPS_PER_DOUBLING: usize = 8;
 const CLASSES_PER_DOUBLING: usize = 1 + STEPS_PER_DOUBLING;
@@ -78,10 +79,10 @@ pub const SMALL_MAX: usize = SMALL_COUNT * FINE_STEP - TAIL;
 /// The most slack in such a class unless an object shrank in its slot.
 pub const SMALL_SLACK: usize = TAIL + FINE_STEP - 1;
 
-/// The class for a request of at most [`SMALL_MAX`] bytes.
+/// The slot size of the class before that for a request of at most [`SMALL_MAX`] bytes.
 #[inline(always)]
-pub const fn of_tiny(size: usize) -> usize {
-    (size + TAIL - 1) / FINE_STEP
+pub const fn before_tiny(size: usize) -> usize {
+    (size + TAIL - 1) & !(FINE_STEP - 1)
 }
 
 /// The class for a request of `size` bytes with the ABI's alignment, at most [`TABLE_MAX`] bytes.
@@ -168,8 +169,9 @@ mod tests {
     #[test]
     fn every_request_fits_and_no_smaller_class_would() {
         for bytes in 0..=SMALL_MAX {
-            assert_eq!(of_tiny(bytes), of_small(bytes));
-            assert!(size(of_tiny(bytes)) - bytes <= SMALL_SLACK);
+            let slot = before_tiny(bytes) + FINE_STEP;
+            assert_eq!((slot, slot % FINE_STEP), (size(of_small(bytes)), 0));
+            assert!(slot - bytes <= SMALL_SLACK);
         }
         for bytes in 0..=TABLE_MAX {
             let class = of_small(bytes);

@@ -24,6 +24,11 @@ impl<const PLACES: usize> Depot<PLACES> {
         })
     }
 
+    /// How many wait, about.
+    pub fn len(&self) -> usize {
+        self.0.iter().filter(|place| place.load(Ordering::Relaxed) != 0).count()
+    }
+
     /// Takes a number; `None` if there is none.
     pub fn take(&self) -> Option<u32> {
         self.0.iter().find_map(|place| {
@@ -44,6 +49,7 @@ mod tests {
         let depot = Depot([const { AtomicU32::new(0) }; 2]);
         assert_eq!(depot.take(), None);
         assert!(depot.put(7) && depot.put(8) && !depot.put(9));
+        assert_eq!(depot.len(), 2);
         assert_eq!((depot.take(), depot.take(), depot.take()), (Some(7), Some(8), None));
     }
 }

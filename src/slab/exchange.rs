@@ -48,12 +48,12 @@ impl Cache {
         if count == 0
             && let Some(room) = lists.batch.get_mut(..wanted)
         {
-            count = quarantine::take(class, room);
+            count = quarantine::take(class, self.home, room);
         }
         if let Some(room) = lists.batch.get_mut(count..wanted)
             && !room.is_empty()
         {
-            let taken = central::take(class, room, rng);
+            let taken = central::take(class, self.home, room, rng);
             if let Some(fresh) = room.get(..taken) {
                 self.fault = self.fault.or_else(|| ready(class, fresh));
             }
@@ -150,7 +150,7 @@ impl Cache {
         {
             self.fault = Some(fault);
         }
-        quarantine::put(class, slots, &mut self.fault);
+        quarantine::put(class, self.home, slots, &mut self.fault);
         lists.stack.copy_within(oldest..freed, 0);
         lists.set(freed - oldest, len);
     }
@@ -188,7 +188,7 @@ impl Cache {
                     }
                 }
             }
-            quarantine::put_rest(class, freed, &mut self.fault);
+            quarantine::put_rest(class, self.home, freed, &mut self.fault);
             central::give(class, free, &mut self.fault);
             let given = lists.len as u64;
             lists.set(left, 0);

@@ -105,7 +105,8 @@ pub fn open(class: usize, info: &ClassInfo, rng: &mut Rng) -> bool {
     if !open_pages(pages, slab) {
         return false;
     }
-    PAGES_OF.tell(taken, class, slab.start.get());
+    // The closed pages before it stay nobody's: whoever finds an owner is in the slab or its guard page.
+    PAGES_OF.tell(taken.start + gap..taken.end, class, slab.start.get());
     true
 }
 

@@ -51,7 +51,7 @@ pub struct ClassInfo {
     /// Slot size in bytes.
     pub size: usize,
     /// ceil(2^64 / size): the high half of `offset × reciprocal` is `offset / size`.
-    reciprocal: u64,
+    pub(super) reciprocal: u64,
     /// The first byte of slot 0, were it not for the front.
     pub start: usize,
     /// The states of the slots from `front_end` on, and below them the slabs' blocks.
@@ -101,31 +101,6 @@ impl ClassInfo {
         // SAFETY: the tables cover every slot number of the front's slab and of the region, or those below `end`. Slot numbers
         // come from `locate`, which bounds them by both, or from the bitmaps of slabs that were opened.
         StateCell::new(unsafe { &*states.add(slot as usize) })
-    }
-
-    /// Where the slot numbers are counted from that slot `slot` of this class has, and its state.
-    ///
-    /// # Safety
-    /// This is class `class`, and the slot in a slab that was opened.
-    #[inline(always)]
-    pub unsafe fn whereabouts(&self, class: usize, slot: u32) -> (usize, StateCell) {
-        // SAFETY: as the caller says; see `state`.
-        unsafe {
-            let front = front::start_unchecked(class);
-            let in_front = slot < self.front_end;
-            let (origin, states) =
-                if in_front { (front, self.front_states) } else { (self.start, self.states) };
-            (origin, StateCell::new(&*states.add(slot as usize)))
-        }
-    }
-
-    /// The index of the slot that begins at the byte at `offset` from slot 0; `None` if none does.
-    #[inline(always)]
-    pub(super) fn slot_of_start(&self, offset: usize) -> Option<usize> {
-        let product = offset as u128 * self.reciprocal as u128;
-        // The low half counts the reciprocal's error once a slot, less than an offset's bytes, and each byte from the
-        // slot's first adds the reciprocal, more than any offset.
-        (product as u64 <= offset as u64).then_some((product >> 64) as usize)
     }
 
     /// The state of slot `slot`, whether or not a sweep looks at it or its object has poisoned bytes.

@@ -7,7 +7,7 @@
 //! - [`cut`]: what happens to regions and tables when the process limits its address space.
 //! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`batches`]: what they
 //!   wait in together; [`depot`]: those that waited long enough.
-//! - [`cache`]: a thread's free slots and the fast paths; [`exchange`]: what it takes from and gives to the
+//! - [`cache`]: a thread's free slots; [`bin`]: what it has of each class; [`fast`]: the fast paths; [`exchange`]: what it takes from and gives to the
 //!   central store; [`misuse`]: what is wrong with a slot.
 //! - [`warm`]: which freed large slots keep their memory.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
@@ -22,6 +22,7 @@
 //! 3. With clearing: a freed slot is clear but for that word.
 
 mod batches;
+mod bin;
 mod bytes;
 pub mod cache;
 mod canary;
@@ -30,6 +31,7 @@ pub mod class;
 pub mod cut;
 mod depot;
 mod exchange;
+mod fast;
 mod fifo;
 pub mod front;
 mod handout;

@@ -5,7 +5,7 @@
 
 use super::class;
 use super::front::{self, NOBODY};
-use super::layout::{ClassInfo, Layout};
+use super::layout::Layout;
 use super::state::{SlotState, StateCell};
 use crate::addr::Addr;
 use crate::fault::Object;
@@ -45,57 +45,6 @@ pub fn locate(layout: &Layout, address: usize) -> Option<Place> {
         return None;
     }
     Some(Place { class, slot, into: within - slot as usize * info.size })
-}
-
-/// A slot that begins at an address.
-pub struct Start<'a> {
-    /// Its class.
-    pub info: &'a ClassInfo,
-    /// The class's number.
-    pub class: usize,
-    /// Its number in the class.
-    pub slot: usize,
-    /// Where its state is; where no slab is the state says that nothing lives there.
-    pub state: StateCell,
-}
-
-/// The fast paths' [`locate`], in a class with small slots if `SMALL`: the slot that begins at the address; `None` if none
-/// begins there.
-#[inline(always)]
-pub fn find<const SMALL: bool>(layout: &Layout, address: usize) -> Option<Start<'_>> {
-    let classes = if SMALL { class::SMALL_COUNT } else { class::COUNT };
-    let offset = address.wrapping_sub(layout.base);
-    // SAFETY: the classes are below COUNT. The tables have a state for each slot number that a byte of a slab of the
-    // front or of a region leads to; of a region that was cut, for those that are not beyond.
-    unsafe {
-        if offset < front::BYTES {
-            let class = usize::from(front::owner(offset));
-            if class >= classes {
-                return None;
-            }
-            let info = layout.classes.get_unchecked(class);
-            let within = address.wrapping_sub(front::start_unchecked(class));
-            if within >= front::SLAB_BYTES {
-                return None;
-            }
-            // What lies behind the slab has the numbers behind those of its slots.
-            let slot = info.slot_of_start(within)?;
-            let state = StateCell::new(&*info.front_states.add(slot));
-            return Some(Start { info, class, slot, state });
-        }
-        let offset = offset - front::BYTES;
-        if offset >= if SMALL { layout.small_span } else { layout.span } {
-            return None;
-        }
-        let class = offset >> layout.region_shift;
-        let info = layout.classes.get_unchecked(class);
-        let slot = info.slot_of_start(address.wrapping_sub(info.start) & layout.region_mask)?;
-        if info.is_beyond(slot as u32) {
-            return None;
-        }
-        // Those of the front have no state in this table.
-        Some(Start { info, class, slot, state: StateCell::new(&*info.states.add(slot)) })
-    }
 }
 
 /// What the shortest look at an address tells.

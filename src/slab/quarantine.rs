@@ -25,20 +25,27 @@
 //! ends in the middle loses one: their slots are never used again. A signal handler that interrupts a thread here finds the open batch
 //! gone, and opens another; what then does not fit goes into the queue as it is.
 //!
+//! Each home of threads has depots of its own (see [`store`](super::store)), and a batch goes to those of the thread that freed
+//! its slots: so threads that free their own objects keep their slots. One that finds nothing in its own takes from others
+//! in which several wait: so what one thread allocates and another frees comes back.
+//!
 //! The slots of a batch are freed, and are checked when they are handed out. Everything is in one sparse table.
 
 use super::batches::{self, Batch, Owned, Pool};
 use super::depot::Depot;
 use super::fifo::{self, Ends, Fifo};
 use super::layout::layout;
+use super::store::HOMES;
 use super::{central, class};
 use crate::addr::Addr;
 use crate::fault::Fault;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sys::vm;
 
-/// Batches of a class that wait for a thread at most.
+/// Batches of a class that wait for a thread of a home at most.
 const WAITING: usize = 4;
+/// From so many on they may go to the threads of other homes.
+const SHARED: usize = 2;
 /// Bytes of a unit in which the queue weighs.
 const UNIT: usize = 16;
 /// Batches beyond those that the queue, the depots and the open ones hold: in so many threads' hands.
@@ -64,7 +71,7 @@ struct Quarantine {
     /// Of each class, the batch that waits to be full, 0 for none.
     open: [AtomicU32; class::COUNT],
     /// Of each class, those that left the queue.
-    depots: [Depot<WAITING>; class::COUNT],
+    depots: [[Depot<WAITING>; HOMES]; class::COUNT],
 }
 
 static QUARANTINE: AtomicPtr<Quarantine> = AtomicPtr::new(core::ptr::null_mut());
@@ -100,7 +107,7 @@ const fn cells_for(budget: usize) -> usize {
 }
 
 const fn batch_count(cells: usize) -> usize {
-    cells + class::COUNT * (WAITING + 1) + IN_HANDS
+    cells + class::COUNT * (WAITING * HOMES + 1) + IN_HANDS
 }
 
 /// Bytes of a table with so many cells.
@@ -128,27 +135,29 @@ pub const fn batch_len(class: usize) -> usize {
     }
 }
 
-/// Puts slots that a cache freed, a batch or less, and lets go of the oldest that are too many. What is wrong in a slab
+/// Puts slots that a cache of `home` freed, a batch or less, and lets go of the oldest that are too many. What is wrong in a slab
 /// that is emptied then goes to `found`, unless something is there, here and below.
-pub fn put(class: usize, slots: &[u32], found: &mut Option<Fault>) {
+pub fn put(class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {
     match quarantine() {
-        Some(quarantine) => quarantine.put(class, slots, found),
+        Some(quarantine) => quarantine.put(class, home, slots, found),
         None => central::give(class, slots, found),
     }
 }
 
 /// [`put`] for what a thread leaves that ends, any number of slots.
-pub fn put_rest(class: usize, slots: &[u32], found: &mut Option<Fault>) {
+pub fn put_rest(class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {
     match quarantine() {
-        Some(quarantine) if quarantine.budget != 0 => quarantine.put_rest(class, slots, found),
+        Some(quarantine) if quarantine.budget != 0 => quarantine.put_rest(class, home, slots, found),
         _ => central::give(class, slots, found),
     }
 }
 
-/// Takes a batch that left the quarantine; how many slots it has, 0 if there is none.
-pub fn take(class: usize, out: &mut [u32]) -> usize {
+/// Takes a batch that left the quarantine, for a thread of `home`; how many slots it has, 0 if there is none.
+pub fn take(class: usize, home: usize, out: &mut [u32]) -> usize {
     let Some(quarantine) = quarantine() else { return 0 };
-    let number = quarantine.depots.get(class).and_then(Depot::take);
+    let Some(depots) = quarantine.depots.get(class) else { return 0 };
+    let of_others = || depots.iter().filter(|depot| depot.len() >= SHARED).find_map(Depot::take);
+    let number = depots.get(home).and_then(Depot::take).or_else(of_others);
     let batch = number.and_then(|number| quarantine.own(number));
     batch.map_or(0, |batch| quarantine.hand_out(batch, out))
 }
@@ -171,7 +180,7 @@ pub fn take_early(class: usize, out: &mut [u32], found: &mut Option<Fault>) -> u
 /// Gives the slots that left the quarantine and wait for a thread to their stores. What is in quarantine stays there.
 pub fn give_waiting(found: &mut Option<Fault>) {
     let Some(quarantine) = quarantine() else { return };
-    for depot in &quarantine.depots {
+    for depot in quarantine.depots.iter().flatten() {
         for _ in 0..WAITING {
             let Some(batch) = depot.take().and_then(|number| quarantine.own(number)) else { break };
             quarantine.give(batch, found);
@@ -212,9 +221,9 @@ impl Quarantine {
         self.own(self.fifo()?.take()?)
     }
 
-    fn put(&self, class: usize, slots: &[u32], found: &mut Option<Fault>) {
+    fn put(&self, class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {
         let Some(mut batch) = self.empty(found) else { return central::give(class, slots, found) };
-        let rest = batch.add(class, slots, batches::LEN);
+        let rest = batch.add(class, home, slots, batches::LEN);
         self.enqueue(batch, found);
         // What threads left that ended is as old, and may never become a full batch.
         if self.open.get(class).is_some_and(|open| open.load(Ordering::Relaxed) != 0)
@@ -225,12 +234,12 @@ impl Quarantine {
         central::give(class, rest, found);
     }
 
-    fn put_rest(&self, class: usize, slots: &[u32], found: &mut Option<Fault>) {
+    fn put_rest(&self, class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {
         let mut rest = slots;
         while !rest.is_empty() {
             let batch = self.take_open(class).or_else(|| self.empty(found));
             let Some(mut batch) = batch else { return central::give(class, rest, found) };
-            rest = batch.add(class, rest, batch_len(class));
+            rest = batch.add(class, home, rest, batch_len(class));
             if batch.slots().len() < batch_len(class) {
                 self.leave_open(class, batch, found);
             } else {
@@ -292,7 +301,7 @@ impl Quarantine {
 
     /// Lets a batch go to whoever needs slots of its class next, or back to the store if enough wait.
     fn let_go(&self, batch: Owned<'_>, found: &mut Option<Fault>) {
-        let depot = self.depots.get(batch.class());
+        let depot = self.depots.get(batch.class()).and_then(|depots| depots.get(batch.home()));
         let number = batch.into_number();
         if !depot.is_some_and(|depot| depot.put(number))
             && let Some(batch) = self.own(number)

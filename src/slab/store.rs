@@ -1,4 +1,8 @@
 //! One class's store: its slabs, and which of their slots are free. Nothing here locks or makes system calls.
+//!
+//! Threads have homes, and a slab with free slots belongs to one: what the threads of one home take lies in slabs of
+//! their own, so that two threads do not share lines of the processor's caches, neither of objects nor of states. A home
+//! that wants a slab takes one over where another has many, before it opens one.
 
 use super::layout::ClassInfo;
 use crate::rng::Rng;
@@ -11,8 +15,10 @@ pub const BATCH: usize = 16;
 const BATCH_BYTES: usize = 1 << 20;
 /// About how many bytes of empty slabs a class keeps, and one slab at least.
 const SPARE_BYTES: usize = 1 << 20;
-/// Slabs that a class's free slots are taken of at once at most.
-const LANES: u32 = 8;
+/// Homes of threads. With more threads several have one.
+pub const HOMES: usize = 4;
+/// Slabs that a class's free slots are taken of at once at most. A home that has more listed gives some away.
+pub const LANES: u32 = 8;
 /// The largest slots that are taken of several slabs at once.
 const LANES_SIZE: usize = 256;
 /// Opened slabs that wait for use at most.
@@ -22,11 +28,13 @@ const PENDING: usize = 2 * BATCH;
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct Slab {
-    /// Free slots, those in caches excluded.
-    free: u32,
     /// Neighbours in the list of slabs with free slots: slab number plus one, 0 for none.
     next: u32,
     previous: u32,
+    /// Free slots, those in caches excluded.
+    free: u16,
+    /// Whose it is.
+    home: u8,
     /// Whether slots were taken since it was opened or emptied.
     used: bool,
     /// Whether it was taken out of the list to be emptied and will be put back.
@@ -37,12 +45,27 @@ pub struct Slab {
     last: u8,
 }
 
-/// One class's store.
-pub struct Store {
+impl Slab {
+    /// Whether all slots are free of a slab with so many numbers before the guard page.
+    fn is_whole(self, usable_end: u32) -> bool {
+        u32::from(self.free) + 1 == usable_end
+    }
+}
+
+/// What a home has of a class.
+#[derive(Clone, Copy)]
+struct Home {
     /// First slab with a free slot, plus one.
-    pub head: u32,
+    head: u32,
     /// Slabs with a free slot.
     listed: u32,
+    /// Slabs that hold memory.
+    active: u32,
+}
+
+/// One class's store.
+pub struct Store {
+    homes: [Home; HOMES],
     /// Slabs opened so far.
     pub opened: u32,
     /// Opened and never used.
@@ -56,8 +79,25 @@ pub struct Store {
 
 impl Store {
     /// A store without slabs.
-    pub const NEW: Self =
-        Self { head: 0, listed: 0, opened: 0, pending: [0; PENDING], pending_len: 0, active: 0, spare: 0 };
+    pub const NEW: Self = Self {
+        homes: [Home { head: 0, listed: 0, active: 0 }; HOMES],
+        opened: 0,
+        pending: [0; PENDING],
+        pending_len: 0,
+        active: 0,
+        spare: 0,
+    };
+
+    fn home(&mut self, home: usize) -> &mut Home {
+        let [first, rest @ ..] = &mut self.homes;
+        home.checked_sub(1).and_then(|index| rest.get_mut(index)).unwrap_or(first)
+    }
+
+    /// The home of a slab.
+    fn home_of(&mut self, info: &ClassInfo, slab: u32) -> &mut Home {
+        let home = self.slab(info, slab).home;
+        self.home(home.into())
+    }
 
     fn slab(&mut self, info: &ClassInfo, slab: u32) -> &mut Slab {
         // SAFETY: the record is there for every slab of the region, and this borrows the store.
@@ -86,8 +126,8 @@ impl Store {
         }
     }
 
-    /// Adds slabs that were opened.
-    pub fn add_pending(&mut self, info: &ClassInfo, batch: &Batch) {
+    /// Adds slabs that were opened, for `home` first.
+    pub fn add_pending(&mut self, info: &ClassInfo, batch: &Batch, home: usize) {
         for slab in batch.first..batch.first + batch.count {
             match self.pending.get_mut(self.pending_len) {
                 Some(place) => {
@@ -95,13 +135,13 @@ impl Store {
                     self.pending_len += 1;
                 }
                 // Several threads opened at once: what does not fit is used right away.
-                None => self.activate(info, slab),
+                None => self.activate(info, slab, home),
             }
         }
     }
 
     /// Puts one of the opened slabs to use, chosen at random; `false` if there is none.
-    pub fn use_pending(&mut self, info: &ClassInfo, rng: &mut Rng) -> bool {
+    pub fn use_pending(&mut self, info: &ClassInfo, home: usize, rng: &mut Rng) -> bool {
         let Some(last) = self.pending_len.checked_sub(1) else {
             return false;
         };
@@ -109,35 +149,57 @@ impl Store {
         self.pending.swap(chosen.min(last), last);
         self.pending_len = last;
         let slab = self.pending.get(last).copied().unwrap_or(0);
-        self.activate(info, slab);
+        self.activate(info, slab, home);
         true
     }
 
     /// Puts a slab that was never used into the list, all its slots free.
-    fn activate(&mut self, info: &ClassInfo, slab: u32) {
+    fn activate(&mut self, info: &ClassInfo, slab: u32, home: usize) {
         let end = info.usable_end(slab);
         for word in 0..words(info) {
             info.free_bits(slab, word).store(usable_bits(end, word), Ordering::Relaxed);
         }
-        self.slab(info, slab).free = end - 1;
+        let record = self.slab(info, slab);
+        (record.free, record.home) = ((end - 1) as u16, home as u8);
         self.link(info, slab);
     }
 
-    /// Whether slots are to come from more slabs than have free ones.
-    pub fn wants_slab(&self, info: &ClassInfo) -> bool {
-        self.listed < self.lanes(info)
+    /// Makes a slab with free slots `home`'s that another home has, one that has more than `most`; `false` if there is none.
+    pub fn take_over(&mut self, info: &ClassInfo, home: usize, most: u32) -> bool {
+        let others = self.homes.iter().enumerate().filter(|(index, _)| *index != home);
+        let Some((_, from)) = others.max_by_key(|(_, other)| other.listed) else { return false };
+        let Some(slab) = from.head.checked_sub(1).filter(|_| from.listed > most) else { return false };
+        self.unlink(info, slab);
+        let active = u32::from(self.slab(info, slab).used);
+        let from = self.home_of(info, slab);
+        from.active = from.active.saturating_sub(active);
+        self.slab(info, slab).home = home as u8;
+        self.home(home).active += active;
+        self.link(info, slab);
+        true
     }
 
-    /// How many slabs free slots are taken of at once: more, the more the class has.
-    fn lanes(&self, info: &ClassInfo) -> u32 {
-        if info.size <= LANES_SIZE { (self.active / 2).clamp(1, LANES) } else { 1 }
+    /// Whether `home`'s slots are to come from more slabs than have free ones.
+    pub fn wants_slab(&mut self, info: &ClassInfo, home: usize) -> bool {
+        self.home(home).listed < self.lanes(info, home)
     }
 
-    /// Takes free slots, an equal share of each of the first slabs in the list and the rest of the others; how
+    /// How many slabs a home's free slots are taken of at once: more, the more it has.
+    fn lanes(&mut self, info: &ClassInfo, home: usize) -> u32 {
+        if info.size <= LANES_SIZE { (self.home(home).active / 2).clamp(1, LANES) } else { 1 }
+    }
+
+    /// Whether a home has none with free slots.
+    #[cfg(test)]
+    pub fn is_out(&mut self, home: usize) -> bool {
+        self.home(home).head == 0
+    }
+
+    /// Takes `home`'s free slots, an equal share of each of the first slabs in its list and the rest of the others; how
     /// many it took.
-    pub fn take(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
-        let share = out.len().div_ceil(self.lanes(info) as usize);
-        let (mut taken, mut next) = (0, self.head);
+    pub fn take(&mut self, info: &ClassInfo, home: usize, out: &mut [u32]) -> usize {
+        let share = out.len().div_ceil(self.lanes(info, home) as usize);
+        let (mut taken, mut next) = (0, self.home(home).head);
         while let Some(slab) = next.checked_sub(1) {
             let most = share.min(out.len() - taken);
             let Some(room) = out.get_mut(taken..taken + most).filter(|room| !room.is_empty()) else { break };
@@ -150,11 +212,12 @@ impl Store {
     /// Takes free slots of a slab in the list, lowest addresses first: which of them is handed out when is the
     /// batch's choice, and what is in use stays close together.
     fn take_from(&mut self, info: &ClassInfo, slab: u32, out: &mut [u32]) -> usize {
-        if self.slab(info, slab).free == info.usable_end(slab) - 1 {
+        if self.slab(info, slab).is_whole(info.usable_end(slab)) {
             match core::mem::replace(&mut self.slab(info, slab).used, true) {
                 true => self.spare = self.spare.saturating_sub(1),
                 false => {
                     self.active += 1;
+                    self.home_of(info, slab).active += 1;
                     self.slab(info, slab).last = 0;
                 }
             }
@@ -180,7 +243,7 @@ impl Store {
         let record = self.slab(info, slab);
         record.first = word as u8;
         record.last = record.last.max(word as u8);
-        record.free = record.free.saturating_sub(taken as u32);
+        record.free = record.free.saturating_sub(taken as u16);
         if record.free == 0 || taken == 0 {
             self.unlink(info, slab);
         }
@@ -201,11 +264,12 @@ impl Store {
         let record = self.slab(info, slab);
         record.free += 1;
         record.first = record.first.min((index / 64) as u8);
-        let free = record.free;
+        let Slab { free, .. } = *record;
+        let whole = record.is_whole(info.usable_end(slab));
         if free == 1 {
             self.link(info, slab);
         }
-        if free < info.usable_end(slab) - 1 {
+        if !whole {
             return None;
         }
         if keep || self.spare < (self.active / 4).max(spare_slabs(info)) {
@@ -222,6 +286,8 @@ impl Store {
         let record = self.slab(info, slab);
         (record.used, record.out) = (false, true);
         self.active = self.active.saturating_sub(1);
+        let home = self.home_of(info, slab);
+        home.active = home.active.saturating_sub(1);
     }
 
     /// The slots of a slab that may have been handed out since it was opened or emptied.
@@ -235,15 +301,17 @@ impl Store {
     /// Takes spare slabs out of the list, as [`Store::give`] does; how many.
     pub fn take_spare(&mut self, info: &ClassInfo, out: &mut [u32]) -> usize {
         let mut taken = 0;
-        let mut next = self.head;
-        while let (Some(slab), Some(place)) = (next.checked_sub(1), out.get_mut(taken)) {
-            let Slab { free, used, .. } = *self.slab(info, slab);
-            next = self.slab(info, slab).next;
-            if used && free == info.usable_end(slab) - 1 {
-                self.take_out(info, slab);
-                self.spare = self.spare.saturating_sub(1);
-                *place = slab;
-                taken += 1;
+        for home in 0..HOMES {
+            let mut next = self.home(home).head;
+            while let (Some(slab), Some(place)) = (next.checked_sub(1), out.get_mut(taken)) {
+                let record = *self.slab(info, slab);
+                next = record.next;
+                if record.used && record.is_whole(info.usable_end(slab)) {
+                    self.take_out(info, slab);
+                    self.spare = self.spare.saturating_sub(1);
+                    *place = slab;
+                    taken += 1;
+                }
             }
         }
         taken
@@ -253,21 +321,22 @@ impl Store {
     /// was going on. Opened slabs that were never used are forgotten: one might be in use already. Those that
     /// are being emptied are put back by whoever does so, if there still is anybody.
     pub fn rebuild(&mut self, info: &ClassInfo) {
-        (self.head, self.listed, self.pending_len) = (0, 0, 0);
+        (self.homes, self.pending_len) = (Self::NEW.homes, 0);
         (self.active, self.spare) = (0, 0);
         for slab in 0..self.opened.min(info.slabs()) {
             if self.slab(info, slab).out {
                 continue;
             }
             let bits = (0..words(info)).map(|word| info.free_bits(slab, word).load(Ordering::Relaxed));
-            let free = bits.map(u64::count_ones).sum();
-            let whole = free == info.usable_end(slab) - 1;
+            let free: u32 = bits.map(u64::count_ones).sum();
             let record = self.slab(info, slab);
-            (record.free, record.first, record.last) = (free, 0, u8::MAX);
+            (record.free, record.first, record.last) = (free as u16, 0, u8::MAX);
+            let whole = record.is_whole(info.usable_end(slab));
             record.used |= free != 0 && !whole;
             if record.used {
                 self.active += 1;
                 self.spare += u32::from(whole);
+                self.home_of(info, slab).active += 1;
             }
             if free != 0 {
                 self.link(info, slab);
@@ -277,24 +346,25 @@ impl Store {
 
     /// Puts a slab with free slots into the list.
     pub fn link(&mut self, info: &ClassInfo, slab: u32) {
-        self.listed += 1;
-        let head = self.head;
+        let home = self.home_of(info, slab);
+        home.listed += 1;
+        let head = core::mem::replace(&mut home.head, slab + 1);
         if head != 0 {
             self.slab(info, head - 1).previous = slab + 1;
         }
         let record = self.slab(info, slab);
         (record.next, record.previous, record.out) = (head, 0, false);
-        self.head = slab + 1;
     }
 
     fn unlink(&mut self, info: &ClassInfo, slab: u32) {
-        self.listed = self.listed.saturating_sub(1);
         let Slab { next, previous, .. } = *self.slab(info, slab);
+        let home = self.home_of(info, slab);
+        home.listed = home.listed.saturating_sub(1);
         if next != 0 {
             self.slab(info, next - 1).previous = previous;
         }
         match previous {
-            0 => self.head = next,
+            0 => self.home_of(info, slab).head = next,
             previous => self.slab(info, previous - 1).next = next,
         }
     }
@@ -348,12 +418,12 @@ mod tests {
         let (info, mut store) = store_of(3);
         for _ in 0..PENDING / BATCH {
             let batch = store.plan(info).expect("room");
-            store.add_pending(info, &batch);
+            store.add_pending(info, &batch, 0);
         }
         let (mut out, mut most) = ([0; 72], 0);
         loop {
-            while store.wants_slab(info) && store.use_pending(info, &mut rng) {}
-            match store.take(info, &mut out) {
+            while store.wants_slab(info, 0) && store.use_pending(info, 0, &mut rng) {}
+            match store.take(info, 0, &mut out) {
                 0 => break,
                 72 => (),
                 // The list ended.
@@ -367,21 +437,54 @@ mod tests {
         assert_eq!(most, LANES as usize);
     }
 
+    /// No two homes take of one slab while there are others, and what a home has left over another gets in the end.
+    #[test]
+    fn homes_have_slabs_of_their_own() {
+        let mut rng = Rng::new();
+        let (info, mut store) = store_of(5);
+        let batch = store.plan(info).expect("room");
+        store.add_pending(info, &batch, 0);
+        let slab_of = |slot: u32| slot >> info.slab_shift;
+        let mut taken = [(); HOMES].map(|()| BTreeSet::new());
+        for round in 0..3 * HOMES {
+            let (home, mut out) = (round % HOMES, [0; 72]);
+            while store.wants_slab(info, home) && store.use_pending(info, home, &mut rng) {}
+            assert_eq!(store.take(info, home, &mut out), out.len());
+            taken[home].extend(out);
+        }
+        let slabs: Vec<BTreeSet<u32>> =
+            taken.iter().map(|slots| slots.iter().map(|slot| slab_of(*slot)).collect()).collect();
+        for (home, mine) in slabs.iter().enumerate() {
+            assert!(slabs.iter().skip(home + 1).all(|theirs| theirs.is_disjoint(mine)));
+        }
+        // A home that has few keeps them unless there is nothing else.
+        assert!(!store.take_over(info, 0, LANES) && store.take_over(info, 0, 0));
+        let mut all: BTreeSet<u32> = taken.iter().flatten().copied().collect();
+        while !store.is_out(0) || store.take_over(info, 0, 0) {
+            let mut out = [0; 72];
+            let count = store.take(info, 0, &mut out);
+            assert!(out.iter().take(count).all(|slot| all.insert(*slot)), "a slot twice");
+        }
+        let used = (batch.count as usize) - store.pending_len;
+        assert_eq!(all.len(), used * (info.usable_end(1) - 1) as usize);
+        assert_eq!(store.homes.map(|home| home.listed), [0; HOMES]);
+    }
+
     /// Whatever list and counts say, after it every free slot is handed out once, and no other.
     #[test]
     fn a_store_is_made_anew_from_its_bits() {
         let mut rng = Rng::new();
         let (info, mut store) = store_of(20);
         let batch = store.plan(info).expect("room");
-        store.add_pending(info, &batch);
+        store.add_pending(info, &batch, 0);
         let mut taken = Vec::new();
         // Two slabs full, one in part.
         while taken.len() < 2 * info.usable_end(0) as usize {
             let mut out = [0; 50];
-            while store.head == 0 {
-                assert!(store.use_pending(info, &mut rng));
+            while store.is_out(0) {
+                assert!(store.use_pending(info, 0, &mut rng));
             }
-            let count = store.take(info, &mut out);
+            let count = store.take(info, 0, &mut out);
             taken.extend(out.iter().take(count).copied());
         }
         let given = taken.split_off(taken.len() - 70);
@@ -389,19 +492,20 @@ mod tests {
             assert_eq!(store.give(info, *slot, true), None);
         }
         let free: u32 =
-            (batch.first..batch.first + batch.count).map(|slab| store.slab(info, slab).free).sum();
+            (batch.first..batch.first + batch.count).map(|slab| u32::from(store.slab(info, slab).free)).sum();
         let before = (store.active, store.spare);
         for slab in batch.first..batch.first + batch.count {
             let record = store.slab(info, slab);
-            (record.free, record.next, record.previous) = (7_777, 8_888, 9_999);
+            (record.next, record.previous, record.free) = (8_888, 9_999, 7_777);
         }
-        (store.head, store.active, store.spare, store.pending_len) = (batch.first + 1, 5, 6, 1);
+        store.homes = [Home { head: batch.first + 1, listed: 3, active: 4 }; HOMES];
+        (store.active, store.spare, store.pending_len) = (5, 6, 1);
         store.rebuild(info);
         assert_eq!((store.active, store.spare), before);
         let mut again = BTreeSet::new();
-        while store.head != 0 {
+        while !store.is_out(0) {
             let mut out = [0; 64];
-            let count = store.take(info, &mut out);
+            let count = store.take(info, 0, &mut out);
             assert!(out.iter().take(count).all(|slot| again.insert(*slot)), "a slot twice");
         }
         assert_eq!(again.len(), free as usize);

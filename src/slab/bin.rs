@@ -1,0 +1,217 @@
+//! What a thread's cache has of each class: where its lists stand, and what the fast paths need to know of the class.
+//!
+//! A class's [`Bin`] is one line of the processor's caches, so that the fast paths touch no other for it. The slots lie
+//! apart, so that a new cache touches little memory.
+
+use super::cache::{AHEAD, BATCH, LEFT, STACK};
+use super::layout::{ClassInfo, Layout};
+use super::state::StateCell;
+use super::{class, front, quarantine};
+use core::sync::atomic::AtomicU16;
+
+/// Zeros before each batch: a batch that is used up has slot 0 as its next, which is never handed out, and so have those
+/// that are fetched ahead of it.
+const PAD: usize = AHEAD + 1;
+
+/// Where the slots of a class's region or of its slab in the front are, and their states.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Part {
+    /// Where slot 0 begins, were it in this part.
+    start: usize,
+    /// Where its state is.
+    states: *const AtomicU16,
+}
+
+const REGION: usize = 0;
+const FRONT: usize = 1;
+
+/// One class's line.
+#[repr(C, align(64))]
+pub(super) struct Bin {
+    /// Those of the region, and those of the front as of the last batch.
+    parts: [Part; 2],
+    /// See [`ClassInfo`].
+    reciprocal: u64,
+    /// Slot size in bytes.
+    pub size: u32,
+    /// Slot numbers of the slab in the front.
+    front_end: u32,
+    /// One past the next slot of the batch, in [`Slots::batches`].
+    pub next: u32,
+    /// Where the next freed slot goes, in [`Slots::stacks`].
+    pub top: u32,
+    /// One past the most that the stack holds.
+    pub end: u32,
+    /// Slots in a full batch.
+    pub batch: u16,
+    /// Whether what is freed waits: the stack's slots go to the quarantine and to no batch.
+    pub waits: bool,
+}
+
+const _: () = assert!(size_of::<Bin>() == 64);
+
+impl Bin {
+    /// Readies the line of class `class`, with nothing in its lists.
+    pub fn init(&mut self, class: usize, info: &ClassInfo, waits: bool) {
+        let batch = quarantine::batch_len(class);
+        let left = if waits { batch.min(LEFT) } else { batch };
+        *self = Self {
+            parts: [
+                Part { start: info.start, states: info.states },
+                Part { start: front::start(class), states: info.front_states },
+            ],
+            reciprocal: info.reciprocal,
+            size: info.size as u32,
+            front_end: info.front_end,
+            next: Lists::batch_at(class),
+            top: Lists::stack_at(class),
+            end: Lists::stack_at(class) + (batch + left) as u32,
+            batch: batch as u16,
+            waits,
+        };
+    }
+
+    /// Where the slot numbers are counted from that a slot of a batch has, and the slot's state.
+    ///
+    /// # Safety
+    /// The slot is in the class's batch.
+    #[inline(always)]
+    pub unsafe fn whereabouts(&self, slot: u32) -> (usize, StateCell) {
+        // SAFETY: there are two parts. The tables cover every slot that was opened, and those of batches were.
+        unsafe {
+            let part = self.parts.get_unchecked(usize::from(slot < self.front_end));
+            (part.start, StateCell::new(&*part.states.add(slot as usize)))
+        }
+    }
+
+    /// The index of the slot that begins at the byte at `offset` from slot 0; `None` if none does.
+    #[inline(always)]
+    fn slot_of_start(&self, offset: usize) -> Option<usize> {
+        let product = offset as u128 * self.reciprocal as u128;
+        // The low half counts the reciprocal's error once a slot, less than an offset's bytes, and each byte from the
+        // slot's first adds the reciprocal, more than any offset.
+        (product as u64 <= offset as u64).then_some((product >> 64) as usize)
+    }
+}
+
+/// The slots that a cache has.
+#[repr(C)]
+pub(super) struct Slots {
+    pub bins: [Bin; class::COUNT],
+    /// By class, freed slots in the order of their frees.
+    pub stacks: [u32; class::COUNT * STACK],
+    /// By class, [`PAD`] zeros, and slots in random order, taken from the end.
+    pub batches: [u32; class::COUNT * (PAD + BATCH)],
+}
+
+/// A slot that begins at an address.
+pub(super) struct Start<'a> {
+    /// Its class's line.
+    pub bin: &'a mut Bin,
+    /// The class's number.
+    pub class: usize,
+    /// Its number in the class.
+    pub slot: usize,
+    /// Where its state is; where no slab is the state says that nothing lives there.
+    pub state: StateCell,
+}
+
+impl Slots {
+    /// The lists of a class.
+    pub fn lists(&mut self, class: usize) -> Option<Lists<'_>> {
+        let (stack_at, batch_at) = (Lists::stack_at(class) as usize, Lists::batch_at(class) as usize);
+        let bin = self.bins.get_mut(class)?;
+        let stack = self.stacks.get_mut(stack_at..)?.first_chunk_mut()?;
+        let batch = self.batches.get_mut(batch_at..)?.first_chunk_mut()?;
+        let (freed, len) = (bin.top as usize - stack_at, bin.next as usize - batch_at);
+        Some(Lists { bin, stack, batch, freed, len, class })
+    }
+
+    /// The line of the class of a request of `size` bytes, at most [`class::SMALL_MAX`], and its slots' size.
+    #[inline(always)]
+    pub fn of_tiny(&mut self, size: usize) -> (*mut Bin, usize) {
+        let before = class::before_tiny(size);
+        // SAFETY: the classes up to that of SMALL_MAX bytes step by FINE_STEP, so that this is the class's line.
+        let bin = unsafe { self.bins.as_mut_ptr().byte_add(before * (size_of::<Bin>() / class::FINE_STEP)) };
+        (bin, before + class::FINE_STEP)
+    }
+
+    /// The fast paths' [`locate`](super::place::locate), in a class with small slots if `SMALL`: the slot that begins at
+    /// the address; `None` if none begins there.
+    #[inline(always)]
+    pub fn find<const SMALL: bool>(&mut self, layout: &Layout, address: usize) -> Option<Start<'_>> {
+        let classes = if SMALL { class::SMALL_COUNT } else { class::COUNT };
+        let offset = address.wrapping_sub(layout.base);
+        // SAFETY: the classes are below COUNT. The tables have a state for each slot number that a byte of a slab of the
+        // front or of a region leads to; of a region that was cut, for those that are not beyond.
+        unsafe {
+            if offset < front::BYTES {
+                let class = usize::from(front::owner(offset));
+                if class >= classes {
+                    return None;
+                }
+                let bin = self.bins.get_unchecked_mut(class);
+                // A page that has an owner lies in its slab. The guard page has the numbers behind those of the slots.
+                let slot = bin.slot_of_start(address.wrapping_sub(front::start_unchecked(class)))?;
+                let state = StateCell::new(&*bin.parts[FRONT].states.add(slot));
+                return Some(Start { bin, class, slot, state });
+            }
+            let offset = offset - front::BYTES;
+            if offset >= if SMALL { layout.small_span } else { layout.span } {
+                return None;
+            }
+            let class = offset >> layout.region_shift;
+            let bin = self.bins.get_unchecked_mut(class);
+            let slot =
+                bin.slot_of_start(address.wrapping_sub(bin.parts[REGION].start) & layout.region_mask)?;
+            if layout.classes.get_unchecked(class).is_beyond(slot as u32) {
+                return None;
+            }
+            // Those of the front have no state in this table.
+            let state = StateCell::new(&*bin.parts[REGION].states.add(slot));
+            Some(Start { bin, class, slot, state })
+        }
+    }
+}
+
+/// One class's lists.
+pub(super) struct Lists<'a> {
+    pub bin: &'a mut Bin,
+    /// As long as it may become.
+    pub stack: &'a mut [u32; STACK],
+    /// As long as it may become.
+    pub batch: &'a mut [u32; BATCH],
+    /// Slots on the stack.
+    pub freed: usize,
+    /// Slots left in the batch.
+    pub len: usize,
+    class: usize,
+}
+
+impl Lists<'_> {
+    const fn stack_at(class: usize) -> u32 {
+        (class * STACK) as u32
+    }
+
+    pub const fn batch_at(class: usize) -> u32 {
+        (class * (PAD + BATCH) + PAD) as u32
+    }
+
+    /// Moves the slots that were freed last from the stack to the batch, which is empty; how many.
+    pub fn pop(&mut self) -> usize {
+        let count = self.freed.min(self.bin.batch.into());
+        self.freed -= count;
+        if let (Some(last), Some(room)) = (self.stack.get(self.freed..), self.batch.get_mut(..count)) {
+            room.iter_mut().zip(last).for_each(|(room, slot)| *room = *slot);
+        }
+        count
+    }
+
+    /// Says how many slots the stack and the batch have now.
+    pub fn set(self, freed: usize, len: usize) {
+        self.bin.parts[FRONT].start = front::start(self.class);
+        self.bin.top = Self::stack_at(self.class) + freed as u32;
+        self.bin.next = Self::batch_at(self.class) + len as u32;
+    }
+}

@@ -1,0 +1,167 @@
+//! The fast paths over a thread's cache, for a heap with every protection on.
+//!
+//! Each changes nothing, and says so, when another path has to look at the request.
+
+use super::bin::Start;
+use super::cache::{AHEAD, Cache, suits};
+use super::layout::layout;
+use super::state::SlotState;
+use super::{bytes, canary, class};
+use crate::addr::Addr;
+use crate::request::Origin;
+use crate::sync::atomic::{Ordering, compiler_fence};
+use crate::sys::cpu;
+
+impl Cache {
+    /// The fast path of an allocation; null when another path has to serve the request: the
+    /// batch is used up, or the slot is not as a freed one should be. For small classes it calls nothing,
+    /// so that it needs no stack.
+    ///
+    /// # Safety
+    /// - `size` is at most [`class::SMALL_MAX`] if `SMALL`, else [`class::TABLE_MAX`].
+    /// - Canary and zero are on. The cache is the calling thread's, and initialised.
+    #[inline(always)]
+    pub unsafe fn allocate_plain<const SMALL: bool>(&mut self, size: usize, origin: Origin) -> *mut u8 {
+        // SAFETY: the class is one of the table's, and before each batch there are PAD zeros. The slot was in the batch: it
+        // is this thread's, in an opened slab.
+        unsafe {
+            let (bin, slot_size) = if SMALL {
+                self.slots.of_tiny(size)
+            } else {
+                let bin = self.slots.bins.as_mut_ptr().add(class::of_small(size));
+                (bin, (*bin).size as usize)
+            };
+            let bin = &mut *bin;
+            let next = bin.next as usize - 1;
+            let slot = *self.slots.batches.get_unchecked(next);
+            if slot == 0 {
+                return core::ptr::null_mut();
+            }
+            bin.next = next as u32;
+            let ahead = *self.slots.batches.get_unchecked(next - AHEAD);
+            let (origin_of_slots, state) = bin.whereabouts(slot);
+            // If that slot is one of the few in or out of the front where this is none, nothing is fetched.
+            let next = origin_of_slots + ahead as usize * slot_size;
+            cpu::fetch(Addr::new(next));
+            if !SMALL {
+                cpu::fetch(Addr::new(next + slot_size - 16));
+            }
+            let start = origin_of_slots + slot as usize * slot_size;
+            let pointer = Addr::new(start).as_ptr::<u8>();
+            let word = canary::word(&layout().key, start + slot_size);
+            let untouched = || {
+                let end = pointer.add(slot_size - 16);
+                let zero = if SMALL { bytes::is_zero_small } else { bytes::is_zero };
+                end.cast::<u64>().read() | (canary::get(end.add(8)) ^ word) == 0
+                    && zero(pointer, slot_size - 16)
+            };
+            if !state.load().is_freed() || !untouched() {
+                self.leave(slot, size);
+                return core::ptr::null_mut();
+            }
+            state.store_busy();
+            match SMALL {
+                true => canary::fill_small(pointer, size, slot_size, word),
+                false => canary::fill(pointer, size, slot_size, word),
+            }
+            state.store(SlotState::live(slot_size - size, origin));
+            pointer
+        }
+    }
+
+    /// The fast path of a free; `false` when another path has to look at it. Like [`Cache::allocate_plain`] it calls nothing
+    /// for small classes.
+    ///
+    /// # Safety
+    /// The cache is the calling thread's and initialised, and canary and zero are on.
+    #[inline(always)]
+    pub unsafe fn free_plain<const SMALL: bool>(
+        &mut self,
+        address: Addr,
+        stated: Option<usize>,
+        origin: Origin,
+    ) -> bool {
+        let layout = layout();
+        let start = address.get();
+        let Some(Start { bin, class, slot, state: cell }) = self.slots.find::<SMALL>(layout, start) else {
+            return false;
+        };
+        let slot_size = bin.size as usize;
+        let state = cell.load();
+        let most = if SMALL { class::SMALL_SLACK } else { class::MAX_SLACK };
+        let Some(over) = state.live_over_up_to(most, origin) else {
+            return false;
+        };
+        let size = (slot_size - class::TAIL).wrapping_sub(over);
+        if !SMALL && class >= class::LARGE
+            || bin.top == bin.end
+            || stated.is_some_and(|stated| stated != size)
+        {
+            return false;
+        }
+        let pointer = address.as_ptr::<u8>();
+        // SAFETY: the slot is live, so it and the word before it are mapped, and whoever frees it owns
+        // it. `top` is below the stack's end.
+        unsafe {
+            let before = canary::word(&layout.key, start);
+            if before != canary::get(pointer.sub(class::TAIL)) {
+                return false;
+            }
+            // The key is read again: as operands in memory its parts take no registers, which there are too few of.
+            compiler_fence(Ordering::SeqCst);
+            let word = canary::word(&layout.key, start + slot_size);
+            let intact = if SMALL { canary::intact_small } else { canary::intact };
+            if !intact(pointer, size, slot_size, word) {
+                return false;
+            }
+            cell.store_busy();
+            let clear = if SMALL { bytes::clear_small } else { bytes::clear };
+            clear(pointer, slot_size - 16);
+            pointer.add(slot_size - 16).cast::<u64>().write(0);
+            cell.store(state.freed());
+            let top = bin.top;
+            bin.top = top + 1;
+            *self.slots.stacks.get_unchecked_mut(top as usize) = slot as u32;
+        }
+        true
+    }
+
+    /// [`Cache::resize`] for an object that is named by its address; `false` when another path has to look at it.
+    ///
+    /// # Safety
+    /// Canary and zero are on, and the caller owns the object if there is one.
+    #[inline(always)]
+    pub unsafe fn resize_plain(
+        &mut self,
+        address: Addr,
+        stated: Option<usize>,
+        new_size: usize,
+        origin: Origin,
+    ) -> bool {
+        let layout = layout();
+        let Some(Start { bin, state: cell, .. }) = self.slots.find::<false>(layout, address.get()) else {
+            return false;
+        };
+        let slot_size = bin.size as usize;
+        let state = cell.load();
+        let Some(over) = state.live_over_up_to(class::MAX_SLACK, origin) else {
+            return false;
+        };
+        let old_size = (slot_size - class::TAIL).wrapping_sub(over);
+        if !suits(slot_size, new_size) || stated.is_some_and(|stated| stated != old_size) {
+            return false;
+        }
+        let word = canary::word(&layout.key, address.get() + slot_size);
+        // SAFETY: the slot is live and the caller owns the object; all offsets lie in the slot.
+        unsafe {
+            let pointer = address.as_ptr::<u8>();
+            if !canary::intact(pointer, old_size, slot_size, word) {
+                return false;
+            }
+            cell.store_busy();
+            canary::move_edge(pointer, old_size, new_size, slot_size, word);
+            cell.store(SlotState::live(slot_size - new_size, origin));
+        }
+        true
+    }
+}

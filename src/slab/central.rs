@@ -17,7 +17,7 @@
 
 use super::layout::{ClassInfo, layout};
 use super::misuse::twice_freed;
-use super::state::SlotState;
+use super::state::{SlotState, StateCell};
 use super::store::{BATCH, Batch, LANES, Store};
 use super::sweep;
 use super::{class, front, parked};
@@ -28,7 +28,7 @@ use crate::sync::{Guard, Lock, Rank, only_tries};
 use crate::sys::guard::Backend;
 use crate::sys::{limits, vm};
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 #[repr(align(128))]
 struct Padded(Lock<Store>);
@@ -153,8 +153,14 @@ fn link(padded: &Padded, info: &ClassInfo, slab: u32) {
 /// threads freed one object at the same moment it was given twice. Then the memory stays.
 fn release(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault>) {
     let first = slab << info.slab_shift;
-    let slots = first + 1..first + info.usable_end(slab);
-    for slot in slots.clone() {
+    let states = info.states_of(slab);
+    let load = |word: &AtomicU16| SlotState::from_bits(word.load(Ordering::Relaxed));
+    for (number, word) in states.iter().enumerate().skip(1) {
+        let state = load(word);
+        if state.is_freed() || state.is_untouched() {
+            continue;
+        }
+        let slot = first + number as u32;
         let state = info.state_of(slot);
         if state.is_live() || state == SlotState::BUSY {
             found.get_or_insert_with(|| twice_freed(info, slot));
@@ -162,10 +168,8 @@ fn release(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault>) {
         }
     }
     sweep::check_freed(info, slab, found);
-    for slot in slots {
-        if info.state_of(slot).is_freed() {
-            info.store(slot, SlotState::RELEASED);
-        }
+    for word in states.iter().skip(1).filter(|word| load(word).is_freed()) {
+        StateCell::new(word).store(SlotState::RELEASED);
     }
     let span = info.slab_span(slab);
     let pages = PageCount::new(span.pages.get() - 1);

@@ -3,7 +3,7 @@
 use super::cache::{BATCH, Cache};
 use super::layout::{ClassInfo, layout};
 use super::misuse::{is_as_freed, overwritten};
-use super::state::SlotState;
+use super::state::{SlotState, StateCell};
 use super::{canary, central, class, quarantine};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
@@ -225,10 +225,14 @@ fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
     }
     let info = layout().classes.get(class)?;
     let mut found = None;
-    for slot in slots.iter().copied().filter(|slot| info.load(*slot).is_untouched()) {
+    for slot in slots.iter().copied() {
+        let state = info.state(slot);
+        if !state.load().is_untouched() {
+            continue;
+        }
         // SAFETY: the slot was just taken: it is the caller's, in an opened slab.
         match unsafe { fence_fresh(info, slot) } {
-            None => info.store(slot, SlotState::readied(info.size)),
+            None => state.store(SlotState::readied(info.size)),
             wrong => found = wrong,
         }
     }
@@ -243,20 +247,26 @@ fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
 /// The slot is the caller's.
 unsafe fn fence_fresh(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
     let key = &layout().key;
-    let start = info.address(slot);
+    let (origin, states) = info.part(slot);
+    let start = origin + slot as usize * info.size;
     let pointer = Addr::new(start).as_ptr::<u8>();
     // SAFETY: the word before the slot is the last of the slot before it in the same slab, where the
-    // first is never handed out; the last word is the slot's own.
+    // first is never handed out; the last word is the slot's own. The slots on both sides have states in the same table: behind the
+    // last that is handed out lies at least the number of the guard page.
     unsafe {
-        if info.load(slot.wrapping_sub(1)).is_untouched() {
+        let state_at = |slot: u32| StateCell::new(&*states.add(slot as usize)).load();
+        if state_at(slot.wrapping_sub(1)).is_untouched() {
             canary::set(pointer.sub(8), canary::word(key, start));
         }
-        let next = slot.wrapping_add(1);
         let word = canary::word(key, start + info.size);
         let last = pointer.add(info.size - class::TAIL);
-        let state = info.state_of(next);
-        if state.is_live() && canary::get(last) != word {
-            return overwritten(info, next, state);
+        let next = slot.wrapping_add(1);
+        let state = state_at(next);
+        if !state.is_freed() && !state.is_untouched() {
+            let state = info.state_of(next);
+            if state.is_live() && canary::get(last) != word {
+                return overwritten(info, next, state);
+            }
         }
         // Before the slot leaves its state: whoever hands out the next slot and finds this one
         // touched relies on it.

@@ -158,6 +158,23 @@ impl ClassInfo {
         self.state(slot).store_busy();
     }
 
+    /// Where the slot numbers are counted from that slot `slot` has, and where slot 0's state would be.
+    #[inline(always)]
+    pub(super) fn part(&self, slot: u32) -> (usize, *const AtomicU16) {
+        match slot < self.front_end {
+            true => (front::start(self.class()), self.front_states),
+            false => (self.start, self.states),
+        }
+    }
+
+    /// The states of a slab's slots from its first number on, up to the last that is handed out.
+    pub(super) fn states_of(&self, slab: u32) -> &'static [AtomicU16] {
+        let first = slab << self.slab_shift;
+        let (_, states) = self.part(first);
+        // SAFETY: the tables cover every slot number of the front's slab and of the region; slabs lie in one of them.
+        unsafe { core::slice::from_raw_parts(states.add(first as usize), self.usable_end(slab) as usize) }
+    }
+
     /// Slab `slab`'s block.
     fn block(&self, slab: u32) -> *const u8 {
         let bytes = (slab as usize + 1) * block_bytes(self.slab_shift);

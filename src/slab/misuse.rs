@@ -264,7 +264,16 @@ pub fn nearest(info: &'static ClassInfo, slot: u32, first: Addr, last: Addr) -> 
 /// # Safety
 /// The slot is mapped.
 pub unsafe fn is_as_freed(info: &ClassInfo, slot: u32) -> bool {
-    let start = info.address(slot);
+    // SAFETY: as the caller says.
+    unsafe { is_as_freed_at(info, info.address(slot)) }
+}
+
+/// [`is_as_freed`] for the slot that begins at `start`.
+///
+/// # Safety
+/// The slot's memory is mapped.
+#[inline(always)]
+pub unsafe fn is_as_freed_at(info: &ClassInfo, start: usize) -> bool {
     let pointer = Addr::new(start).as_ptr::<u8>();
     let protection = layout().protection;
     // SAFETY: all within the slot, which is aligned to 16 and mapped.

@@ -6,11 +6,11 @@
 use super::central;
 use super::layout::{ClassInfo, layout};
 use super::look::{LOOKS, Name};
-use super::misuse::{is_as_freed, overwritten, touched};
+use super::misuse::{is_as_freed, is_as_freed_at, overwritten, touched};
 use super::place::locate;
 use super::state::SlotState;
 use crate::fault::Fault;
-use crate::sync::atomic::AtomicU16;
+use crate::sync::atomic::{AtomicU16, Ordering};
 
 /// Where a sweep is: the slot that it looks at next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,13 +45,17 @@ pub fn next_wrong(cursor: &mut Cursor) -> Option<Fault> {
 
 /// Checks the freed slots of a slab that is in nobody's hands, until something is `found`.
 pub fn check_freed(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault>) {
+    if found.is_some() {
+        return;
+    }
     let first = slab << info.slab_shift;
-    for slot in first + 1..first + info.usable_end(slab) {
-        if found.is_some() {
+    let origin = info.address(first);
+    for (number, state) in info.states_of(slab).iter().enumerate().skip(1) {
+        let freed = SlotState::from_bits(state.load(Ordering::Relaxed)).is_freed();
+        // SAFETY: a freed slot's slab is open: its memory is mapped.
+        if freed && !unsafe { is_as_freed_at(info, origin + number * info.size) } {
+            *found = Some(touched(info, first + number as u32));
             return;
-        }
-        if info.state_of(slot).is_freed() {
-            *found = check(info, slot);
         }
     }
 }
@@ -62,9 +66,9 @@ fn settled(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
         SlotState::POISONED => true,
         state => state.is_live() || state.is_freed(),
     };
-    let name = Name::of(info.address(slot));
     // Each round more means that another thread changed the slot.
     while check(info, slot).is_some() {
+        let name = Name::of(info.address(slot));
         let look = |state| check_in(info, slot, info.unpoisoned(slot, SlotState::from_bits(state)));
         if let Some(found) = LOOKS.at(info.state(slot).word(), name, worth, look) {
             return found;

@@ -5,6 +5,7 @@
 //! that has failed is not run again.
 
 mod columns;
+mod counts;
 mod inputs;
 mod programs;
 mod redis;
@@ -55,6 +56,15 @@ struct Arguments {
     /// Seconds: tiny inputs, fencepost and glibc unless --only says otherwise
     #[arg(long)]
     smoke: bool,
+    /// Instructions and cache misses of six programs under Cachegrind, compared with benches/programs.csv
+    #[arg(long)]
+    counts: bool,
+    /// With --counts: rewrite the baseline
+    #[arg(long, requires = "counts")]
+    bless: bool,
+    /// With --counts: the growth, in percent, that counts as a regression
+    #[arg(long, requires = "counts", default_value_t = 2.0)]
+    allow: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,12 +102,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         && arguments.preload.is_empty()
         && !arguments.quick
         && !arguments.smoke;
-    if arguments.smoke && arguments.only.is_empty() {
-        arguments.only.push("fencepost".to_owned());
+    if arguments.only.is_empty() {
+        // Under `patrol` and `hunt` nothing is gained from counts: what they take is the kernel's.
+        let few: &[&str] = match (arguments.counts, arguments.smoke) {
+            (true, _) => &["fencepost-harden-128k"],
+            (_, true) => &["fencepost"],
+            _ => &[],
+        };
+        arguments.only.extend(few.iter().map(|name| (*name).to_owned()));
+    }
+    if arguments.counts && arguments.program.is_empty() {
+        arguments.program.extend(counts::PROGRAMS.iter().map(|name| (*name).to_owned()));
     }
     let (columns, mut skipped) = columns::columns(&mut Shop::default(), set == Set::Hunt, &arguments);
     insist(&skipped)?;
     let scale = match (arguments.smoke, set) {
+        _ if arguments.counts => counts::SCALE,
         (true, _) => 2,
         (_, Set::Hunt) => 10,
         (_, Set::Speed) => 100,
@@ -119,6 +139,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             None => programs.push(program),
             Some(what) => skipped.push((program.name.to_owned(), format!("{what} is not installed"))),
         }
+    }
+    if arguments.counts {
+        counts::compare(&place, &programs, &columns, arguments.bless, arguments.allow)?;
+        fs::remove_dir_all(&place.scratch)?;
+        return Ok(());
     }
     let mut head = versions();
     for program in &programs {

@@ -64,6 +64,9 @@ impl PageArm {
 
     /// Ends a lane's batch; what is wrong with one of it.
     pub(super) fn end_batch(&self, lane: usize) -> Result<(), Fault> {
+        if self.config.batch <= 1 {
+            return Ok(());
+        }
         let Some(mut waiting) = self.lanes.get(lane).and_then(|slot| slot.batch.enter()) else {
             return Ok(());
         };

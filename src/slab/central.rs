@@ -200,6 +200,10 @@ fn open(info: &ClassInfo, batch: &Batch) -> bool {
 /// The slots of a slab that may have been handed out; `None` past the last slab that is open. Slabs come and go
 /// meanwhile; their states stay readable.
 pub fn handed_out(class: usize, slab: u32) -> Option<Range<u32>> {
+    // Without the lock, whose page is touched for the first time otherwise in a process that has none.
+    if slab >= OPENED.get(class)?.load(Ordering::Relaxed) {
+        return None;
+    }
     let (padded, info) = (STORES.get(class)?, layout().classes.get(class)?);
     let mut store = padded.0.enter()?;
     (slab < store.opened).then(|| store.handed_out(info, slab))

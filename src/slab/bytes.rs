@@ -129,14 +129,25 @@ unsafe fn is_zero_avx2(start: *const u8, len: usize) -> bool {
         let mut first = _mm256_setzero_si256();
         let mut second = first;
         let mut at = 0;
-        while at + 128 <= len {
-            first = _mm256_or_si256(first, _mm256_or_si256(load(at), load(at + 32)));
-            second = _mm256_or_si256(second, _mm256_or_si256(load(at + 64), load(at + 96)));
-            at += 128;
-        }
-        while at + 32 <= len {
+        // One by one, each with its operand in memory.
+        while at + 256 <= len {
             first = _mm256_or_si256(first, load(at));
-            at += 32;
+            second = _mm256_or_si256(second, load(at + 32));
+            first = _mm256_or_si256(first, load(at + 64));
+            second = _mm256_or_si256(second, load(at + 96));
+            first = _mm256_or_si256(first, load(at + 128));
+            second = _mm256_or_si256(second, load(at + 160));
+            first = _mm256_or_si256(first, load(at + 192));
+            second = _mm256_or_si256(second, load(at + 224));
+            at += 256;
+        }
+        while at + 64 <= len {
+            first = _mm256_or_si256(first, load(at));
+            second = _mm256_or_si256(second, load(at + 32));
+            at += 64;
+        }
+        if at + 32 < len {
+            first = _mm256_or_si256(first, load(at));
         }
         second = _mm256_or_si256(second, load(len - 32));
         let seen = _mm256_or_si256(first, second);
@@ -152,16 +163,17 @@ unsafe fn clear_avx2(start: *mut u8, len: usize) {
     unsafe {
         let store = |at: usize| _mm256_storeu_si256(start.add(at).cast::<__m256i>(), _mm256_setzero_si256());
         let mut at = 0;
-        while at + 128 <= len {
+        while at + 256 <= len {
+            (0..8).for_each(|step| store(at + 32 * step));
+            at += 256;
+        }
+        while at + 64 <= len {
             store(at);
             store(at + 32);
-            store(at + 64);
-            store(at + 96);
-            at += 128;
+            at += 64;
         }
-        while at + 32 <= len {
+        if at + 32 < len {
             store(at);
-            at += 32;
         }
         store(len - 32);
     }

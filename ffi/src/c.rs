@@ -82,7 +82,10 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize, at: ReturnSlot, fp: u
     let Some(bytes) = count.checked_mul(size) else {
         return no_memory();
     };
-    let pointer = heap::try_allocate_zeroed_fast(bytes, Origin::Malloc);
+    let mut pointer = heap::try_allocate_small(bytes, Origin::Malloc);
+    if pointer.is_null() {
+        pointer = heap::try_allocate_zeroed_fast(bytes, Origin::Malloc);
+    }
     if !pointer.is_null() {
         return pointer.cast();
     }

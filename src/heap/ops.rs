@@ -40,7 +40,7 @@ fn plain_thread() -> Option<*mut Thread> {
 }
 
 /// The shortest path of an allocation of `size` bytes with the ABI's alignment; null when another has
-/// to look at it. Objects of zero bytes lie in no slab.
+/// to look at it. Objects of zero bytes lie in no slab. The object's bytes are zero: its slot was found so.
 #[inline(always)]
 pub fn try_allocate_small(size: usize, origin: Origin) -> *mut u8 {
     match small_thread() {
@@ -133,8 +133,15 @@ pub fn try_allocate_zeroed_fast(size: usize, origin: Origin) -> *mut u8 {
         return core::ptr::null_mut();
     };
     let gate = thread.close_gate();
-    // SAFETY: the class holds the size; the state is this thread's.
-    let pointer = unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) };
+    let mut pointer = core::ptr::null_mut();
+    if gate == 0 {
+        // SAFETY: as in `try_allocate_fast`. What this path hands out was found zero.
+        pointer = unsafe { thread.slab.allocate_plain::<false>(size, origin) };
+    }
+    if pointer.is_null() {
+        // SAFETY: the class holds the size; the state is this thread's.
+        pointer = unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) };
+    }
     thread.open_gate(gate);
     pointer
 }

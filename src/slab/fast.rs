@@ -14,8 +14,8 @@ use crate::sys::cpu;
 
 impl Cache {
     /// The fast path of an allocation; null when another path has to serve the request: the
-    /// batch is used up, or the slot is not as a freed one should be. For small classes it calls nothing,
-    /// so that it needs no stack.
+    /// batch is used up, or the slot is not as a freed one should be. The object's bytes are zero. For small classes it calls
+    /// nothing, so that it needs no stack.
     ///
     /// # Safety
     /// - `size` is at most [`class::SMALL_MAX`] if `SMALL`, else [`class::TABLE_MAX`].

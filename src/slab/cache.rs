@@ -13,6 +13,9 @@
 //! Two threads that free one object at the same moment can both see it live; the slot then stands in
 //! two places, and the allocation that takes it second finds it live and reports the double free.
 
+#[path = "places.rs"]
+mod places;
+
 use super::layout::{ClassInfo, layout};
 use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
 use super::place::{self, Place, locate};

@@ -1,10 +1,12 @@
-//! `fencepost whatis` in gdb: the commands come with the library, and tell of a live process what `fencepost explain` tells.
-//! (gdb's own core files hold all reserved address space; `explain.rs` has the kernel's.)
+//! `fencepost whatis` in gdb: the commands come with the library, and tell of a live process and of a core file what
+//! `fencepost explain` tells.
 
 mod support;
 
+use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use support::{LAUNCHER, Scratch, library, not_here, program, run, skip, text};
 
 /// gdb with Python, and without the user's files.
@@ -64,6 +66,37 @@ fn gdb_says_what_an_address_is() {
     );
     assert!(answer.contains("is not an address of fencepost's heap"), "{answer}");
     assert!(answer.contains("fencepost whatis EXPRESSION"), "{answer}");
+}
+
+/// A core file that the kernel made: gdb's own would hold all address space that is reserved.
+#[test]
+fn gdb_says_what_an_address_of_a_core_file_was() {
+    let (Some(mut gdb), Some(program)) = (gdb(), program("service.c")) else { return };
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    if pattern.starts_with('|') || pattern.contains('/') {
+        return not_here(&format!("core files: the kernel makes them elsewhere ({})", pattern.trim()));
+    }
+    let scratch = Scratch::new("gdb-core");
+    let mut command = Command::new("prlimit");
+    command.arg("--core=268435456:").arg(&program).current_dir(&scratch.0).env("LD_PRELOAD", library());
+    command
+        .env("FENCEPOST_OPTIONS", "mode=hunt")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // The byte has it free an object twice.
+    child.stdin.take().unwrap().write_all(b"x").unwrap();
+    child.wait().unwrap();
+    let cores: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [core] = &cores[..] else { return not_here("core files: none was made here") };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("share/fencepost-gdb.py");
+    gdb.arg("-iex").arg(format!("source {}", script.display())).env("FENCEPOST", LAUNCHER);
+    gdb.args(["-ex", "fencepost whatis kept[0]", "-ex", "fencepost whatis kept[1005]"]);
+    let answer = said(&run(gdb.arg(&program).arg(core)));
+    assert!(answer.contains("is located 0 bytes inside of 40-byte region"), "{answer}");
+    assert!(answer.contains("state: freed") && answer.contains("freed by thread T"), "{answer}");
+    assert!(answer.contains("is located 0 bytes inside of 8192-byte region"), "{answer}");
 }
 
 #[test]

@@ -172,6 +172,7 @@ fn install(root: &Path, items: Vec<Item>) -> Result<usize, Failure> {
         files.insert(item.place.to_string_lossy().into_owned());
     }
     files.insert(LIST.to_owned());
+    make_directories(root, Path::new(LIST).parent().unwrap_or(Path::new("")), &mut made)?;
     for stale in before.iter().filter(|entry| !entry.ends_with('/') && !files.contains(*entry)) {
         remove_file(&root.join(stale))?;
     }

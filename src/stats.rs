@@ -6,6 +6,7 @@ use core::fmt;
 /// One thread's counts, or the sum of all that have ended. Written by one thread at a time with plain
 /// adds, read by any.
 #[derive(Default)]
+#[repr(C)]
 pub struct Counts {
     /// Objects between guard pages.
     pub guarded: AtomicU64,

@@ -9,7 +9,7 @@ use fencepost_core::addr::{ABI_ALIGN, Addr, PAGE_SIZE, round_up};
 use fencepost_core::heap::poison::{Change, change};
 use fencepost_core::heap::{self, Answer, Denied};
 use fencepost_core::request::{Claim, Origin, Request, Site};
-use fencepost_core::sys::errno;
+use fencepost_core::sys::{errno, process};
 
 /// Where the caller's return address lies on its stack.
 pub type ReturnSlot = *const usize;
@@ -44,7 +44,13 @@ fn last_resort(request: &Request) -> *mut c_void {
 #[cold]
 #[inline(never)]
 fn allocate_slow(request: &Request, at: ReturnSlot, fp: usize) -> *mut c_void {
-    init::ensure();
+    if !process::stands_aside() {
+        init::ensure();
+    }
+    if process::stands_aside() {
+        let pointer = fallback::serve(request);
+        return if pointer.is_null() { no_memory() } else { pointer };
+    }
     if !heap::sites::admit(request, site(at, fp)) {
         return no_memory();
     }

@@ -5,6 +5,8 @@
 //! Such objects have no protection; that is said once, and from then on a pointer of neither is the C
 //! library's to judge. With `foreign=ignore` it is left alone, and in a static program there is none to find.
 //! A library that was opened in a running process finds objects of the C library's as well.
+//!
+//! In a program that is exempt (`exempt=`) every object is the C library's, and nothing is said.
 
 use crate::real::{self, Name};
 use crate::{init, replaced};
@@ -97,7 +99,17 @@ pub fn allocate(request: &Request) -> *mut c_void {
     if !SAID.load(Ordering::Relaxed) {
         keep_one_arena();
     }
-    let pointer = if request.align > ABI_ALIGN {
+    let pointer = serve(request);
+    if !pointer.is_null() {
+        heap::expect_libc_objects();
+        say_unprotected();
+    }
+    pointer
+}
+
+/// An object of the C library's own; null if it has none to give.
+pub fn serve(request: &Request) -> *mut c_void {
+    if request.align > ABI_ALIGN {
         match real!(Memalign, unsafe extern "C" fn(usize, usize) -> *mut c_void) {
             // SAFETY: takes numbers.
             Some(memalign) => unsafe { memalign(request.align, request.size) },
@@ -115,12 +127,7 @@ pub fn allocate(request: &Request) -> *mut c_void {
             Some(malloc) => unsafe { malloc(request.size) },
             None => core::ptr::null_mut(),
         }
-    };
-    if !pointer.is_null() {
-        heap::expect_libc_objects();
-        say_unprotected();
     }
-    pointer
 }
 
 /// Has the C library serve all threads from one arena: another one reserves 64 MiB of address space, and there

@@ -27,6 +27,8 @@ fn start() {
         text: program_options(),
         build: None,
         mixed_runtimes: Some(crate::runtimes::are_mixed),
+        // A static program has no other allocator.
+        may_stand_aside: cfg!(target_env = "gnu"),
     });
 }
 

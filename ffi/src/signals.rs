@@ -37,7 +37,10 @@ const RESERVED: core::ops::RangeInclusive<c_int> = 32..=33;
 static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn on_load() {
-    action::unblock_faults();
+    init::ensure();
+    if !process::stands_aside() {
+        action::unblock_faults();
+    }
 }
 
 #[used]
@@ -70,6 +73,9 @@ fn exchange(number: c_int, new: Option<Action>) -> Result<Action, c_int> {
         return Err(libc::EINVAL);
     }
     init::ensure();
+    if process::stands_aside() {
+        return exchange_kernels(number, new);
+    }
     if process::borrows_memory() {
         // The parent's dispositions were copied, and are the child's own from here on.
         if new.is_some_and(|new| new.flags & libc::SA_ONSTACK != 0) {

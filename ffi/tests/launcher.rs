@@ -446,7 +446,9 @@ fn options_lists_every_row() {
             let name =
                 |line: &str| line.split(['|', ' ', '`']).find(|word| !word.is_empty()) == Some(row.name);
             let line = listed.lines().find(|line| name(line));
-            assert!(line.is_some_and(|line| line.contains(row.range)), "{}", row.name);
+            // A bar in a cell is written with a backslash.
+            let has_range = |line: &str| line.replace("\\|", "|").contains(row.range);
+            assert!(line.is_some_and(has_range), "{}", row.name);
         }
     }
 }

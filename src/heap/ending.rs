@@ -16,6 +16,9 @@ use core::fmt::Write;
 /// Checks every live object's canaries and all freed slab memory; reports what is wrong. The number of
 /// errors found.
 pub fn check() -> usize {
+    if !is_started() {
+        return 0;
+    }
     let _unsealed = Unsealed::begin();
     let heap = heap();
     let mut errors = 0;
@@ -38,6 +41,9 @@ pub fn check() -> usize {
 /// covers.
 #[inline(never)]
 pub fn check_leaks() -> u64 {
+    if !is_started() {
+        return 0;
+    }
     let registers = sys::kept_registers();
     // What lies below this frame's end is ours.
     let (_, _, sp) = sys::frame();

@@ -6,7 +6,7 @@ use crate::report::finding::is_inside_live;
 use crate::report::{fatal, handler};
 use crate::slab;
 use crate::sys::guard::Backend;
-use crate::sys::{probe, vm};
+use crate::sys::{probe, process, vm};
 use crate::trace::Stack;
 use core::ops::Range;
 
@@ -70,7 +70,9 @@ pub fn install() {
 
 /// When the program is loaded, which may be before the first allocation.
 extern "C" fn on_load() {
-    install();
+    if !process::stands_aside() {
+        install();
+    }
 }
 
 #[used]

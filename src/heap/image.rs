@@ -9,17 +9,21 @@
 //! [`Record`](crate::meta::Record), the tables of the page arm, the states of slots, `ClassInfo` and
 //! the log of stacks. All that is read is as damaged as memory may be: what does not fit is not found.
 
-use super::Heap;
+use super::{Heap, thread};
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::Object;
 use crate::meta::Record;
+use crate::options::{self, Options, ROWS};
 use crate::page::arena::{CHUNK_BYTES, Geometry};
-use crate::slab::{self, ClassGeometry, SlotState, front};
+use crate::report::tally;
+use crate::slab::{self, Cache, ClassGeometry, SlotState, front};
+use crate::stats::Totals;
+use crate::sys::guard::Backend;
 use crate::trace::{Depot, Frames};
 use core::cell::UnsafeCell;
 
 /// The version of all that is reached from an anchor.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 /// What an anchor begins with.
 pub const MAGIC: [u8; 16] = *b"fencepost anchor";
 /// What the address of an anchor is a multiple of.
@@ -30,6 +34,11 @@ const NEIGHBOURHOOD: usize = 64;
 const BLOCK: usize = 64;
 /// Records that are searched at most, whatever an anchor says.
 const MOST_RECORDS: usize = 1 << 26;
+
+/// Threads whose counts are summed up at most.
+const MOST_THREADS: usize = 1 << 20;
+/// Classes that a cache has at most, whatever an anchor says.
+const MOST_CLASSES: usize = 1 << 10;
 
 /// Where everything lies. Little-endian words throughout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +64,36 @@ pub struct Anchor {
     front_bytes: u64,
     front_starts: u64,
     front_owners: u64,
+    options: u64,
+    options_bytes: u64,
+    errors: u64,
+    suppressed: u64,
+    guards: u64,
+    threads: u64,
+    thread_next: u64,
+    thread_counts: u64,
+    thread_cache: u64,
+    cache_filled: u64,
+    cache_bins: u64,
+    bin_stride: u64,
+    bin_next: u64,
+    bin_count: u64,
+    release: u64,
+}
+
+/// The version of this package: major, minor and patch, 16 bits each.
+const RELEASE: u64 = number(env!("CARGO_PKG_VERSION_MAJOR")) << 32
+    | number(env!("CARGO_PKG_VERSION_MINOR")) << 16
+    | number(env!("CARGO_PKG_VERSION_PATCH"));
+
+/// Decimal digits as a number.
+const fn number(digits: &str) -> u64 {
+    let (mut number, mut index) = (0, 0);
+    while index < digits.len() {
+        number = number * 10 + (digits.as_bytes()[index] - b'0') as u64;
+        index += 1;
+    }
+    number
 }
 
 const WORDS: usize = (size_of::<Anchor>() - 16) / 8;
@@ -80,6 +119,21 @@ impl Anchor {
         class_count: 0,
         log: 0,
         log_words: 0,
+        options: 0,
+        options_bytes: 0,
+        errors: 0,
+        suppressed: 0,
+        guards: 0,
+        threads: 0,
+        thread_next: 0,
+        thread_counts: 0,
+        thread_cache: 0,
+        cache_filled: 0,
+        cache_bins: 0,
+        bin_stride: 0,
+        bin_next: 0,
+        bin_count: 0,
+        release: RELEASE,
     };
 
     fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
@@ -107,6 +161,21 @@ impl Anchor {
             front_bytes,
             front_starts,
             front_owners,
+            options,
+            options_bytes,
+            errors,
+            suppressed,
+            guards,
+            threads,
+            thread_next,
+            thread_counts,
+            thread_cache,
+            cache_filled,
+            cache_bins,
+            bin_stride,
+            bin_next,
+            bin_count,
+            release,
             ..,
         ] = words;
         Self {
@@ -129,6 +198,21 @@ impl Anchor {
             class_count,
             log,
             log_words,
+            options,
+            options_bytes,
+            errors,
+            suppressed,
+            guards,
+            threads,
+            thread_next,
+            thread_counts,
+            thread_cache,
+            cache_filled,
+            cache_bins,
+            bin_stride,
+            bin_next,
+            bin_count,
+            release,
         }
     }
 }
@@ -142,6 +226,45 @@ unsafe impl Sync for Static {}
 #[used]
 static ANCHOR: Static = Static(UnsafeCell::new(Anchor::EMPTY));
 
+/// Bytes of [`GIVEN`].
+const GIVEN_BYTES: usize = 1024;
+
+struct GivenText(UnsafeCell<[u8; GIVEN_BYTES]>);
+
+// SAFETY: written by `write_given` alone, once, at start; this process never reads it.
+unsafe impl Sync for GivenText {}
+
+/// The options that somebody set, as [`crate::options::apply`] reads them.
+static GIVEN: GivenText = GivenText(UnsafeCell::new([0; GIVEN_BYTES]));
+
+/// Fills [`GIVEN`] with whole items, as many as find room; the bytes that are used.
+#[inline(never)]
+fn write_given(options: &Options) -> usize {
+    let mut len = 0;
+    for row in ROWS.iter().filter(|row| (row.is_given)(options)) {
+        let start = len;
+        let mut fits = true;
+        let mut push = |bytes: &[u8]| {
+            fits &= bytes.len() <= GIVEN_BYTES - len;
+            if fits {
+                // SAFETY: the start gate makes this the one writer, and the bytes fit between `len` and the end.
+                unsafe {
+                    GIVEN.0.get().cast::<u8>().add(len).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+                };
+                len += bytes.len();
+            }
+        };
+        if start != 0 {
+            push(b":");
+        }
+        options::item(row, options, &mut push);
+        if !fits {
+            len = start;
+        }
+    }
+    len
+}
+
 /// Says where everything of `heap` lies. Called once, at start, when it is set up.
 pub(super) fn drop_anchor(heap: &Heap) {
     let word = |number: usize| number as u64;
@@ -149,6 +272,8 @@ pub(super) fn drop_anchor(heap: &Heap) {
     let layout = slab::layout::layout();
     let (log, log_words) = heap.depot.log();
     let itself = ANCHOR.0.get();
+    let [errors, suppressed] = tally::places();
+    let [threads, thread_next, thread_counts, thread_cache] = thread::places();
     let anchor = Anchor {
         itself: word(Addr::of(itself).get()),
         arena: word(arena.span.start.get()),
@@ -167,6 +292,20 @@ pub(super) fn drop_anchor(heap: &Heap) {
         class_count: word(layout.classes.len()),
         log: word(log.get()),
         log_words: word(log_words),
+        options: word(Addr::of(GIVEN.0.get()).get()),
+        options_bytes: word(write_given(&heap.options)),
+        errors: word(Addr::of(core::ptr::from_ref(errors)).get()),
+        suppressed: word(Addr::of(core::ptr::from_ref(suppressed)).get()),
+        guards: u64::from(layout.backend == Backend::Madvise),
+        threads: word(threads),
+        thread_next: word(thread_next),
+        thread_counts: word(thread_counts),
+        thread_cache: word(thread_cache),
+        cache_filled: word(Cache::COUNT_PLACES.filled),
+        cache_bins: word(Cache::COUNT_PLACES.bins),
+        bin_stride: word(Cache::COUNT_PLACES.stride),
+        bin_next: word(Cache::COUNT_PLACES.next),
+        bin_count: word(Cache::COUNT_PLACES.count),
         ..Anchor::EMPTY
     };
     // SAFETY: the start gate makes this the one writer, and nobody reads it in this process.
@@ -248,6 +387,61 @@ impl<'m, M: Memory> Image<'m, M> {
             Some(found) => found,
             None => self.search(address).map_or(Found::Nothing, |object| Found::Guarded(Some(object))),
         }
+    }
+
+    /// The options that somebody set, as [`crate::options::apply`] reads them; what `buffer` holds of them.
+    pub fn options<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+        let bytes = usize::try_from(self.anchor.options_bytes).ok()?;
+        let text = buffer.get_mut(..bytes)?;
+        self.memory.read(usize::try_from(self.anchor.options).ok()?, text).then_some(&*text)
+    }
+
+    /// The version of the package that the heap is of: major, minor, patch.
+    pub fn release(&self) -> [u64; 3] {
+        [32, 16, 0].map(|shift| self.anchor.release >> shift & 0xffff)
+    }
+
+    /// Whether guard pages are markers and not mappings.
+    pub fn has_markers(&self) -> bool {
+        self.anchor.guards != 0
+    }
+
+    /// Errors so far, and those that suppressions cover.
+    pub fn errors(&self) -> Option<[u64; 2]> {
+        let count = |place| self.array(place, 8, 0).map(u64::from_le_bytes);
+        Some([count(self.anchor.errors)?, count(self.anchor.suppressed)?])
+    }
+
+    /// What was allocated how, in all threads. `None` if the list of threads does not end, or leads out of memory.
+    pub fn totals(&self) -> Option<Totals> {
+        let word = |place: u64| self.array(place, 8, 0).map(u64::from_le_bytes);
+        let mut totals = Totals::default();
+        let mut thread = word(self.anchor.threads)?;
+        for _ in 0..MOST_THREADS {
+            if thread == 0 {
+                return Some(totals);
+            }
+            let at = |offset: u64| thread.checked_add(offset);
+            let counts: [u8; 32] = self.array(at(self.anchor.thread_counts)?, 1, 0)?;
+            let sums = [
+                &mut totals.guarded,
+                &mut totals.over_budget,
+                &mut totals.no_mappings,
+                &mut totals.no_memory,
+            ];
+            for (sum, count) in sums.into_iter().zip(counts.as_chunks::<8>().0) {
+                *sum = sum.wrapping_add(u64::from_le_bytes(*count));
+            }
+            let cache = at(self.anchor.thread_cache)?;
+            let filled = word(cache.checked_add(self.anchor.cache_filled)?)?;
+            let bins = cache.checked_add(self.anchor.cache_bins)?.checked_add(self.anchor.bin_next)?;
+            let stride = usize::try_from(self.anchor.bin_stride).ok()?;
+            let count = usize::try_from(self.anchor.bin_count).ok()?.min(MOST_CLASSES);
+            let next = |class| self.array(bins, stride, class).map_or(0, u32::from_le_bytes);
+            totals.slab = totals.slab.wrapping_add(Cache::allocated_by(filled, (0..count).map(next)));
+            thread = word(at(self.anchor.thread_next)?)?;
+        }
+        None
     }
 
     /// The stack called `number`.
@@ -416,6 +610,7 @@ mod tests {
                 let _ = image.find(Addr::new(address));
             }
             let _ = image.stack(seed as u32);
+            let _ = (image.totals(), image.errors(), image.options(&mut [0; 64]).is_some());
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::stats::Counts;
 use crate::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::Unsealed;
-use crate::sys::{file, thread as sys, vm};
+use crate::sys::{file, process, thread as sys, vm};
 
 /// The thread's state if it may take the shortest path of an allocation: not inside the allocator, every protection on,
 /// and a mode that sends small objects to slabs whatever they are.
@@ -183,7 +183,7 @@ pub fn try_free_aligned(claim: &Claim) -> bool {
 #[cold]
 #[inline(never)]
 pub fn allocate(request: &Request, site: Site) -> Option<Addr> {
-    if !is_granted(request) {
+    if !is_started() || !is_granted(request) {
         return None;
     }
     let object = allocate_for(request, false, site)?;
@@ -341,6 +341,9 @@ pub fn set_origin(address: Addr, origin: Origin) {
 /// arena not at all, since the kernel installs no guards in locked memory. The C function's result.
 pub fn lock_memory(flags: i32) -> i32 {
     let _unsealed = Unsealed::begin();
+    if process::stands_aside() {
+        return vm::lock_all(flags);
+    }
     let status = vm::lock_all_on_fault(flags);
     if status == 0 && is_started() {
         heap().page.unlock_memory();

@@ -22,7 +22,8 @@ use crate::sys::guard::Backend;
 use crate::sys::pkey::{self, Unsealed};
 use crate::sys::quiet::Quiet;
 use crate::sys::{
-    aux, cpu, die, entropy, env, file, futex, limits, lines, probe, stacks, thread as sys_thread, vm,
+    aux, cpu, die, entropy, env, file, futex, limits, lines, probe, process, signal, stacks,
+    thread as sys_thread, vm,
 };
 use crate::text::{Excerpt, Text};
 use crate::trace::{self, Depot};
@@ -32,6 +33,8 @@ const FRESH: u32 = 0;
 /// Above every thread's id.
 const READY: u32 = 1 << 30;
 const SEALED: u32 = READY + 1;
+/// Above every thread's id, and below what says that the heap is there.
+const ASIDE: u32 = READY - 1;
 
 /// The gate:
 ///
@@ -40,6 +43,7 @@ const SEALED: u32 = READY + 1;
 /// | `FRESH` | nothing was set up | the first to need the heap, to its thread's id |
 /// | a thread's id | that thread starts the heap, and alone writes it; others sleep | the same, when the heap is there |
 /// | `READY`, `SEALED` | the heap is there; its tables are sealed | nobody |
+/// | `ASIDE` | there will be none: the program is exempt, and the C library's allocator serves it | nobody |
 ///
 /// A child that is forked while another thread starts the heap has nobody who would go on: its hook makes the gate
 /// `FRESH` again ([`in_child`]), and what was set up is set up anew and mapped twice. The hooks are there before the first
@@ -55,11 +59,13 @@ pub struct Overrides {
     /// Asks whether objects of `malloc` may rightly be freed as C++ ones; see
     /// [`super::ops::free`].
     pub mixed_runtimes: Option<fn() -> bool>,
+    /// Whether the front end can leave a program that is exempt to another allocator.
+    pub may_stand_aside: bool,
 }
 
 impl Overrides {
     /// None.
-    pub const NONE: Self = Self { text: &[], build: None, mixed_runtimes: None };
+    pub const NONE: Self = Self { text: &[], build: None, mixed_runtimes: None, may_stand_aside: false };
 }
 
 /// Sets everything up unless it is; other threads wait meanwhile. `errno` stays as it was.
@@ -97,16 +103,23 @@ fn start_slow(overrides: &Overrides) {
         Ok(_) => {
             // A signal handler that allocates would wait for the end of this.
             let quiet = Quiet::begin();
-            start(overrides);
-            GATE.store(if pkey::is_in_use() { SEALED } else { READY }, Ordering::Release);
+            let state = match start(overrides) {
+                Started::Aside => ASIDE,
+                Started::Heap if pkey::is_in_use() => SEALED,
+                Started::Heap => READY,
+            };
+            GATE.store(state, Ordering::Release);
             futex::wake_all(&GATE);
             drop(quiet);
+            if state == ASIDE {
+                return;
+            }
             // From here on allocations work, and the C library's functions may make some.
             sys_thread::on_exit_init(thread::on_exit);
             fork::install();
         }
         Err(mut state) => {
-            while state < READY {
+            while state < ASIDE {
                 futex::wait(&GATE, state);
                 state = GATE.load(Ordering::Acquire);
             }
@@ -118,7 +131,7 @@ fn start_slow(overrides: &Overrides) {
 /// next to need it starts it anew; a handler that interrupted the start and forked leaves it to go on.
 pub fn in_child() -> bool {
     match GATE.load(Ordering::Acquire) {
-        FRESH => false,
+        FRESH | ASIDE => false,
         READY | SEALED => {
             // The thread that started the heap may not have come to it.
             sys_thread::on_exit_init(thread::on_exit);
@@ -139,7 +152,13 @@ pub fn in_child() -> bool {
     }
 }
 
-fn start(overrides: &Overrides) {
+/// What a start comes to.
+enum Started {
+    Heap,
+    Aside,
+}
+
+fn start(overrides: &Overrides) -> Started {
     if !vm::page_size_matches() {
         die::die("the kernel's page size is not the one this was built for");
     }
@@ -149,6 +168,13 @@ fn start(overrides: &Overrides) {
     file::look_at_stderr();
     let secure = aux::secure();
     let options = gather(overrides, secure).normalised(PAGE_SIZE);
+    if overrides.may_stand_aside && is_exempt(&options, secure) {
+        heap.options = options;
+        process::stand_aside();
+        signal::uninstall();
+        super::expect_libc_objects();
+        return Started::Aside;
+    }
     let seed = match options.seed {
         0 => {
             let key = entropy::key();
@@ -165,6 +191,9 @@ fn start(overrides: &Overrides) {
         file::write_stderr(b"fencepost: no protection keys here: seal=pkey changes nothing\n");
     }
     let _unsealed = Unsealed::begin();
+    if options.names {
+        vm::name_mappings();
+    }
     rng::set_seed(seed_for_generators(&options, seed));
     let mut rng = Rng::new();
     let kernel = probe::examine(options.guards != Guards::Mprotect);
@@ -214,6 +243,27 @@ fn start(overrides: &Overrides) {
     read_suppressions(&options);
     sites::init(&options);
     install_reports(overrides);
+    vm::stop_naming();
+    Started::Heap
+}
+
+/// Whether a pattern of the option `exempt` fits the program's file: one with a slash its path, others its name. The
+/// kernel's word alone counts where the caller may have chosen the other (a setuid program by way of a link).
+#[inline(never)]
+fn is_exempt(options: &Options, secure: bool) -> bool {
+    let patterns = options.exempt.as_bytes();
+    if patterns.is_empty() {
+        return false;
+    }
+    let mut buffer = [0; 512];
+    let path = match file::own_path(&mut buffer) {
+        Some(path) => path,
+        None if secure => return false,
+        None => aux::program().unwrap_or_default(),
+    };
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let fits = |pattern: &[u8]| suppress::glob(pattern, if pattern.contains(&b'/') { path } else { name });
+    patterns.split(|byte| *byte == b'|').any(|pattern| !pattern.is_empty() && fits(pattern))
 }
 
 /// Room for the tables of every process, the states of the first threads among them.

@@ -469,6 +469,13 @@ pub fn stack() -> Stack {
     unsafe { (*thread).stack }
 }
 
+/// Where tools find the list of all states, and in a state the next one, its counts and its cache.
+pub fn places() -> [usize; 4] {
+    use core::mem::offset_of;
+    let list = Addr::of(core::ptr::from_ref(&ALL)).get();
+    [list, offset_of!(Thread, next), offset_of!(Thread, counts), offset_of!(Thread, slab)]
+}
+
 /// The sum of all counts. Tables are not sealed.
 pub fn totals() -> Totals {
     let mut totals = Totals::default();

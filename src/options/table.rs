@@ -161,6 +161,10 @@ table! {
         "Leave out of stacks what called main or a thread's first function: start code of the C library and of Rust's.";
     foreign: Foreign = Foreign::Abort, "abort, ignore, libc",
         "What to do with a freed pointer that fencepost did not hand out.";
+    exempt: PathBuf = PathBuf::EMPTY, "names or paths with * for anything, separated by |",
+        "Programs that libfencepost.so leaves to the C library's allocator, by the name or path of their file.";
+    names: bool = true, "0, 1",
+        "Name the allocator's tables and slabs for /proc/PID/maps, where the kernel can.";
     history: u64 = 65536, "records",
         "Freed guarded objects that are remembered for reports.";
     reserve_gb: u64 = 0, "GiB; 0 = 64 times the memory, 2048 at least, in hunt four times as much; up to 32768",

@@ -25,7 +25,7 @@ mod picture;
 mod render;
 mod summary;
 pub mod suppress;
-mod tally;
+pub mod tally;
 mod turn;
 
 pub use finding::{Access, Finding};

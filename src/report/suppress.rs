@@ -161,8 +161,8 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     })
 }
 
-/// Whether all of `text` is as `pattern` says.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+/// Whether all of `text` is as `pattern` says, where `*` stands for anything.
+pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
     walk(pattern, text, false)
 }
 

@@ -43,6 +43,11 @@ pub struct Tally {
 static ERRORS: AtomicU64 = AtomicU64::new(0);
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
+/// Where tools find both counts.
+pub fn places() -> [&'static AtomicU64; 2] {
+    [&ERRORS, &SUPPRESSED]
+}
+
 /// Errors so far that were not suppressed.
 pub fn errors() -> u64 {
     ERRORS.load(Ordering::Relaxed)

@@ -405,7 +405,10 @@ fn map(shift: u32, front: bool) -> Option<Mapped> {
     let tables = vm::sparse_tables(table_bytes(shift))?;
     // Whole units of 2 MiB: see `sys::guard`.
     match vm::reserve(bytes.next_multiple_of(1 << 21), 1 << 21) {
-        Some(span) => Some(Mapped { span, tables, front_tables }),
+        Some(span) => {
+            vm::name(span, c"fencepost slabs");
+            Some(Mapped { span, tables, front_tables })
+        }
         None => {
             vm::unmap_sparse(tables, table_bytes(shift));
             None

@@ -41,6 +41,7 @@ mod look;
 pub mod misuse;
 mod parked;
 pub mod place;
+mod places;
 pub mod poison;
 mod quarantine;
 mod room;

@@ -26,6 +26,15 @@ pub fn stack_end() -> crate::addr::Addr {
     crate::addr::Addr::new(usize::try_from(name).unwrap_or(0))
 }
 
+/// The name that the program was started by.
+pub fn program() -> Option<&'static [u8]> {
+    // SAFETY: getauxval reads the process's own auxiliary vector.
+    let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    let pointer = core::ptr::with_exposed_provenance::<libc::c_char>(usize::try_from(address).ok()?);
+    // SAFETY: AT_EXECFN, when present, is the address of a string that lives as long as the process.
+    (!pointer.is_null()).then(|| unsafe { core::ffi::CStr::from_ptr(pointer) }.to_bytes())
+}
+
 /// Where the program's own code starts, an address in the object that is the program.
 pub fn entry() -> usize {
     // SAFETY: as above.

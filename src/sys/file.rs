@@ -138,6 +138,14 @@ pub fn open_to_look(path: &[u8]) -> Option<i32> {
     open(path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
 }
 
+/// The path of the program's file, as the kernel has it; `None` without `/proc`.
+pub fn own_path(buffer: &mut [u8]) -> Option<&[u8]> {
+    let (path, place) = (c"/proc/self/exe".as_ptr(), buffer.as_mut_ptr());
+    // SAFETY: the path is a C string, and the kernel writes at most as many bytes as the buffer has.
+    let count = unsafe { libc::syscall(libc::SYS_readlinkat, libc::AT_FDCWD, path, place, buffer.len()) };
+    buffer.get(..usize::try_from(count).ok()?)
+}
+
 /// Whether there is a file of this name, which is NUL-terminated.
 pub fn exists(path: &[u8]) -> bool {
     // SAFETY: the path is NUL-terminated as checked first.

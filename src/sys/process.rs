@@ -17,7 +17,7 @@
 
 use super::pkey::Unsealed;
 use super::thread;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 /// The word; null until [`keep_word`].
 static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
@@ -41,8 +41,26 @@ pub(super) fn mark() {
     }
 }
 
-/// Whether the memory is another process's, which the calling one only borrows.
+/// Whether the heap leaves the process to the C library: then nothing is remembered for it either.
+static ASIDE: AtomicBool = AtomicBool::new(false);
+
+/// Says that what the program sets is the kernel's alone to keep. Called once, at start.
+pub fn stand_aside() {
+    ASIDE.store(true, Ordering::Relaxed);
+}
+
+/// Whether the heap stands aside.
+#[inline]
+pub fn stands_aside() -> bool {
+    ASIDE.load(Ordering::Relaxed)
+}
+
+/// Whether the memory is another process's, which the calling one only borrows, or what it sets is not to be remembered
+/// for another reason.
 pub fn borrows_memory() -> bool {
+    if stands_aside() {
+        return true;
+    }
     if !thread::has_process() || thread::is_own_process() {
         return false;
     }

@@ -267,6 +267,16 @@ pub fn install<R: Receiver>() {
     }
 }
 
+/// Takes [`install`] back: the kernel has again what was found.
+pub fn uninstall() {
+    if FAULT_ENTRY.swap(0, Ordering::AcqRel) != 0 {
+        for signal in FAULT_SIGNALS {
+            let Action { handler, flags, mask } = action::get(signal);
+            set(signal, handler, flags, mask);
+        }
+    }
+}
+
 /// Whether a handler that the kernel names is one of the entries here: what the program wants is in [`action`].
 pub fn is_entry(handler: usize) -> bool {
     handler == relay_entry as *const () as usize

@@ -3,6 +3,7 @@
 use super::probe::Kernel;
 use super::{errno, pkey};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use libc::{c_int, c_void};
 
@@ -46,6 +47,7 @@ pub fn tables_apart(bytes: usize) -> Option<Addr> {
     let span = Span::new(start, PageCount::holding(bytes));
     pkey::seal(span, READ_WRITE);
     no_huge_pages(span);
+    name(span, TABLES_NAME);
     remember(span);
     Some(start)
 }
@@ -89,6 +91,7 @@ pub fn sparse_tables(bytes: usize) -> Option<Addr> {
     pkey::seal(all, READ_WRITE);
     no_huge_pages(all);
     advise(all, libc::MADV_DONTDUMP);
+    name(all, TABLES_NAME);
     if !GUARDS.load(Ordering::Relaxed) || !advise(first, MADV_GUARD_INSTALL) {
         protect(first, libc::PROT_NONE);
     }
@@ -123,6 +126,40 @@ pub(super) fn rely_on(kernel: Kernel) {
     GUARDS.store(kernel.guards, Ordering::Relaxed);
     RELEASES.store(kernel.releases, Ordering::Relaxed);
     POPULATES.store(kernel.populates, Ordering::Relaxed);
+}
+
+/// What mappings of tables are called.
+const TABLES_NAME: &CStr = c"fencepost tables";
+
+/// Whether mappings are named: set at start, and taken back by the first refusal.
+static NAMES: AtomicBool = AtomicBool::new(false);
+
+/// Has mappings named that are made from now on.
+pub fn name_mappings() {
+    NAMES.store(true, Ordering::Relaxed);
+}
+
+/// Has no more mappings named: a program that runs may be killed for the call.
+pub fn stop_naming() {
+    NAMES.store(false, Ordering::Relaxed);
+}
+
+/// Names a mapping for `/proc/PID/maps` (Linux 5.17, if it was built to). Mappings of different names do not merge: only
+/// what is never replaced by a new mapping in a part has one.
+pub fn name(span: Span, name: &CStr) {
+    /// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME` of `linux/prctl.h`.
+    const SET_VMA: c_int = 0x5356_4d41;
+    const ANON_NAME: libc::c_ulong = 0;
+    if !NAMES.load(Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: the kernel copies the name, and changes nothing but what it shows of the caller's mapping.
+    let status = unsafe {
+        libc::syscall(libc::SYS_prctl, SET_VMA, ANON_NAME, span.start.get(), span.bytes(), name.as_ptr())
+    };
+    if status != 0 {
+        stop_naming();
+    }
 }
 
 /// Whether guard markers have an effect.
@@ -317,8 +354,13 @@ pub fn unlock(span: Span) {
 /// Locks the process's memory as `mlockall` does, but each page when it is first touched: all at once
 /// would fill the allocator's sparse tables.
 pub fn lock_all_on_fault(flags: c_int) -> c_int {
+    lock_all(flags | libc::MCL_ONFAULT)
+}
+
+/// Locks the process's memory as `mlockall` does.
+pub fn lock_all(flags: c_int) -> c_int {
     // SAFETY: locking changes no contents.
-    let status = unsafe { libc::syscall(libc::SYS_mlockall, flags | libc::MCL_ONFAULT) };
+    let status = unsafe { libc::syscall(libc::SYS_mlockall, flags) };
     if status == 0 { 0 } else { -1 }
 }
 

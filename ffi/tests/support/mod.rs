@@ -42,7 +42,7 @@ fn clean(command: &mut Command) {
 }
 
 /// The library, built in release form at the first call.
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));

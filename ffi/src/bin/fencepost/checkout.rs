@@ -32,19 +32,23 @@ pub fn build(launcher: &Path) -> Result<Option<PathBuf>, Failure> {
     let Some(target) = target_dir(launcher).filter(|_| holds_package(Path::new(PACKAGE_DIR))) else {
         return Ok(None);
     };
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(&cargo);
+    run(Command::new(cargo()), Some(&target))
+}
+
+fn run(mut command: Command, target: Option<&TargetDir>) -> Result<Option<PathBuf>, Failure> {
     command.args(["build", "--release", "--quiet", "--lib", "--package", PACKAGE]);
     command.arg("--message-format=json-render-diagnostics");
-    command.arg("--target-dir").arg(&target.path);
-    if let Some(triple) = &target.triple {
-        command.arg("--target").arg(triple);
+    if let Some(target) = target {
+        command.arg("--target-dir").arg(&target.path);
+        if let Some(triple) = &target.triple {
+            command.arg("--target").arg(triple);
+        }
     }
     command.current_dir(PACKAGE_DIR).stdin(Stdio::null()).stderr(Stdio::inherit());
     complain(&format!("building {FILE} (cargo build --release -p {PACKAGE} --lib)"));
-    let output = command
-        .output()
-        .map_err(|error| Failure::new(format!("cannot run {} to build {FILE}: {error}", cargo.display())))?;
+    let output = command.output().map_err(|error| {
+        Failure::new(format!("cannot run {} to build {FILE}: {error}", cargo().display()))
+    })?;
     if !output.status.success() {
         return Err(Failure::new(format!("building {FILE} failed: cargo: {}", output.status)));
     }
@@ -52,6 +56,19 @@ pub fn build(launcher: &Path) -> Result<Option<PathBuf>, Failure> {
         Some(path) => Ok(Some(path)),
         None => Err(Failure::new(format!("cargo built no {FILE}"))),
     }
+}
+
+/// Builds the library in the checkout that this launcher was compiled from, wherever the launcher lies now, and returns its
+/// path; `None` if the checkout is gone. For who asks to install it.
+pub fn build_here() -> Result<Option<PathBuf>, Failure> {
+    if !holds_package(Path::new(PACKAGE_DIR)) {
+        return Ok(None);
+    }
+    run(Command::new(cargo()), None)
+}
+
+fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// The path of the library in cargo's messages, one JSON object a line.

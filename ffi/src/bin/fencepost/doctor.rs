@@ -70,6 +70,7 @@ pub fn doctor(flag: Option<&Path>, program: Option<&Path>) -> Result<ExitCode, F
     core_dumps(&mut findings);
     configuration(&mut findings);
     environment(&mut findings);
+    surroundings(&mut findings);
     match library::locate(flag) {
         Ok(library) => under_the_library(&mut findings, &library)?,
         Err(failure) => findings.add(Fail, "library", &failure.message),
@@ -90,6 +91,7 @@ fn about(findings: &mut Findings, name: &Path) {
     };
     let obstacle = program::obstacle(&path);
     let pools = pools::known(&path);
+    let children = program::children(&path);
     if obstacle.is_none() && pools.is_empty() {
         findings.add(Fine, SUBJECT, &format!("{} brings no allocator that is known", path.display()));
     }
@@ -98,6 +100,9 @@ fn about(findings: &mut Findings, name: &Path) {
     }
     for pool in pools {
         findings.add(Note, "pools", pool);
+    }
+    for (child, obstacle) in children {
+        findings.add(Note, "children", &format!("{} is named in it and {obstacle}", child.display()));
     }
 }
 
@@ -287,6 +292,51 @@ fn environment(findings: &mut Findings) {
     if let Some(list) = env::var_os(PRELOAD).filter(|list| !list.is_empty()) {
         let list = list.display();
         findings.add(Note, subject, &format!("{PRELOAD}={list}: `run` puts fencepost before it"));
+    }
+}
+
+/// Debuggers, sandboxes and tools that save processes.
+fn surroundings(findings: &mut Findings) {
+    const SANDBOX: &str = "sandbox";
+    match machine::seccomp() {
+        Some(0) => findings.add(Fine, SANDBOX, "no seccomp filter here"),
+        Some(1) => {
+            findings.add(Note, SANDBOX, "strict seccomp: a program that allocates is killed, whatever its allocator");
+        }
+        Some(_) => findings.add(
+            Note,
+            SANDBOX,
+            "a seccomp filter is in force here: what it refuses costs protection, what it kills for ends programs \
+             (names=0 leaves prctl out, guards=mprotect the advice of Linux 6.13)",
+        ),
+        None => findings.add(Note, SANDBOX, "unknown"),
+    }
+    if let Some(tracer) = machine::tracer() {
+        findings.add(
+            Note,
+            "debugger",
+            &format!("{tracer} traces this process: what it traces sees each SIGSEGV before fencepost"),
+        );
+    }
+    if env::var_os("RUNNING_UNDER_RR").is_some() {
+        findings.add(
+            Note,
+            "rr",
+            "this is a recording: guards=mprotect, since rr may not replay guard markers",
+        );
+    } else if program::resolve("rr".as_ref()).is_some() {
+        findings.add(
+            Note,
+            "rr",
+            "installed: record with guards=mprotect, since rr may not replay guard markers",
+        );
+    }
+    if program::resolve("criu".as_ref()).is_some() {
+        findings.add(
+            Note,
+            "CRIU",
+            "installed: processes that are to be saved want guards=mprotect, as guard markers are not in every version's images",
+        );
     }
 }
 

@@ -51,7 +51,7 @@ fn parse(address: &str) -> Option<usize> {
 }
 
 /// The heaps of a process: several if the program has one of its own under the preloaded library.
-fn heaps(target: &Target) -> Result<Vec<Image<'_, Target>>, Failure> {
+pub fn heaps(target: &Target) -> Result<Vec<Image<'_, Target>>, Failure> {
     let mut heaps = Vec::new();
     let mut refused = None;
     for (start, bytes) in target.data() {

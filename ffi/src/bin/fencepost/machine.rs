@@ -60,6 +60,24 @@ pub fn guard_markers() -> io::Result<()> {
     result
 }
 
+/// The mode of seccomp that a child of this process has: 0 for none, 1 strict, 2 a filter.
+pub fn seccomp() -> Option<u64> {
+    status("Seccomp:")?.parse().ok()
+}
+
+/// The name of the process that traces this one, if one does.
+pub fn tracer() -> Option<String> {
+    let pid: u32 = status("TracerPid:")?.parse().ok()?;
+    let name = || text(format!("/proc/{pid}/comm")).unwrap_or_else(|| format!("process {pid}"));
+    (pid != 0).then(name)
+}
+
+/// A row of `/proc/self/status`.
+fn status(row: &str) -> Option<String> {
+    let rows = fs::read_to_string("/proc/self/status").ok()?;
+    rows.lines().find_map(|line| line.strip_prefix(row)).map(|value| value.trim().to_owned())
+}
+
 /// A soft limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Limit {

@@ -32,6 +32,8 @@
 //!      ── explain    what an address is       ── target     memory and modules of a process or core
 //!      ── doctor     the lines it prints      ── machine    what it asks the kernel
 //!                                             ── trial      a small program under the library
+//!      ── status     who runs under the library
+//!      ── install    files below a prefix      ── artefacts  manual pages, completions and the like
 //!      ── demo       runs and checks          ── victim     the three buggy programs
 //!      ── listing    the table of options
 //! ```
@@ -40,6 +42,7 @@
 
 #![deny(unsafe_code)]
 
+mod artefacts;
 mod attempt;
 mod checkout;
 mod collect;
@@ -51,6 +54,7 @@ mod doctor;
 mod explain;
 mod failure;
 mod input;
+mod install;
 mod launch;
 mod ledger;
 mod library;
@@ -68,6 +72,7 @@ mod sarif;
 mod settings;
 mod sigpipe;
 mod sites;
+mod status;
 mod supervise;
 mod symbolize;
 mod symbols;
@@ -80,10 +85,12 @@ mod worker;
 use clap::{Args, Parser, Subcommand};
 use colour::When;
 use failure::{Failure, TROUBLE};
+use install::Install;
 use launch::Manner;
 use oom::Oom;
 use passes::Passes;
 use settings::Settings;
+use status::Status;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -135,6 +142,10 @@ enum Command {
         /// A program whose own allocators are to be named, too
         program: Option<PathBuf>,
     },
+    /// Say which processes run under the library, in which mode, and what was found so far
+    Status(Status),
+    /// Install the launcher, the library, manual pages and completions below a prefix, or remove them
+    Install(Install),
     /// Show the reports of three built-in bugs
     Demo,
     /// List every option with its default and range
@@ -224,6 +235,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Explain { target, address } => explain::explain(&target, &address, cli.color),
         Command::Doctor { program } => doctor::doctor(lib, program.as_deref()),
+        Command::Status(status) => status.go(),
+        Command::Install(install) => install.go(lib),
         Command::Demo => demo::demo(&library::locate(lib)?.path),
         Command::Options { markdown } => {
             print(&if markdown { listing::markdown() } else { listing::table() })?;

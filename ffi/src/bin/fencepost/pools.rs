@@ -40,6 +40,15 @@ const LIBRARIES: &[(&str, &str)] = &[
         "libtcmalloc",
         "tcmalloc is linked in: malloc is fencepost's, what is asked of tc_malloc and its kin is not",
     ),
+    ("libasan.", SANITIZER_LIBRARY),
+    ("libhwasan.", SANITIZER_LIBRARY),
+    ("libtsan.", SANITIZER_LIBRARY),
+    ("liblsan.", SANITIZER_LIBRARY),
+    ("libclang_rt.", SANITIZER_LIBRARY),
+    (
+        "libgc.",
+        "a conservative collector (libgc) scans memory: guards=mprotect, as it may read into guard markers",
+    ),
     (
         "libmimalloc",
         "mimalloc is linked in: malloc is fencepost's, what is asked of mi_malloc and its kin is not",
@@ -55,11 +64,27 @@ const SYMBOLS: &[(&str, &str)] = &[
     ("mallocx", "jemalloc is in the program: what is asked of mallocx and its kin is not fencepost's"),
     ("tc_malloc", "tcmalloc is in the program: what is asked of tc_malloc and its kin is not fencepost's"),
     ("mi_malloc", "mimalloc is in the program: what is asked of mi_malloc and its kin is not fencepost's"),
+    ("__asan_init", SANITIZER),
+    ("__hwasan_init", SANITIZER),
+    ("__msan_init", SANITIZER),
+    ("__tsan_init", SANITIZER),
+    ("__lsan_init", SANITIZER),
     ("_PyObject_Malloc", PYMALLOC),
     ("PyObject_Malloc", PYMALLOC),
 ];
+const SANITIZER: &str =
+    "a sanitizer is built in, whose allocator comes before any library's: build the program without it";
 const PYMALLOC: &str = "pymalloc is in the program and hands out objects of up to 512 bytes itself: PYTHONMALLOC=malloc, \
                         which run and hunt set where the program is called python";
+
+const SANITIZER_LIBRARY: &str =
+    "it is built with a sanitizer, whose library wants to be loaded first: build the program without it";
+
+/// What of sections of a program is to be known.
+const SECTIONS: &[(&str, &str)] = &[(
+    ".go.buildinfo",
+    "Go has a heap of its own, which is not malloc's, and takes the fault signals: only what its C code allocates is seen",
+)];
 
 /// Whether a file is CPython, by its name, or a script that names it.
 pub fn is_cpython(path: &Path) -> bool {
@@ -106,6 +131,11 @@ pub fn known(path: &Path) -> Vec<&'static str> {
             .filter(|symbol| symbol.is_definition() && symbol.is_global())
             .filter_map(|symbol| symbol.name().ok())
             .collect();
+        for (name, sentence) in SECTIONS {
+            if file.section_by_name(name).is_some() {
+                known.push(sentence);
+            }
+        }
         for (name, sentence) in SYMBOLS {
             if defined.contains(name) && !known.contains(sentence) {
                 known.push(sentence);

@@ -55,6 +55,36 @@ pub fn obstacle(path: &Path) -> Option<String> {
     None
 }
 
+/// Bytes of a program that are searched for names of others, and how many are told of.
+const MOST_SEARCHED: u64 = 64 << 20;
+const MOST_CHILDREN: usize = 16;
+
+/// Other programs that are named in the file, a program or a script, and that would run without the library: with why.
+pub fn children(path: &Path) -> Vec<(PathBuf, String)> {
+    let searched = fs::metadata(path).is_ok_and(|file| file.len() <= MOST_SEARCHED);
+    let bytes = if searched { fs::read(path).unwrap_or_default() } else { Vec::new() };
+    let mut found: Vec<(PathBuf, String)> = Vec::new();
+    let is_of_path = |byte: &u8| byte.is_ascii_alphanumeric() || b"/_.+-".contains(byte);
+    for word in bytes.split(|byte| !is_of_path(byte)) {
+        let child = Path::new(OsStr::from_bytes(word));
+        let may_be = word.len() > 2 && word.len() < 256 && word.starts_with(b"/");
+        if !may_be || child == path || found.iter().any(|(known, _)| known == child) {
+            continue;
+        }
+        let runs = fs::metadata(child).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0);
+        // Libraries have no loader of their own either.
+        let is_library =
+            child.file_name().is_some_and(|name| name.as_bytes().windows(3).any(|part| part == b".so"));
+        if let (true, false, Some(obstacle)) = (runs, is_library, obstacle(child)) {
+            found.push((child.to_path_buf(), obstacle));
+            if found.len() == MOST_CHILDREN {
+                break;
+            }
+        }
+    }
+    found
+}
+
 /// What the kernel starts to run the file: the interpreter of a script, the loader of an ELF program.
 pub fn interpreter(path: &Path) -> Option<PathBuf> {
     let file = File::open(path).ok()?;

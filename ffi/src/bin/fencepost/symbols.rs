@@ -5,6 +5,7 @@ use crate::demangle::demangled;
 use crate::printable;
 use addr2line::Loader;
 use std::collections::HashMap;
+use std::fmt;
 
 /// A place in a module, as a report gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,12 @@ pub struct Place {
     pub offset: u64,
     /// Its build id in hexadecimal.
     pub build_id: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "({}+0x{:x})", self.module, self.offset)
+    }
 }
 
 /// What is known of a place: one of the functions that it is in.

@@ -111,6 +111,9 @@ pub struct Fault {
     pub address: Addr,
     /// The object it concerns.
     pub object: Option<Object>,
+    /// For overwritten canaries: start and size of the object on the other side, if the bytes reach from the one to the
+    /// other, so that either may have been run over.
+    pub other: Option<(Addr, usize)>,
     /// For mismatches: who frees.
     pub freed_by: Option<Origin>,
     /// For sizes and alignments: what the caller stated.
@@ -124,6 +127,7 @@ impl Fault {
             kind: Kind::BadAlignment,
             address: claim.address,
             object,
+            other: None,
             freed_by: Some(claim.origin),
             stated: claim.align,
         }
@@ -131,6 +135,6 @@ impl Fault {
 
     /// A fault of this kind at `address`, about `object`.
     pub const fn new(kind: Kind, address: Addr, object: Option<Object>) -> Self {
-        Self { kind, address, object, freed_by: None, stated: None }
+        Self { kind, address, object, other: None, freed_by: None, stated: None }
     }
 }

@@ -135,6 +135,56 @@ fn misnamed(run: &Run, size: u64, distance: u64, before: &str, certain: bool) ->
     (run.end != end || certain && report.relation != expected).then(|| format!("{report:?}, {}", run.end))
 }
 
+/// Bytes that reach from one live object to the next may have been written from either side: both are named, whichever
+/// is freed first. Of fewer bytes it is known.
+#[test]
+fn both_objects_are_named_where_either_may_have_been_run_over() {
+    let mut failures = String::new();
+    for size in [8_u64, 24, 100, 1000] {
+        for length in [4_i64, 8, 33, -4, -8, -33] {
+            for first in ["before", "behind"] {
+                // What reaches beyond the other object is a third one's as well.
+                if length.unsigned_abs() > size {
+                    continue;
+                }
+                let arguments = format!("{size} {length} {first}");
+                let Some(run) = execute("touching", &arguments, "mode=harden") else { return };
+                let step: u64 = run.stdout.trim().parse().expect("a distance");
+                let between = step - size;
+                let all = length.unsigned_abs() >= between;
+                let is_before = if all { first == "before" } else { length < 0 };
+                // Of a few bytes of the last word it is not known, and they are told as the freed object's.
+                let alone = !all && is_before && between == 8 && first == "behind";
+                let (distance, side) = match is_before {
+                    true if alone => (5, Side::Before),
+                    true => (0, Side::After),
+                    false => (1, Side::Before),
+                };
+                let place = Relation { distance, side, object_size: size };
+                let (distance, side) = if is_before { (between, "before") } else { (between - 1, "after") };
+                let other = format!("\nor {distance} bytes {side} {size}-byte region [");
+                let right = first_report(&run).is_some_and(|report| {
+                    report.kind == "canary-overwritten"
+                        && report.relation == Some(place)
+                        && run.stderr.contains(&other) == all
+                        && run.stderr.contains("\nor ") == all
+                });
+                if !right {
+                    let _ = writeln!(failures, "{arguments}: {place:?}, {between} between\n{}", run.stderr);
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+    let Some(run) = execute("touching", "24 16 before", "mode=harden:report=json") else { return };
+    let other = ",\"size\":24,\"relation\":\"before\",\"distance\":8}";
+    assert!(
+        run.stderr.contains("\"other_object\":{\"start\":\"0x") && run.stderr.contains(other),
+        "{}",
+        run.stderr
+    );
+}
+
 /// The picture of a report, without its addresses.
 fn picture(run: &Run) -> String {
     let lines = run.stderr.lines().skip_while(|line| !line.starts_with("Memory around it"));

@@ -1,7 +1,7 @@
 //! Models of the lock-free parts, run by loom under every interleaving and every outcome that the memory
 //! orderings permit.
 //!
-//! The code itself is under test: `meta::record`, `trace::depot`, `trace::cache`, `page::chunk`, `page::returns`, `slab::batches`,
+//! The code itself is under test: `meta::poison`, `meta::record`, `slab::poison`, `page::poison`, `trace::depot`, `trace::cache`, `page::chunk`, `page::returns`, `slab::batches`,
 //! `slab::depot`, `slab::fifo`, `slab::handout`, `slab::look` and `sync::lock` are included as they are, with small modules here in the place
 //! of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a model; unlike loom's own they can be
 //! constants and lie in zeroed memory.
@@ -29,6 +29,8 @@ mod fifo;
 mod handout;
 #[path = "../src/slab/look.rs"]
 mod look;
+#[path = "../src/meta/poison.rs"]
+mod marks;
 #[path = "../src/meta/record.rs"]
 mod record;
 #[path = "../src/request.rs"]
@@ -50,14 +52,21 @@ mod fronts;
 mod locks;
 #[path = "loom/looks.rs"]
 mod looks;
+#[path = "loom/pages.rs"]
+mod pages;
+#[path = "loom/poisons.rs"]
+mod poisons;
 #[path = "loom/records.rs"]
 mod records;
+#[path = "loom/slots.rs"]
+mod slots;
 #[path = "loom/stacks.rs"]
 mod stacks;
 #[path = "loom/transfers.rs"]
 mod transfers;
 /// As `src/meta/mod.rs` has them.
 mod meta {
+    pub(crate) use crate::marks as poison;
     pub use crate::record::*;
 }
 /// As `src/trace/mod.rs` has them.

@@ -89,6 +89,26 @@ fn processes_write_build_ids_and_dynamic_symbols() {
     assert!(!report.contains("bugs.cc"), "the process knows no lines: {report}");
 }
 
+/// A function without a symbol has no name, and not that of the one before it.
+#[test]
+fn a_function_without_a_symbol_is_not_named_after_another() {
+    let scratch = Scratch::new("hidden");
+    let binary = scratch.0.join("hidden");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/hidden.c");
+    let flags = ["-O0", "-rdynamic", "-s", "-fno-toplevel-reorder", "-o"];
+    let Ok(status) = Command::new("cc").args(flags).arg(&binary).arg(source).status() else {
+        return skip("there is no cc");
+    };
+    assert!(status.success());
+    let output = run(launcher().args(["hunt", "--"]).arg(&binary));
+    let report = text(&output.stderr);
+    let frames = stack(&report, "WRITE ");
+    assert!(!frames[0].contains(" in ") && frames[1].contains(" in main"), "{report}");
+    let summary = format!("SUMMARY: fencepost: heap-buffer-overflow ({}+0x", binary.display());
+    let summary = report.lines().find(|line| line.starts_with(&summary));
+    assert!(summary.is_some_and(|line| line.ends_with(')')), "{report}");
+}
+
 /// The log of one run, as the process writes it.
 fn raw_log(program: &Path, bug: &str, form: &str, scratch: &Scratch) -> PathBuf {
     let log = scratch.0.join(format!("{bug}.{form}"));

@@ -8,14 +8,14 @@
 //! |---|---|---|
 //! | bits | the byte is poisoned | by whoever owns the byte, a word at a time, without a lock |
 //! | saved | what a slot's state stands for while it says no more than that the slot has such bytes | under [`LOCK`] |
-//! | dirty | the page may have such bytes: pages that have none are passed over | with the bits: set after them, cleared when they are all clear, and set again if they are not then |
+//! | dirty | the page may have such bytes: pages that have none are passed over | with the bits: set after them, cleared when they are all clear, and set again if they are not then; a fence lies between either two |
 //! | closed | the page was closed since all its bytes are poisoned | under [`LOCK`] |
 //!
 //! The table is mapped by the first poison and is far larger than what is ever touched of it. Who asks has found an object
 //! that is marked as having poisoned bytes: elsewhere the table means nothing. `src/README.md` has the protocol.
 
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
-use crate::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Lock, Rank};
 use crate::sys::vm;
 use core::ops::Range;
@@ -38,6 +38,9 @@ pub static SLOTS: Marks = Marks::NONE;
 pub static PAGES: Marks = Marks::NONE;
 
 const BITS: usize = u64::BITS as usize;
+/// Bytes of a word of bits in the table, and of a saved state. The models' atomics are larger.
+const WORD: usize = size_of::<AtomicU64>();
+const STATE: usize = size_of::<AtomicU16>();
 /// Words of the bits of a page.
 const PAGE_WORDS: usize = PAGE_SIZE / BITS;
 /// Bytes of a region for a page of its bits.
@@ -86,17 +89,26 @@ impl Marks {
     /// Marks bytes of one object as poisoned.
     pub fn set(&self, bytes: &Range<usize>) {
         let Some(table) = self.table() else { return };
-        table.each_word(bytes, |word, mask| match mask {
-            u64::MAX => word.store(mask, Ordering::Release),
-            part => {
-                word.fetch_or(part, Ordering::AcqRel);
-            }
-        });
-        table.each_dirty(bytes, |word, mask| {
-            if word.load(Ordering::Relaxed) & mask != mask {
-                word.fetch_or(mask, Ordering::AcqRel);
-            }
-        });
+        table.set_bits(bytes);
+        // Who clears a page's dirty bit looks at the bits again: either that look sees these, or this one sees no dirty bit.
+        fence(Ordering::SeqCst);
+        table.set_dirty(bytes);
+    }
+
+    /// A mutation for the models: the look at the dirty bit may come before the bits are seen.
+    #[cfg(loom)]
+    pub fn set_without_fence(&self, bytes: &Range<usize>) {
+        let Some(table) = self.table() else { return };
+        table.set_bits(bytes);
+        table.set_dirty(bytes);
+    }
+
+    /// A mutation for the models: the pages are marked first.
+    #[cfg(loom)]
+    pub fn set_dirty_first(&self, bytes: &Range<usize>) {
+        let Some(table) = self.table() else { return };
+        table.set_dirty(bytes);
+        table.set_bits(bytes);
     }
 
     /// Marks bytes of one object as not poisoned.
@@ -112,7 +124,8 @@ impl Marks {
             });
             if table.is_clear(&page) {
                 table.each_dirty(&page, |word, mask| {
-                    word.fetch_and(!mask, Ordering::SeqCst);
+                    word.fetch_and(!mask, Ordering::AcqRel);
+                    fence(Ordering::SeqCst);
                     // Somebody may have poisoned another object's bytes, or others of this one, meanwhile.
                     if !table.is_clear(&page) {
                         word.fetch_or(mask, Ordering::AcqRel);
@@ -222,13 +235,22 @@ impl Marks {
 
 /// Bytes of the table for a region of `len` bytes.
 fn bytes_of(len: usize) -> Option<usize> {
-    let pages = (len / PAGE_SIZE / 8).next_multiple_of(PAGE_SIZE);
-    bits_of(len).checked_mul(2)?.checked_add(pages.checked_mul(2)?)
+    bits_of(len).checked_add(saved_of(len))?.checked_add(pages_of(len).checked_mul(2)?)
 }
 
-/// Bytes of each of its two large parts.
+/// Bytes of the bits.
 const fn bits_of(len: usize) -> usize {
-    (len / 8).next_multiple_of(PAGE_SIZE)
+    (len / BITS * WORD).next_multiple_of(PAGE_SIZE)
+}
+
+/// Bytes of the saved states: there is one for 16 bytes of the region.
+const fn saved_of(len: usize) -> usize {
+    (len / 16 * STATE).next_multiple_of(PAGE_SIZE)
+}
+
+/// Bytes of the bits of pages of one kind.
+const fn pages_of(len: usize) -> usize {
+    (len.div_ceil(PAGE_SIZE * BITS) * WORD).next_multiple_of(PAGE_SIZE)
 }
 
 impl Table {
@@ -240,21 +262,20 @@ impl Table {
     }
 
     fn pages_at(&self) -> usize {
-        2 * bits_of(self.len)
+        bits_of(self.len) + saved_of(self.len)
     }
 
-    /// The slot's saved state; there is one for 16 bytes of the region.
+    /// The slot's saved state.
     fn saved(&self, start: usize) -> &'static AtomicU16 {
-        let offset = bits_of(self.len) + (start - self.start) / 16 * size_of::<u16>();
-        // SAFETY: as in `word`; the offset is a multiple of two.
+        let offset = bits_of(self.len) + (start - self.start) / 16 * STATE;
+        // SAFETY: as in `word`; the offset is a multiple of a state's size.
         unsafe { &*self.base.plus(offset).as_ptr::<AtomicU16>() }
     }
 
     /// The bit of a page in the part that says which are closed.
     fn closed(&self, page: usize) -> (&'static AtomicU64, u64) {
         let index = (page - self.start) >> PAGE_SHIFT;
-        let part = (self.len / PAGE_SIZE / 8).next_multiple_of(PAGE_SIZE);
-        (self.word(self.pages_at() + part + index / BITS * 8), 1 << (index % BITS))
+        (self.word(self.pages_at() + pages_of(self.len) + index / BITS * WORD), 1 << (index % BITS))
     }
 
     /// Calls `visit` with each word of a bitmap at `at` and the mask of its bits from `first` to `end`.
@@ -269,9 +290,26 @@ impl Table {
         while bit < end {
             let (within, left) = (bit % BITS, end - bit);
             let count = left.min(BITS - within);
-            visit(self.word(at + bit / BITS * 8), mask(within, count));
+            visit(self.word(at + bit / BITS * WORD), mask(within, count));
             bit += count;
         }
+    }
+
+    fn set_bits(&self, bytes: &Range<usize>) {
+        self.each_word(bytes, |word, mask| match mask {
+            u64::MAX => word.store(mask, Ordering::Release),
+            part => {
+                word.fetch_or(part, Ordering::AcqRel);
+            }
+        });
+    }
+
+    fn set_dirty(&self, bytes: &Range<usize>) {
+        self.each_dirty(bytes, |word, mask| {
+            if word.load(Ordering::Relaxed) & mask != mask {
+                word.fetch_or(mask, Ordering::AcqRel);
+            }
+        });
     }
 
     fn each_word(&self, bytes: &Range<usize>, visit: impl FnMut(&'static AtomicU64, u64)) {
@@ -289,7 +327,8 @@ impl Table {
         let mut page = (bytes.start - self.start) / PAGE_SIZE;
         let end = (bytes.end - self.start).div_ceil(PAGE_SIZE);
         while page < end {
-            let dirty = self.word(self.pages_at() + page / BITS * 8).load(Ordering::Acquire) >> (page % BITS);
+            let dirty =
+                self.word(self.pages_at() + page / BITS * WORD).load(Ordering::Acquire) >> (page % BITS);
             if dirty == 0 {
                 page = (page / BITS + 1) * BITS;
                 continue;
@@ -306,7 +345,7 @@ impl Table {
     /// Whether no byte of a page is poisoned.
     fn is_clear(&self, page: &Range<usize>) -> bool {
         let first = (page.start - self.start) / BITS;
-        (first..first + PAGE_WORDS).all(|word| self.word(word * 8).load(Ordering::SeqCst) == 0)
+        (first..first + PAGE_WORDS).all(|word| self.word(word * WORD).load(Ordering::Acquire) == 0)
     }
 
     /// The first of some bytes whose bit is set after `change`.
@@ -315,7 +354,7 @@ impl Table {
         while bit < end {
             let within = bit % BITS;
             let count = (end - bit).min(BITS - within);
-            let bits = change(self.word(bit / BITS * 8).load(Ordering::Acquire)) & mask(within, count);
+            let bits = change(self.word(bit / BITS * WORD).load(Ordering::Acquire)) & mask(within, count);
             if bits != 0 {
                 return Some(self.start + bit - within + bits.trailing_zeros() as usize);
             }
@@ -326,7 +365,7 @@ impl Table {
 
     /// Gives back the whole pages of all parts that are for a range of the region alone.
     fn give_back(&self, gap: Range<usize>) {
-        let closed_at = self.pages_at() + (self.len / PAGE_SIZE / 8).next_multiple_of(PAGE_SIZE);
+        let closed_at = self.pages_at() + pages_of(self.len);
         for (at, scale) in
             [(0, 8), (bits_of(self.len), 8), (self.pages_at(), PAGE_SIZE * 8), (closed_at, PAGE_SIZE * 8)]
         {
@@ -344,7 +383,8 @@ const fn mask(first: usize, count: usize) -> u64 {
     u64::MAX >> (BITS - count) << first
 }
 
-#[cfg(test)]
+// The models' memory is mapped by nobody.
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

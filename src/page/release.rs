@@ -34,7 +34,14 @@ impl PageArm {
         if let Some(kind) = kind {
             record.refuse_free();
             let (freed_by, stated) = (Some(claim.origin), claim.size);
-            return Err(Fault { kind, address: claim.address, object: record.object(), freed_by, stated });
+            return Err(Fault {
+                kind,
+                address: claim.address,
+                object: record.object(),
+                other: None,
+                freed_by,
+                stated,
+            });
         }
         if let Some(wrong) = self.wrong_slack(record) {
             record.refuse_free();

@@ -82,6 +82,8 @@ pub struct Finding {
     pub address: Addr,
     /// The object it is about.
     pub object: Option<Object>,
+    /// For overwritten canaries: start and size of another object that may have been run over as well.
+    pub other: Option<(Addr, usize)>,
     /// For faults: how memory was accessed.
     pub access: Option<Access>,
     /// For faults: all that the instruction accessed, where that is known: from an address on, so many
@@ -110,11 +112,12 @@ pub struct Finding {
 impl Finding {
     /// The report of a misuse that a call found.
     pub fn of_fault(fault: Fault, frames: Frames, registers: (usize, usize)) -> Self {
-        let Fault { kind, address, object, freed_by, stated } = fault;
+        let Fault { kind, address, object, other, freed_by, stated } = fault;
         Self {
             kind,
             address,
             object,
+            other,
             access: None,
             extent: None,
             sealed: false,
@@ -143,6 +146,7 @@ impl Finding {
             kind,
             address,
             object,
+            other: None,
             access,
             extent: None,
             sealed: false,
@@ -172,6 +176,11 @@ impl Finding {
     pub fn relation(&self) -> Option<Relation> {
         let object = self.object?;
         Some(relation(self.address, object.start, object.size.unwrap_or(0)))
+    }
+
+    /// Where the address lies relative to the other object that may be meant.
+    pub fn other_relation(&self) -> Option<Relation> {
+        self.other.map(|(start, size)| relation(self.address, start, size))
     }
 }
 

@@ -63,6 +63,14 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         write!(out, ",\"object\":")?;
         object(out, &found, finding, sources)?;
     }
+    if let (Some((start, size)), Some(relation)) = (finding.other, finding.other_relation()) {
+        let (place, distance) = place(relation);
+        write!(
+            out,
+            ",\"other_object\":{{\"start\":\"0x{:x}\",\"size\":{size},\"relation\":\"{place}\",\"distance\":{distance}}}",
+            start.get(),
+        )?;
+    }
     write!(
         out,
         ",\"guarded_permille\":{},\"allocations\":{},\"refused\":{},\"seed\":{},\"rerun\":\"",
@@ -80,12 +88,7 @@ fn object(out: &mut dyn Write, object: &Object, finding: &Finding, sources: &Sou
     if let Some(size) = object.size {
         write!(out, ",\"size\":{size}")?;
     }
-    let (place, distance) = match finding.relation() {
-        Some(Relation::Before(distance)) => ("before", distance),
-        Some(Relation::After(distance)) => ("after", distance),
-        Some(Relation::Inside(distance)) => ("inside", distance),
-        None => ("unknown", 0),
-    };
+    let (place, distance) = finding.relation().map_or(("unknown", 0), place);
     write!(
         out,
         ",\"relation\":\"{place}\",\"distance\":{distance},\"freed\":{},\"allocated_with\":\"{}\"",
@@ -97,6 +100,14 @@ fn object(out: &mut dyn Write, object: &Object, finding: &Finding, sources: &Sou
         event(out, "freed_by", object.history.freed, sources)?;
     }
     write!(out, "}}")
+}
+
+fn place(relation: Relation) -> (&'static str, usize) {
+    match relation {
+        Relation::Before(distance) => ("before", distance),
+        Relation::After(distance) => ("after", distance),
+        Relation::Inside(distance) => ("inside", distance),
+    }
 }
 
 fn event(out: &mut dyn Write, name: &str, event: Event, sources: &Sources<'_>) -> fmt::Result {

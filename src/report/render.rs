@@ -143,18 +143,30 @@ fn relation(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
     let (Some(object), Some(relation)) = (finding.object, finding.relation()) else {
         return writeln!(out, "\n0x{address:012x} is not an address of any known object");
     };
-    let (distance, place) = match relation {
-        Relation::Before(distance) => (distance, "before"),
-        Relation::Inside(distance) => (distance, "inside of"),
-        Relation::After(distance) => (distance, "after"),
-    };
-    write!(out, "\n0x{address:012x} is located {distance} bytes {place} ")?;
+    write!(out, "\n0x{address:012x} is located ")?;
+    located(out, relation)?;
     region(out, &object)?;
     if let Some((start, len)) = finding.poisoned {
         let (start, end) = (start.get(), start.plus(len).get());
         write!(out, ", of which the program poisoned [0x{start:012x},0x{end:012x})")?;
     }
-    writeln!(out, "{}", if object.freed { ", freed" } else { "" })
+    writeln!(out, "{}", if object.freed { ", freed" } else { "" })?;
+    if let (Some((start, size)), Some(relation)) = (finding.other, finding.other_relation()) {
+        write!(out, "or ")?;
+        located(out, relation)?;
+        sized_region(out, start, size)?;
+        writeln!(out, ": all bytes between the two were overwritten, from either side")?;
+    }
+    Ok(())
+}
+
+fn located(out: &mut dyn Write, relation: Relation) -> fmt::Result {
+    let (distance, place) = match relation {
+        Relation::Before(distance) => (distance, "before"),
+        Relation::Inside(distance) => (distance, "inside of"),
+        Relation::After(distance) => (distance, "after"),
+    };
+    write!(out, "{distance} bytes {place} ")
 }
 
 /// By their DWARF numbers.
@@ -190,13 +202,14 @@ fn outside(out: &mut dyn Write, address: usize, wild: &Wild) -> fmt::Result {
 }
 
 fn region(out: &mut dyn Write, object: &Object) -> fmt::Result {
-    let start = object.start;
     match object.size {
-        Some(size) => {
-            write!(out, "{size}-byte region [0x{:012x},0x{:012x})", start.get(), start.plus(size).get())
-        }
-        None => write!(out, "a region at 0x{:012x}", start.get()),
+        Some(size) => sized_region(out, object.start, size),
+        None => write!(out, "a region at 0x{:012x}", object.start.get()),
     }
+}
+
+fn sized_region(out: &mut dyn Write, start: Addr, size: usize) -> fmt::Result {
+    write!(out, "{size}-byte region [0x{:012x},0x{:012x})", start.get(), start.plus(size).get())
 }
 
 fn event(out: &mut dyn Write, verb: &str, event: Event, sources: &Sources<'_>) -> fmt::Result {

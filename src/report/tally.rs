@@ -197,6 +197,7 @@ mod tests {
             kind,
             address: Addr::new(start),
             object: Some(object),
+            other: None,
             access: access.then_some(Access::Write),
             freed_by: None,
             stated: None,

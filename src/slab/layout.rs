@@ -32,7 +32,7 @@ use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 /// Which protections are on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,7 +134,11 @@ impl ClassInfo {
     /// What `state`, slot `slot`'s, stands for if its object has poisoned bytes.
     pub fn unpoisoned(&self, slot: u32, state: SlotState) -> SlotState {
         match state {
-            SlotState::POISONED => SlotState::from_bits(poison::SLOTS.saved(self.address(slot))),
+            SlotState::POISONED => {
+                // The state was saved before it became this one.
+                fence(Ordering::Acquire);
+                SlotState::from_bits(poison::SLOTS.saved(self.address(slot)))
+            }
             other => other,
         }
     }

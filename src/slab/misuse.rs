@@ -20,7 +20,14 @@ pub fn misuse(place: Place, claim: &Claim) -> Fault {
         Some(object) if object.origin != claim.origin => Kind::AllocDeallocMismatch,
         Some(_) => Kind::BadSize,
     };
-    Fault { kind, address: claim.address, object, freed_by: Some(claim.origin), stated: claim.size }
+    Fault {
+        kind,
+        address: claim.address,
+        object,
+        other: None,
+        freed_by: Some(claim.origin),
+        stated: claim.size,
+    }
 }
 
 /// A slot that is free and in use at once: its object was freed twice, at the same moment.
@@ -63,6 +70,9 @@ pub fn question(place: Place, address: Addr) -> Fault {
 ///
 /// Found from the other side, at the free of the next slot, it is that one's underrun, unless the wrong bytes begin right
 /// behind the live object before and end before this one: in more than the last word, or with a string's end.
+///
+/// Where all bytes between two live objects are wrong, canaries cannot tell an overrun of the one from an underrun of the
+/// other: what was written inside of either is not known. Both are named then.
 pub fn overwritten(info: &'static ClassInfo, slot: u32, state: SlotState) -> Option<Fault> {
     let start = info.address(slot);
     // SAFETY: the slot is or was live, so it and the word before it are mapped.
@@ -73,28 +83,39 @@ pub fn overwritten(info: &'static ClassInfo, slot: u32, state: SlotState) -> Opt
             let size = info.size.saturating_sub(state.slack());
             let (behind, before) = (wrong.first.saturating_sub(size), info.size - wrong.last);
             let tail = wrong.first >= info.size - class::TAIL;
-            if behind != 0 && next_state.is_live() && (tail || before < behind) {
+            if behind != 0 && next_state.is_live() && (tail || before <= behind) {
                 return around(start + wrong.last, object_in(info, next, next_state, false));
             }
-            return around(start + wrong.first, object_in(info, slot, state, false));
+            let all = behind == 0 && before == 1;
+            let other = (all && next_state.is_live()).then(|| region(info, next, next_state));
+            let fault = around(start + wrong.first, object_in(info, slot, state, false));
+            return fault.map(|fault| Fault { other, ..fault });
         }
         let word = canary::word(&layout().key, start);
         let last =
             canary::wrong_bytes(Addr::new(start - class::TAIL).as_ptr(), 0, class::TAIL, word).last()?;
         let previous = slot.wrapping_sub(1);
         let state_before = info.state_of(previous);
-        if last + 1 < class::TAIL
-            && state_before.is_live()
-            && let Some(wrong) = wrong_slack(info, previous, state_before)
-            && wrong.first == info.size - state_before.slack()
+        let wrong = if state_before.is_live() { wrong_slack(info, previous, state_before) } else { None };
+        let from_its_end = wrong.filter(|wrong| wrong.first == info.size - state_before.slack());
+        if let Some(wrong) = from_its_end
+            && last + 1 < class::TAIL
             && (state_before.slack() > class::TAIL
                 || canary::byte_at(Addr::new(info.address(previous)).as_ptr(), wrong.first) == 0)
         {
-            let at = info.address(previous) + wrong.first;
-            return around(at, object_in(info, previous, state_before, false));
+            let object = object_in(info, previous, state_before, false);
+            return around(info.address(previous) + wrong.first, object);
         }
-        around(start - class::TAIL + last, object_in(info, slot, state, false))
+        let other =
+            from_its_end.filter(|_| last + 1 == class::TAIL).map(|_| region(info, previous, state_before));
+        let fault = around(start - class::TAIL + last, object_in(info, slot, state, false));
+        fault.map(|fault| Fault { other, ..fault })
     }
+}
+
+/// Start and size of the live object in a slot.
+fn region(info: &ClassInfo, slot: u32, state: SlotState) -> (Addr, usize) {
+    (Addr::new(info.address(slot)), info.size.saturating_sub(state.slack()))
 }
 
 fn around(at: usize, object: Object) -> Option<Fault> {
@@ -339,6 +360,16 @@ mod tests {
     /// Puts the slots of a class from 1 on into `states`, writes 0x42 at `written`, offsets from slot 2, and says
     /// what the check of `slot` finds: the kind, the offset, and the slot of the object.
     fn found(class: usize, states: [Was; 3], written: &[isize], slot: u32) -> Option<(Kind, isize, u32)> {
+        told(class, states, written, slot).map(|(kind, offset, object, _)| (kind, offset, object))
+    }
+
+    /// The same, and the slot of the other object that may have been run over.
+    fn told(
+        class: usize,
+        states: [Was; 3],
+        written: &[isize],
+        slot: u32,
+    ) -> Option<(Kind, isize, u32, Option<u32>)> {
         let layout = layout::for_tests();
         let info = layout.classes.get(class).expect("a class");
         assert!(vm::commit(info.slab_span(0)));
@@ -383,7 +414,8 @@ mod tests {
         fault.map(|fault| {
             let object = fault.object.expect("an object is named");
             let offset = fault.address.get().cast_signed() - info.address(2).cast_signed();
-            (fault.kind, offset, ((object.start.get() - start) / info.size) as u32)
+            let slot = |object: Addr| ((object.get() - start) / info.size) as u32;
+            (fault.kind, offset, slot(object.start), fault.other.map(|(start, _)| slot(start)))
         })
     }
 
@@ -430,6 +462,43 @@ mod tests {
         ] {
             assert_eq!(found(CLASS, states, &written, slot), expected, "{states:?} {written:?} {slot}");
         }
+    }
+
+    /// Bytes that reach from one live object to the next may be written from either side, and no others.
+    #[test]
+    fn both_objects_are_named_where_either_may_be_meant() {
+        const CLASS: usize = 6;
+        let run = |from: isize, to: isize| (from..to).collect::<Vec<_>>();
+        let full = Live(104);
+        for (before, written, found_at, expected) in [
+            // Found from the object before the bytes, and from the one behind them.
+            (full, run(-8, 0), 1, (-8, 1, Some(2))),
+            (full, run(-40, 0), 1, (-8, 1, Some(2))),
+            (full, run(-8, 0), 2, (-1, 2, Some(1))),
+            (full, run(-8, 24), 2, (-1, 2, Some(1))),
+            (Live(90), run(-22, 0), 1, (-22, 1, Some(2))),
+            (Live(90), run(-22, 0), 2, (-1, 2, Some(1))),
+            // They end before the next, or begin behind the first.
+            (full, run(-8, -1), 1, (-8, 1, None)),
+            (full, run(-7, 0), 1, (-1, 2, None)),
+            (full, run(-7, 0), 2, (-1, 2, None)),
+            (Live(90), run(-21, 0), 1, (-1, 2, None)),
+            (Live(90), run(-21, 0), 2, (-1, 2, None)),
+            (Live(90), run(-22, -1), 2, (-22, 1, None)),
+            // There is but one.
+            (Freed(104), run(-8, 0), 2, (-1, 2, None)),
+        ] {
+            let (offset, slot, other) = expected;
+            assert_eq!(
+                told(CLASS, [before, full, full], &written, found_at),
+                Some((Kind::CanaryOverwritten, offset, slot, other)),
+                "{before:?} {written:?} {found_at}"
+            );
+        }
+        assert_eq!(
+            told(CLASS, [full, full, Readied], &run(104, 112), 2),
+            Some((Kind::CanaryOverwritten, 104, 2, None))
+        );
     }
 
     /// What a picture of memory is told: no byte of a canary passes for the program's.

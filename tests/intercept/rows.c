@@ -168,6 +168,7 @@ struct row {
     R(memcmp, R, R, sink = memcmp(p, text, n))                                                                      \
     R(memcmp_second, R, R, sink = memcmp(text, p, n))                                                               \
     R(bcmp, R, R, sink = bcmp(p, text, n))                                                                          \
+    R(bcmp_second, R, R, sink = bcmp(text, p, n))                                                                   \
     R(memchr, R, R, sink = memchr(p, 'z', n) != 0)                                                                  \
     R(strlen, R, R, sink = strlen(p))                                                                               \
     R(strnlen, R, R, sink = strnlen(p, n))                                                                          \
@@ -178,6 +179,7 @@ struct row {
     R(strncpy, W, W, strncpy(p, text, n))                                                                           \
     R(strncpy_from, R, R, strncpy(bytes, p, n))                                                                     \
     R(stpncpy, W, W, stpncpy(p, text, n))                                                                           \
+    R(stpncpy_from, R, R, stpncpy(bytes, p, n))                                                                     \
     R(strcat, W, R, empty(); strcat(p, text))                                                                      \
     R(strcat_from, R, R, bytes[0] = 0; strcat(bytes, p))                                                            \
     R(strncat, W, R, empty(); strncat(p, text, n))                                                                 \
@@ -185,23 +187,31 @@ struct row {
     R(strcmp, R, R, sink = strcmp(p, text))                                                                         \
     R(strcmp_second, R, R, sink = strcmp(text, p))                                                                  \
     R(strncmp, R, R, sink = strncmp(p, text, n))                                                                    \
+    R(strncmp_second, R, R, sink = strncmp(text, p, n))                                                             \
     R(strchr, R, R, sink = strchr(p, 'z') != 0)                                                                     \
     R(index, R, R, sink = index(p, 'z') != 0)                                                                       \
     R(strrchr, R, R, sink = strrchr(p, 'z') != 0)                                                                   \
     R(strdup, R, R, sink = strdup(p) != 0)                                                                          \
     R(strndup, R, R, sink = strndup(p, n) != 0)                                                                     \
     R(wmemcmp, R, R, sink = wmemcmp(W, wtext, WN))                                                                  \
+    R(wmemcmp_second, R, R, sink = wmemcmp(wtext, W, WN))                                                           \
     R(wmemchr, R, R, sink = wmemchr(W, L'z', WN) != 0)                                                              \
     R(wcslen, R, R, sink = wcslen(W))                                                                               \
     R(wcsnlen, R, R, sink = wcsnlen(W, WN))                                                                         \
     R(wcscpy, W, W, wcscpy(W, wtext))                                                                               \
     R(wcscpy_from, R, R, wcscpy(wide, W))                                                                           \
     R(wcpcpy, W, W, wcpcpy(W, wtext))                                                                               \
+    R(wcpcpy_from, R, R, wcpcpy(wide, W))                                                                           \
     R(wcsncpy, W, W, wcsncpy(W, wtext, WN))                                                                         \
+    R(wcsncpy_from, R, R, wcsncpy(wide, W, WN))                                                                     \
     R(wcscat, W, R, empty(); wcscat(W, wtext))                                                                     \
+    R(wcscat_from, R, R, wide[0] = 0; wcscat(wide, W))                                                              \
     R(wcsncat, W, R, empty(); wcsncat(W, wtext, WN))                                                               \
+    R(wcsncat_from, R, R, wide[0] = 0; wcsncat(wide, W, WN))                                                        \
     R(wcscmp, R, R, sink = wcscmp(W, wtext))                                                                        \
+    R(wcscmp_second, R, R, sink = wcscmp(wtext, W))                                                                 \
     R(wcsncmp, R, R, sink = wcsncmp(W, wtext, WN))                                                                  \
+    R(wcsncmp_second, R, R, sink = wcsncmp(wtext, W, WN))                                                           \
     R(wcschr, R, R, sink = wcschr(W, L'z') != 0)                                                                    \
     R(wcsrchr, R, R, sink = wcsrchr(W, L'z') != 0)                                                                  \
     R(wcsdup, R, R, sink = wcsdup(W) != 0)                                                                          \

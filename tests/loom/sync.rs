@@ -2,12 +2,22 @@
 //!
 //! The code under test has atomics in constants and in zeroed mappings, which loom's cannot be: they belong
 //! to one execution of a model and have to be made in it. So an atomic here gets its loom atomic when it is
-//! first used, which has to be before there are threads that race for it: zero bytes are one with the value 0.
+//! first used, which has to be before there are threads that race for it: zero bytes are one with the value 0. Statics and
+//! memory that outlives an execution get another in each.
 //! The lock is the real one. Included files' own unit tests run outside of models.
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU64 as Counter, Ordering as Order};
+
+/// Executions of all models so far.
+static EXECUTIONS: Counter = Counter::new(0);
 
 thread_local! {
+    /// The number of the execution that runs.
+    static EXECUTION: Cell<u64> = const { Cell::new(0) };
+    /// Whether atomics that nobody has changed in the execution are read as they are: such a load is no point at which
+    /// threads are interrupted.
+    static SPARING: Cell<bool> = const { Cell::new(false) };
     /// Whether a model runs. Loom runs all threads of a model on the thread that called it.
     static IN_MODEL: Cell<bool> = const { Cell::new(false) };
     /// What frees the loom atomics of the execution.
@@ -23,6 +33,7 @@ pub fn in_model() -> bool {
 pub struct Execution(());
 
 pub fn enter() -> Execution {
+    EXECUTION.set(EXECUTIONS.fetch_add(1, Order::Relaxed) + 1);
     IN_MODEL.set(true);
     Execution(())
 }
@@ -30,9 +41,24 @@ pub fn enter() -> Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         IN_MODEL.set(false);
+        SPARING.set(false);
         crate::sys::futex::forget();
         MADE.take().into_iter().for_each(|free| free());
     }
+}
+
+/// From here to the end of the execution, loads of what nobody has changed in it are no points at which threads are
+/// interrupted: for tables of which a model uses little and its code reads much. What threads race for has to be changed before.
+pub fn spare_the_unchanged() {
+    SPARING.set(true);
+}
+
+/// Does it with plain values, from which the executions begin. What it changes is in no model yet.
+pub fn beforehand<T>(change: impl FnOnce() -> T) -> T {
+    let before = IN_MODEL.replace(false);
+    let result = change();
+    IN_MODEL.set(before);
+    result
 }
 
 pub fn pause() {
@@ -46,6 +72,8 @@ pub fn may_wait() -> bool {
 
 #[path = "../../src/sync/lock.rs"]
 pub mod lock;
+#[path = "../../src/sync/quiet.rs"]
+mod quiet;
 #[path = "../../src/sync/rank.rs"]
 pub mod rank;
 
@@ -53,7 +81,7 @@ pub use lock::{Guard, Lock};
 pub use rank::Rank;
 
 pub mod atomic {
-    use super::{IN_MODEL, MADE};
+    use super::{EXECUTION, IN_MODEL, MADE, SPARING};
     pub use loom::sync::atomic::Ordering;
 
     pub fn fence(order: Ordering) {
@@ -73,6 +101,8 @@ pub mod atomic {
                 plain: UnsafeCell<$value>,
                 /// Null until it is used in a model.
                 model: Cell<*mut loom::sync::atomic::$name>,
+                /// The execution for which it was made.
+                execution: Cell<u64>,
             }
 
             // SAFETY: in a model all threads are one thread of the system's, and outside of models there
@@ -89,24 +119,30 @@ pub mod atomic {
 
             impl $name {
                 pub const fn new(value: $value) -> Self {
-                    Self { plain: UnsafeCell::new(value), model: Cell::new(ptr::null_mut()) }
+                    Self { plain: UnsafeCell::new(value), model: Cell::new(ptr::null_mut()), execution: Cell::new(0) }
                 }
 
                 fn in_model(&self) -> Option<&loom::sync::atomic::$name> {
                     if !IN_MODEL.get() {
                         return None;
                     }
-                    if self.model.get().is_null() {
+                    if !self.is_made() {
                         // SAFETY: nobody changes the plain value inside a model.
                         let initial = unsafe { *self.plain.get() };
                         let made = Box::into_raw(Box::new(loom::sync::atomic::$name::new(initial)));
                         self.model.set(made);
+                        self.execution.set(EXECUTION.get());
                         // SAFETY: made by `into_raw` just now, and freed once, after all threads of
                         // the execution were joined.
                         MADE.with_borrow_mut(|all| all.push(Box::new(move || unsafe { drop(Box::from_raw(made)) })));
                     }
                     // SAFETY: made above in this execution, whose end frees it.
                     Some(unsafe { &*self.model.get() })
+                }
+
+                /// Whether there is one of this execution's.
+                fn is_made(&self) -> bool {
+                    !self.model.get().is_null() && self.execution.get() == EXECUTION.get()
                 }
 
                 /// Outside of models: `change` applied, and what was there before.
@@ -120,6 +156,10 @@ pub mod atomic {
                 }
 
                 pub fn load(&self, order: Ordering) -> $value {
+                    if SPARING.get() && IN_MODEL.get() && !self.is_made() {
+                        // SAFETY: nobody changes the plain value inside a model.
+                        return unsafe { *self.plain.get() };
+                    }
                     self.in_model().map_or_else(|| self.plainly(|old| old), |atomic| atomic.load(order))
                 }
 
@@ -168,6 +208,20 @@ pub mod atomic {
                     match self.in_model() {
                         Some(atomic) => atomic.swap(value, order),
                         None => self.plainly(|_| value),
+                    }
+                }
+
+                pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                    match self.in_model() {
+                        Some(atomic) => atomic.fetch_or(value, order),
+                        None => self.plainly(|old| old | value),
+                    }
+                }
+
+                pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                    match self.in_model() {
+                        Some(atomic) => atomic.fetch_and(value, order),
+                        None => self.plainly(|old| old & value),
                     }
                 }
 

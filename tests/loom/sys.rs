@@ -10,7 +10,7 @@ pub mod vm {
     }
 
     /// An atomic of the models has this many times the bytes of a real one at most.
-    const LARGER: usize = 4;
+    const LARGER: usize = 24;
 
     /// Zeroed memory for as many atomics as `bytes` hold of the real ones, until [`unmap_all`].
     pub fn tables(bytes: usize) -> Option<Addr> {
@@ -44,6 +44,16 @@ pub mod vm {
 
     /// Memory of the models is freed at their end.
     pub fn give_back(_: crate::addr::Span) {}
+
+    /// As the crate has it; what nothing is marked in is clear as it is.
+    pub fn discard(_: crate::addr::Span) -> bool {
+        true
+    }
+
+    /// What was mapped so far stays for good.
+    pub fn keep_all() {
+        MAPPED.take();
+    }
 
     /// The start of a mapping, in the order in which they were made.
     pub fn nth(index: usize) -> Addr {
@@ -105,6 +115,30 @@ pub mod thread {
     pub fn is_real_time() -> bool {
         false
     }
+
+    pub fn is_own_process() -> bool {
+        true
+    }
+}
+
+/// No signal comes in a model.
+pub mod quiet {
+    pub struct Quiet(());
+
+    impl Quiet {
+        pub fn begin() -> Self {
+            Self(())
+        }
+    }
+}
+
+/// Mappings are not counted in a model.
+pub mod limits {
+    pub fn take_islands(_: u64) -> bool {
+        true
+    }
+
+    pub fn return_islands(_: u64) {}
 }
 
 /// Sleeping, such that a thread that nobody wakes is found: the model ends in a deadlock.

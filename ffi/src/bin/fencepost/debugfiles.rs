@@ -5,7 +5,8 @@
 //! build than the one that ran is worse than none, so build ids, or the link's checksum, have to agree.
 
 use object::read::ReadCache;
-use object::{Object, ObjectSection, ObjectSegment};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
+use std::collections::HashMap;
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -92,6 +93,18 @@ fn facts(path: &Path) -> Option<Facts> {
         link: file.gnu_debuglink().ok().flatten().map(|(name, checksum)| (name.to_vec(), checksum)),
         shared: file.gnu_debugaltlink().ok().flatten().map(|(name, id)| (name.to_vec(), id.to_vec())),
     })
+}
+
+/// Where the symbols of a file end that have a size, by where they start.
+pub fn ends(path: &Path) -> Option<HashMap<u64, u64>> {
+    let cache = ReadCache::new(open(path)?);
+    let file = object::File::parse(&cache).ok()?;
+    let mut ends = HashMap::new();
+    for symbol in file.symbols().chain(file.dynamic_symbols()).filter(|symbol| symbol.size() != 0) {
+        let end = ends.entry(symbol.address()).or_insert(0);
+        *end = symbol.address().saturating_add(symbol.size()).max(*end);
+    }
+    Some(ends)
 }
 
 /// Opens a regular file. The names come from logs and from other files: a FIFO would be waited for without end.

@@ -92,9 +92,7 @@ impl Report {
     pub fn whereabouts(&self) -> Option<String> {
         let frame = self.users_frame()?;
         let function = frame.source.function.as_ref().map(|name| printable(name.as_bytes()));
-        let place = frame.location().or_else(|| {
-            frame.place.as_ref().map(|place| format!("({}+0x{:x})", place.module, place.offset))
-        })?;
+        let place = frame.location().or_else(|| frame.place.as_ref().map(Place::to_string))?;
         Some(function.map_or_else(|| place.clone(), |name| format!("{place} in {name}")))
     }
 
@@ -112,6 +110,15 @@ impl Stack {
         let users = |frame: &&Frame| with_file(frame) && frame.is_users();
         let mut frames = self.frames.iter();
         frames.clone().find(users).or_else(|| frames.clone().find(with_file)).or_else(|| frames.next())
+    }
+}
+
+impl Stack {
+    /// The innermost frame that is not of the C and C++ libraries, the Rust library or fencepost, with a source line or
+    /// without; else the innermost.
+    pub fn innermost(&self) -> Option<&Frame> {
+        let own = self.frames.iter().find(|frame| frame.place.is_some() && frame.is_users());
+        own.or_else(|| self.top())
     }
 }
 

@@ -91,9 +91,12 @@ impl Rewriter<'_> {
                     && !stack.title.contains("() at 0x")
             });
         let mut frames = expand(raw.pc, raw.place.clone(), !exact, self.symbols).into_iter().peekable();
-        while let Some(frame) = frames.next() {
+        while let Some(mut frame) = frames.next() {
             let mut line = format!("{}#{} {}", raw.indent, self.stack.len(), raw.written);
             raw.describe(&frame, &mut line);
+            if frame.source.function.is_none() {
+                frame.source.function = raw.symbol.map(|(symbol, _)| demangled(symbol));
+            }
             line.push_str(if frames.peek().is_some() { "\n" } else { end });
             self.stack.push((line, frame));
         }
@@ -158,10 +161,10 @@ fn note(report: &mut Report, line: &str) {
     }
 }
 
-/// `KIND file:line in function`, or what was there if the source is not known.
+/// `KIND file:line in function`, or `KIND (module+0xoffset) in function` if the source is not known.
 fn summary(rest: &str, report: &Report) -> String {
-    let top = report.stack(Role::Found).and_then(Stack::top);
-    let Some((frame, location)) = top.and_then(|frame| Some((frame, frame.location()?))) else {
+    let Some(frame) = report.stack(Role::Found).and_then(Stack::innermost) else { return rest.to_owned() };
+    let Some(location) = frame.location().or_else(|| frame.place.as_ref().map(Place::to_string)) else {
         return rest.to_owned();
     };
     let function = frame
@@ -291,7 +294,11 @@ after";
     #[test]
     fn what_is_not_known_stays_and_names_are_demangled() {
         let (text, reports) = rewrite(RAW, &mut Symbols::default());
-        assert_eq!(text, RAW.replace("_ZN3foo3barEi", "foo::bar(int)"));
+        let expected = RAW.replace("_ZN3foo3barEi", "foo::bar(int)").replace(
+            "double-free (/nonexistent/a+0x30)",
+            "double-free (/nonexistent/a+0x30) in foo::bar(int)",
+        );
+        assert_eq!(text, expected);
         let [report] = &reports[..] else { panic!("{reports:?}") };
         assert_eq!((report.kind.as_str(), report.pid, report.address.as_str()), ("double-free", 7, "0x10"));
         assert_eq!(report.headline, "found by thread T8 (main)");
@@ -301,6 +308,22 @@ after";
         let counts: Vec<_> = report.stacks.iter().map(|it| (it.role, it.frames.len())).collect();
         assert_eq!(counts, [(Role::Found, 2), (Role::Allocated, 1), (Role::Freed, 0)]);
         assert_eq!(report.stacks[1].title, "allocated by thread T7");
+    }
+
+    /// The summary names the innermost function that is not of the C library, whether or not its source is known.
+    #[test]
+    fn the_summary_names_the_innermost_own_function() {
+        let module = std::env::current_exe().unwrap();
+        let module = module.to_str().unwrap();
+        let raw = RAW.replace(
+            "    #0 0x000000000030",
+            "    #0 0x28 in memmove+0x8 (/lib/libc.so.6+0x28)\n    #1 0x000000000030",
+        );
+        let raw = raw.replace("    #1 0x000000000040 (unknown)", &format!("    #2 0x40 ({module}+0x40)"));
+        let (text, _) = rewrite(&raw, &mut Symbols::default());
+        let summary = text.lines().find(|line| line.starts_with(SUMMARY));
+        let expected = "SUMMARY: fencepost: double-free (/nonexistent/a+0x30) in foo::bar(int)";
+        assert_eq!(summary, Some(expected), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::demangle::demangled;
 use crate::printable;
 use addr2line::Loader;
 use std::collections::HashMap;
+use std::fmt;
 
 /// A place in a module, as a report gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,12 @@ pub struct Place {
     pub offset: u64,
     /// Its build id in hexadecimal.
     pub build_id: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "({}+0x{:x})", self.module, self.offset)
+    }
 }
 
 /// What is known of a place: one of the functions that it is in.
@@ -35,6 +42,9 @@ pub struct Source {
 struct Loaded {
     loader: Loader,
     base: u64,
+    /// Where the functions end that the symbol table has, by where they start. Behind one lies another, of which nothing
+    /// may be known.
+    ends: HashMap<u64, u64>,
 }
 
 /// The symbols of modules, each loaded when it is first asked for.
@@ -61,7 +71,8 @@ impl Symbols {
 fn load(place: &Place) -> Option<Loaded> {
     let found = debugfiles::find(&printable::path(&place.module), place.build_id.as_deref())?;
     let loader = Loader::new_with_sup(&found.file, found.shared.as_ref()).ok()?;
-    Some(Loaded { loader, base: found.base })
+    let ends = debugfiles::ends(&found.file).unwrap_or_default();
+    Some(Loaded { loader, base: found.base, ends })
 }
 
 impl Loaded {
@@ -82,7 +93,11 @@ impl Loaded {
         }
         // Code without debug information may still be in the symbol table, and functions of one file have
         // their namespaces and parameters only there.
-        let symbol = || self.loader.find_symbol(address).map(demangled);
+        let symbol = || {
+            let symbol = self.loader.find_symbol_info(address)?;
+            let inside = self.ends.get(&symbol.address()).is_none_or(|end| address < *end);
+            inside.then(|| demangled(symbol.name()))
+        };
         match sources.last_mut() {
             Some(outermost) => {
                 outermost.inlined = false;

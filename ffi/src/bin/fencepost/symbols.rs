@@ -2,9 +2,14 @@
 
 use crate::debugfiles;
 use crate::demangle::demangled;
+use crate::nolines::Advice;
 use crate::printable;
 use addr2line::Loader;
+use object::read::ReadCache;
+use object::{Object, ObjectSymbol, SymbolKind};
 use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
 
 /// A place in a module, as a report gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,12 +40,16 @@ pub struct Source {
 struct Loaded {
     loader: Loader,
     base: u64,
+    /// How many bytes functions of the symbol tables have, by their addresses.
+    sizes: HashMap<u64, u64>,
 }
 
 /// The symbols of modules, each loaded when it is first asked for.
 #[derive(Default)]
 pub struct Symbols {
     modules: HashMap<(String, Option<String>), Option<Loaded>>,
+    /// What is said of code without lines.
+    pub advice: Advice,
 }
 
 impl Symbols {
@@ -61,10 +70,32 @@ impl Symbols {
 fn load(place: &Place) -> Option<Loaded> {
     let found = debugfiles::find(&printable::path(&place.module), place.build_id.as_deref())?;
     let loader = Loader::new_with_sup(&found.file, found.shared.as_ref()).ok()?;
-    Some(Loaded { loader, base: found.base })
+    let sizes = sizes(&found.file).unwrap_or_default();
+    Some(Loaded { loader, base: found.base, sizes })
+}
+
+fn sizes(path: &Path) -> Option<HashMap<u64, u64>> {
+    let cache = ReadCache::new(File::open(path).ok()?);
+    let file = object::File::parse(&cache).ok()?;
+    let mut sizes = HashMap::new();
+    let symbols = file.symbols().chain(file.dynamic_symbols());
+    for symbol in symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == SymbolKind::Text) {
+        let size = sizes.entry(symbol.address()).or_insert(0);
+        *size = symbol.size().max(*size);
+    }
+    Some(sizes)
 }
 
 impl Loaded {
+    /// The symbol that an address lies in. The nearest before it may be of a function that ends earlier: what lies between two
+    /// exported ones is stripped of its name. Symbols without a size are taken to reach up to the next.
+    fn symbol(&self, address: u64) -> Option<&str> {
+        let found = self.loader.find_symbol_info(address)?;
+        let size = self.sizes.get(&found.address()).copied().unwrap_or(0);
+        let into = address.checked_sub(found.address())?;
+        (size == 0 || into < size).then(|| found.name())
+    }
+
     fn sources(&self, address: u64) -> Vec<Source> {
         let mut sources = Vec::new();
         if let Ok(mut frames) = self.loader.find_frames(address) {
@@ -82,12 +113,17 @@ impl Loaded {
         }
         // Code without debug information may still be in the symbol table, and functions of one file have
         // their namespaces and parameters only there.
-        let symbol = || self.loader.find_symbol(address).map(demangled);
+        let symbol = || self.symbol(address).map(demangled);
         match sources.last_mut() {
             Some(outermost) => {
                 outermost.inlined = false;
                 let short = outermost.function.as_deref();
-                let fuller = |full: &String| short.is_none_or(|short| full.contains(&format!("::{short}(")));
+                let fuller = |full: &String| {
+                    short.is_none_or(|short| {
+                        full.contains(&format!("::{short}("))
+                            || !short.contains("::") && full.ends_with(&format!("::{short}"))
+                    })
+                };
                 if let Some(full) = symbol().filter(fuller) {
                     outermost.function = Some(full);
                 }

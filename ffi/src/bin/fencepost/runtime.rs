@@ -53,7 +53,13 @@ const NAMESPACES: &[&str] = &[
 /// How the names of such functions start that have no namespace.
 const FUNCTIONS: &[&str] = &["__rust_", "__rg_", "__rdl_", "operator new", "operator delete"];
 /// Where the allocator is a crate of the program.
-const ALLOCATOR: &[&str] = &["fencepost::global::", "fencepost::heap::", "fencepost::Fencepost"];
+const ALLOCATOR: &[&str] = &[
+    "fencepost::global::",
+    "fencepost::heap::",
+    "fencepost::page::",
+    "fencepost::slab::",
+    "fencepost::sys::",
+];
 /// The functions between a program and its allocator that the compiler makes.
 const SHIMS: &[&str] = &[
     "__rust_alloc",

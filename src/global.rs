@@ -103,7 +103,8 @@ impl Fencepost {
     }
 
     /// What the preloaded library does at exit: the check, the leaks and the counts if they are set. A Rust
-    /// program calls it at the end of `main` if it wants it.
+    /// program calls it at the end of `main` if it wants it. With [`OnError::Continue`] it happens at the program's end by
+    /// itself, and the exit status is `exitcode` if there were errors.
     pub fn finish(&self) {
         heap::on_exit();
     }

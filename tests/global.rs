@@ -6,6 +6,7 @@ mod support;
 use fencepost::Fencepost;
 use fencepost::heap;
 use fencepost::options::{GuardSide, Mode};
+use std::alloc::{GlobalAlloc, Layout};
 use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::fs;
@@ -56,6 +57,9 @@ fn part() {
             assert_eq!((options.canary, options.history), (false, 2000), "the file's");
         }
         Ok("program") => program(),
+        // The program ends without a word to the allocator.
+        Ok("freed") => return overrun(true),
+        Ok("kept") => return overrun(false),
         Ok(other) => panic!("there is no part {other:?}"),
     }
     assert_eq!(HEAP.check(), 0);
@@ -66,6 +70,41 @@ fn part() {
 fn the_builder_sets_options() {
     let run = execute("builder", "");
     assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{}", run.stderr);
+}
+
+/// Writes a byte behind an object.
+fn overrun(frees: bool) {
+    let layout = Layout::array::<u8>(24).expect("24 bytes are no overflow");
+    // SAFETY: none: the byte behind the object is what is tested.
+    unsafe {
+        let object = HEAP.alloc(layout);
+        object.add(24).write_volatile(7);
+        if frees {
+            HEAP.dealloc(object, layout);
+        }
+    }
+}
+
+/// Whether or not it calls `finish`, and whether the error was found before the end or is found there.
+#[test]
+fn a_program_that_went_on_does_not_end_well() {
+    for part in ["freed", "kept"] {
+        let run = execute(part, "mode=harden:on_error=continue");
+        assert_eq!(run.end, End::Status(99), "{part}: {}", run.stderr);
+        assert_eq!(
+            run.stderr.matches("ERROR: fencepost: canary-overwritten on ").count(),
+            1,
+            "{part}: {}",
+            run.stderr
+        );
+        assert!(
+            run.stderr.contains("==SUMMARY: fencepost: 1 errors, 1 distinct, 0 suppressed\n"),
+            "{}",
+            run.stderr
+        );
+        let run = execute(part, "mode=harden:on_error=continue:exitcode=0");
+        assert_eq!(run.end, End::Status(0), "{part}: {}", run.stderr);
+    }
 }
 
 #[test]

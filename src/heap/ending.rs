@@ -7,6 +7,7 @@ use crate::page;
 use crate::report::fatal;
 use crate::request::Site;
 use crate::slab;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::pkey::Unsealed;
 use crate::sys::{die, file, thread as sys};
@@ -51,15 +52,44 @@ pub fn check_leaks() -> u64 {
     leaks::report(sp, &registers).unwrap_or(0)
 }
 
+/// Whether the final check was made.
+static FINISHED: AtomicBool = AtomicBool::new(false);
+
 /// What happens when the process ends in order: the final check, the leaks, the statistics.
 pub fn on_exit() {
     if !is_started() {
         return;
     }
+    FINISHED.store(true, Ordering::Relaxed);
     if let Some(status) = heap().finish() {
         die::exit_anew(status);
     }
 }
+
+/// The end of a program that has the heap as its allocator and went on after errors, whether it calls
+/// [`crate::Fencepost::finish`] or not: it says what was found and has the status for it.
+extern "C" fn at_end() {
+    if !is_started() || !start::is_own_process() || heap().options.on_error != OnError::Continue {
+        return;
+    }
+    if !FINISHED.load(Ordering::Relaxed) {
+        on_exit();
+        return;
+    }
+    let status = {
+        let _unsealed = Unsealed::begin();
+        heap().final_status(false)
+    };
+    if let Some(status) = status {
+        die::exit_anew(status);
+    }
+}
+
+// SAFETY: entries of this section are functions of the C ABI without arguments, which the C library calls when the program
+// ends or the object is closed.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_END: extern "C" fn() = at_end;
 
 /// What happens when the process ends at once (`_exit`) with `status`: the summary of errors. The status it
 /// is to end with.

@@ -111,6 +111,11 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
     if goes_on && known {
         return Outcome::Known;
     }
+    let innermost = finding.frames.as_slice().first().copied().unwrap_or(0);
+    // What the instruction accesses is a piece of what the function was told to.
+    let in_library = finding.is_fault() && finding.wild.is_none() && modules.is_c_library(innermost);
+    let extent = finding.extent.filter(|_| !in_library);
+    let finding = &Finding { in_library, extent, ..*finding };
     let sources = Sources {
         options: context.options,
         seed: context.seed,

@@ -97,6 +97,8 @@ pub struct Finding {
     pub freed_by: Option<Origin>,
     /// For sizes and alignments: what the caller stated.
     pub stated: Option<usize>,
+    /// For faults: whether the instruction is the C library's, which accesses what it was told in pieces of its own.
+    pub in_library: bool,
     /// For questions: the function that was asked.
     pub passed_to: Option<&'static str>,
     /// For accesses that were found by their bounds and not by a fault: the function that makes them.
@@ -124,6 +126,7 @@ impl Finding {
             wild: None,
             freed_by,
             stated,
+            in_library: false,
             passed_to: None,
             made_by: None,
             poisoned: None,
@@ -153,6 +156,7 @@ impl Finding {
             wild: None,
             freed_by: None,
             stated: None,
+            in_library: false,
             passed_to: None,
             made_by: None,
             poisoned: None,

@@ -139,6 +139,14 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
                 // SAFETY: as above.
                 unsafe { report_wild::<H>(reports, &registers, context) };
             }
+            if !general_protection
+                && !note::tells_of_own_faults()
+                && let (Some(reports), Some(address), None) = (reports, address, inside)
+                && !is_near_stack(address, &registers)
+            {
+                // SAFETY: as above.
+                unsafe { report_foreign::<H>(reports, address, &registers, context) };
+            }
             let note = || {
                 match inside.zip(address) {
                     Some((object, address)) => note_inside(&object, address, &registers),
@@ -239,7 +247,38 @@ unsafe fn report_wild<H: Heap>(reports: &Context, registers: &signal::Context, c
     finding.extent = Some((address, extent.size));
     finding.wild = Some(wild);
     // SAFETY: as the caller says.
-    let outcome = unsafe { signal::with_interrupted_mask(context, || fatal::report(reports, &finding)) };
+    unsafe { report_last(reports, &finding, context) };
+}
+
+/// Reports a fault outside the heap, by which the program is about to end.
+///
+/// # Safety
+/// `context` is what the kernel passed to the handler.
+unsafe fn report_foreign<H: Heap>(
+    reports: &Context,
+    address: Addr,
+    registers: &signal::Context,
+    context: *const c_void,
+) {
+    let kind = match registers.write {
+        Some(true) => Access::Write,
+        Some(false) => Access::Read,
+        None => Access::Unknown,
+    };
+    let frames = trace::capture_fault(registers, trace::MAX_FRAMES, H::stack());
+    let mut finding = Finding::of_access(address, kind, None, frames, (registers.fp(), registers.sp()));
+    finding.extent = access::at(registers, address).map(|extent| (extent.start, extent.size));
+    // SAFETY: as the caller says.
+    unsafe { report_last(reports, &finding, context) };
+}
+
+/// Reports what the program is about to end by; does not come back with `on_error=exit`.
+///
+/// # Safety
+/// `context` is what the kernel passed to the handler.
+unsafe fn report_last(reports: &Context, finding: &Finding, context: *const c_void) {
+    // SAFETY: as the caller says.
+    let outcome = unsafe { signal::with_interrupted_mask(context, || fatal::report(reports, finding)) };
     if outcome == Outcome::Written {
         if reports.options.on_error == OnError::Exit {
             // SAFETY: as the caller says.
@@ -315,12 +354,14 @@ fn note_foreign(general_protection: bool, address: Option<Addr>, registers: &sig
         fatal::note_general_protection(registers);
         return;
     }
-    let near = |address: &Addr| {
-        let (low, high) =
-            (registers.sp().saturating_sub(BELOW_STACK), registers.sp().saturating_add(ABOVE_STACK));
-        (low..high).contains(&address.get()) && address.get() >= PAGE_SIZE
-    };
-    if address.as_ref().is_some_and(near) && address.is_some_and(|address| vm::peek(address, &mut [0]) == 0) {
+    if address.is_some_and(|address| is_near_stack(address, registers)) {
         fatal::note_stack_overflow(registers.pc);
     }
+}
+
+/// Whether a fault looks like one of a thread that has used up its stack.
+fn is_near_stack(address: Addr, registers: &signal::Context) -> bool {
+    let (low, high) =
+        (registers.sp().saturating_sub(BELOW_STACK), registers.sp().saturating_add(ABOVE_STACK));
+    (low..high).contains(&address.get()) && address.get() >= PAGE_SIZE && vm::peek(address, &mut [0]) == 0
 }

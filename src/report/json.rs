@@ -1,6 +1,7 @@
 //! A report as one JSON object on one line.
 
 use super::finding::{Access, Finding, Relation, Resemblance};
+use super::hint;
 use super::modules::Modules;
 use super::render::{self, Sources};
 use crate::addr::Addr;
@@ -80,7 +81,14 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
         sources.seed,
     )?;
     escaped(out, render::rerun(sources).as_bytes(), usize::MAX)?;
-    writeln!(out, "\"}}")
+    write!(out, "\"")?;
+    if let Some(hint) = hint::of(finding, sources.options) {
+        let options = hint.applied_to(sources.options);
+        write!(out, ",\"hint\":\"")?;
+        escaped(out, render::rerun(&Sources { options: &options, ..*sources }).as_bytes(), usize::MAX)?;
+        write!(out, "\"")?;
+    }
+    writeln!(out, "}}")
 }
 
 fn object(out: &mut dyn Write, object: &Object, finding: &Finding, sources: &Sources<'_>) -> fmt::Result {

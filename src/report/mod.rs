@@ -3,6 +3,7 @@
 //! - [`finding`]: what is reported, and the pure step from a fault and metadata to it.
 //! - [`access`]: what the faulting instruction did.
 //! - [`render`], [`json`], [`picture`]: the forms of a report; [`modules`], [`elf`]: what names addresses in them.
+//! - [`hint`]: which options show more of an error.
 //! - [`handler`]: faults that the hardware finds.
 //! - [`fatal`]: writing a report and what follows; [`turn`]: one thread's at a time.
 //! - [`tally`], [`suppress`]: which errors are new, and which nobody wants to hear of.
@@ -17,6 +18,7 @@ pub mod elf;
 pub mod fatal;
 pub mod finding;
 pub mod handler;
+mod hint;
 mod json;
 pub mod leak;
 mod modules;

@@ -93,6 +93,22 @@ impl<'a> Modules<'a> {
         all.get(..left).unwrap_or(all)
     }
 
+    /// The frame that a report is about, by its number, and its program counter: the innermost that is not of the C or C++
+    /// library or the loader; the innermost if all are.
+    pub fn blamed(&self, frames: &Frames) -> Option<(usize, usize)> {
+        let shown = self.shown(frames);
+        let own = |pc: &usize| self.place(Addr::new(*pc)).is_none_or(|place| !is_runtime(place.path));
+        let index = shown.iter().position(own).unwrap_or(0);
+        shown.get(index).map(|pc| (index, *pc))
+    }
+
+    /// Whether a program counter lies in the C library, where that is a file of its own.
+    pub fn is_c_library(&self, pc: usize) -> bool {
+        let module = |pc: usize| self.place(Addr::new(pc)).map(|place| place.base);
+        let library = module(libc::__errno_location as *const () as usize);
+        library.is_some() && library != module(aux::entry()) && module(pc) == library
+    }
+
     /// The place of `address` in its file; `None` for memory that is not a file's. A module's mappings
     /// follow each other, memory of no file between them or not; a mapping of the file's start begins
     /// another module, even of the same file.
@@ -124,6 +140,24 @@ impl<'a> Modules<'a> {
         }
         found
     }
+}
+
+/// How the names of files start that hold the C and C++ libraries, the loader, and this library.
+const RUNTIME: [&[u8]; 9] = [
+    b"libc.so",
+    b"libc-",
+    b"ld-",
+    b"libstdc++",
+    b"libc++",
+    b"libgcc_s",
+    b"libm.so",
+    b"libpthread",
+    b"libfencepost",
+];
+
+fn is_runtime(path: &[u8]) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    RUNTIME.iter().any(|start| name.starts_with(start))
 }
 
 struct Mapping<'a> {
@@ -173,6 +207,22 @@ mod tests {
         assert!(symbol.name().ends_with(b"getpid") && symbol.into == 0, "{:?}", symbol.name());
         let nowhere = Place { path: b"/x", offset: 0, base: 0, end: usize::MAX };
         assert!(nowhere.build_id().is_none() && nowhere.symbol(true).is_none());
+    }
+
+    #[test]
+    fn a_report_is_about_the_first_frame_outside_the_libraries() {
+        let text = b"1000-2000 r-xp 00000000 08:01 7      /lib/libc.so.6\n2000-3000 r-xp 00000000 08:01 8      /usr/lib/libstdc++.so.6\n3000-4000 r-xp 00000000 08:01 9      /usr/lib/libcrypto.so.3\n4000-5000 r-xp 00000000 08:01 9      /bin/a\n";
+        let modules = Modules::of(text);
+        let blamed = |pcs: &[usize]| {
+            let mut frames = Frames::EMPTY;
+            pcs.iter().for_each(|pc| frames.push(*pc));
+            modules.blamed(&frames)
+        };
+        assert_eq!(blamed(&[0x1010, 0x2010, 0x3010, 0x4010]), Some((2, 0x3010)));
+        assert_eq!(blamed(&[0x4010, 0x1010]), Some((0, 0x4010)));
+        assert_eq!(blamed(&[0x1010, 0x1020]), Some((0, 0x1010)), "all are of the library");
+        assert_eq!(blamed(&[0x1010, 0x9000]), Some((1, 0x9000)), "code without a file is the program's");
+        assert_eq!(blamed(&[]), None);
     }
 
     #[test]

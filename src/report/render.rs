@@ -4,6 +4,7 @@
 //! report's own.
 
 use super::finding::{Access, Finding, Relation, Resemblance, Wild};
+use super::hint;
 use super::modules::{Modules, Place};
 use super::picture;
 use crate::addr::{Addr, PAGE_SIZE};
@@ -55,14 +56,27 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     }
     writeln!(out)?;
     let dump = sources.options.dumps();
-    if finding.wild.is_none() {
+    // Nothing is in the first page.
+    let null = finding.object.is_none() && finding.address.get() < PAGE_SIZE;
+    if finding.wild.is_none() && !null {
         picture::write(out, finding.address, finding.object.as_ref(), sources.content, dump)?;
     }
     writeln!(out, "{}", sources.totals)?;
     write!(out, "SUMMARY: fencepost: {}", finding.kind.name())?;
-    if pc != 0 {
+    if let Some((index, pc)) = sources.modules.blamed(&finding.frames) {
+        let found = sources.modules.place(Addr::new(pc));
         write!(out, " ")?;
-        place(out, pc, sources.modules)?;
+        write_place(out, found)?;
+        let called = index != 0 || !finding.is_fault();
+        if let Some(symbol) = found.and_then(|place| place.symbol(called)) {
+            write!(out, " in ")?;
+            write_symbol(out, symbol.name())?;
+        }
+    }
+    if let Some(hint) = hint::of(finding, sources.options) {
+        write!(out, "\nhint: {}: FENCEPOST_OPTIONS=", hint.why)?;
+        let options = hint.applied_to(sources.options);
+        options::shell(rerun(&Sources { options: &options, ..*sources }).as_bytes(), out)?;
     }
     write!(out, "\nrerun with: FENCEPOST_OPTIONS=")?;
     options::shell(rerun(sources).as_bytes(), out)?;
@@ -88,7 +102,12 @@ fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
                     }
                     write!(out, " at 0x{:012x}", start.get())?;
                 }
-                None => write!(out, "{verb} at 0x{:012x}", finding.address.get())?,
+                None => {
+                    write!(out, "{verb} at 0x{:012x}", finding.address.get())?;
+                    if finding.in_library {
+                        write!(out, " in the C library")?;
+                    }
+                }
             }
         }
         (None, _) if finding.passed_to.is_some() => {
@@ -141,6 +160,9 @@ fn relation(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
         return outside(out, address, wild);
     }
     let (Some(object), Some(relation)) = (finding.object, finding.relation()) else {
+        if finding.is_fault() && address < PAGE_SIZE {
+            return writeln!(out, "\n0x{address:012x} is in the first page: the pointer was null");
+        }
         return writeln!(out, "\n0x{address:012x} is not an address of any known object");
     };
     write!(out, "\n0x{address:012x} is located ")?;

@@ -201,6 +201,7 @@ mod tests {
             access: access.then_some(Access::Write),
             freed_by: None,
             stated: None,
+            in_library: false,
             passed_to: None,
             made_by: None,
             poisoned: None,

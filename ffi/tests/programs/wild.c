@@ -27,6 +27,12 @@ __attribute__((noinline)) static void store(struct link *link) {
     link->next->value = 1; /* MARK store */
 }
 
+static const char fixed[4096] = "fixed";
+
+__attribute__((noinline)) static void constant(void) {
+    *(volatile char *)fixed = 1; /* MARK constant */
+}
+
 static char *object;
 
 static void overrun(int signal) {
@@ -82,6 +88,15 @@ int main(int argc, char **argv) {
     } else if (!strcmp(what, "null")) {
         link->next = NULL;
         store(link);
+    } else if (!strcmp(what, "null-handled")) {
+        signal(SIGSEGV, handler);
+        link->next = NULL;
+        store(link);
+    } else if (!strcmp(what, "low")) {
+        link->next = (struct link *)0x10000;
+        return follow(link) == 0;
+    } else if (!strcmp(what, "constant")) {
+        constant();
     } else {
         hide(what);
     }

@@ -41,6 +41,9 @@ pub struct Collector {
     thread: JoinHandle<u64>,
 }
 
+/// What takes a report that came.
+pub type Taker = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
+
 /// What is done with reports.
 pub enum Output {
     /// They are symbolised and printed.
@@ -52,6 +55,8 @@ pub enum Output {
     },
     /// They are kept as they came.
     Keep(Arc<Mutex<Vec<String>>>),
+    /// They are given to this as they came, before their process goes on.
+    Give(Taker),
 }
 
 impl Collector {
@@ -89,7 +94,7 @@ fn socket(directory: &Path) -> PathBuf {
 }
 
 /// A new directory for this user alone.
-fn private_directory() -> io::Result<PathBuf> {
+pub fn private_directory() -> io::Result<PathBuf> {
     let mut places = vec![std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/dev/shm")];
     places.dedup();
     let mut problem = io::Error::from(io::ErrorKind::NotFound);
@@ -157,13 +162,14 @@ impl Desk {
     }
 
     fn print(&mut self, raw: &str) -> io::Result<()> {
-        let when = match &self.output {
+        let when = match &mut self.output {
             Output::Print { colour, .. } => *colour,
             Output::Keep(kept) => {
                 let mut kept = kept.lock().map_err(|_| io::Error::other("nobody keeps it"))?;
                 kept.push(raw.to_owned());
                 return Ok(());
             }
+            Output::Give(take) => return take(raw),
         };
         let symbolised = self.worker.symbolise(raw);
         if let Some(log) = symbolised.as_ref().map(|it| it.sarif.clone()) {

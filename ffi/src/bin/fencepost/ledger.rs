@@ -43,12 +43,7 @@ impl Ledger {
 
     /// What a raw text says; as it is where it cannot be symbolised.
     pub fn read(&mut self, raw: &str) -> Symbolised {
-        self.worker.symbolise(raw).unwrap_or_else(|| {
-            let kind = raw.split_once("ERROR: fencepost: ").and_then(|(_, rest)| rest.split(' ').next());
-            let kind = kind.unwrap_or_default().to_owned();
-            let part = Part { key: raw.to_owned(), headline: raw.to_owned(), kind, ..Part::default() };
-            Symbolised { text: raw.to_owned(), parts: vec![part], sarif: sarif::log(&[]) }
-        })
+        self.worker.read(raw)
     }
 
     /// The errors among `reports` that are not known yet.

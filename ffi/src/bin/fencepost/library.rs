@@ -15,7 +15,7 @@ use std::path::{self, Path, PathBuf};
 /// The file name of the library.
 pub const FILE: &str = "libfencepost.so";
 /// The variable that names the library.
-const VARIABLE: &str = "FENCEPOST_LIB";
+pub const VARIABLE: &str = "FENCEPOST_LIB";
 /// Where it is looked for, from the directory of the launcher.
 const PLACES: &[&str] = &["", "../lib", "../lib/fencepost"];
 

@@ -20,12 +20,15 @@
 //!                                             ── input      what each of them reads
 //!                                             ── ledger     what they found, each error once
 //!                                             ── unwritten  memory that is read and was never written
+//!      ── cargo      tests and programs of cargo's, each finding once
 //!      ── oom        allocations that fail     ── sites      the table of stacks that allocate
 //!      ── symbolize  a saved log              ── rewrite    text and JSON with source lines
 //!                                             ── model      a report in parts
+//!                                             ── runtime    code that is nobody's own
 //!                                             ── symbols    module and offset to source line
 //!                                             ── debugfiles where debug information is
 //!                                             ── demangle   names, within bounds
+//!                                             ── nolines    what would give source lines
 //!                                             ── printable  what others chose, printed
 //!                                             ── sarif      reports for code-scanning tools
 //!                                             ── colour     reports on a terminal
@@ -44,6 +47,7 @@
 
 mod artefacts;
 mod attempt;
+mod cargo;
 mod checkout;
 mod collect;
 mod colour;
@@ -61,6 +65,7 @@ mod library;
 mod listing;
 mod machine;
 mod model;
+mod nolines;
 mod oom;
 mod passes;
 mod patient;
@@ -68,6 +73,7 @@ mod pools;
 mod printable;
 mod program;
 mod rewrite;
+mod runtime;
 mod sarif;
 mod settings;
 mod sigpipe;
@@ -154,12 +160,25 @@ enum Command {
         #[arg(long)]
         markdown: bool,
     },
+    /// Run what cargo builds under the allocator (`cargo fencepost` is the same)
+    #[command(disable_help_flag = true)]
+    Cargo {
+        /// What cargo is to do, and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB")]
+        words: Vec<OsString>,
+    },
     /// One of the bugs that `demo` shows
     #[command(name = victim::COMMAND, hide = true)]
     Victim { bug: Bug },
     /// What `doctor` runs under the library
     #[command(name = trial::COMMAND, hide = true)]
     Probe { library: PathBuf },
+    /// Becomes a program that cargo starts
+    #[command(name = cargo::RUNNER, hide = true, disable_help_flag = true)]
+    Runner {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// Symbolises the reports of a run
     #[command(name = worker::COMMAND, hide = true)]
     Worker,
@@ -242,6 +261,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             print(&if markdown { listing::markdown() } else { listing::table() })?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Cargo { words } => cargo::cargo(&words, lib),
+        Command::Runner { words } => Err(cargo::become_program(&words)),
         Command::Victim { bug } => Ok(victim::commit(bug)),
         Command::Probe { library } => trial::program(&library),
         Command::Worker => Ok(worker::serve()),

@@ -1,9 +1,12 @@
 //! A report in parts, as far as the launcher has to know them.
 
+use crate::demangle::demangled;
 use crate::printable::printable;
+use crate::runtime;
 use crate::symbols::{Place, Source, Symbols};
 use serde_json::{Map, Value};
 use std::fmt::Write;
+use std::ops::Range;
 
 /// What one report says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Report {
     pub rerun: Option<String>,
     /// Where it was found, where the object was allocated, where it was freed.
     pub stacks: Vec<Stack>,
+    /// The function that the test harness called, if a stack begins there; of a doctest, where it stands.
+    pub test: Option<String>,
 }
 
 /// A stack and what happened there.
@@ -81,19 +86,19 @@ impl Report {
         key
     }
 
-    /// The innermost frame of the program's own of where it was found, with a source line or without.
-    pub fn users_frame(&self) -> Option<&Frame> {
-        let stack = self.stack(Role::Found)?;
-        let known = stack.top().filter(|frame| frame.source.file.is_some() && frame.is_users());
-        known.or_else(|| stack.frames.iter().find(|frame| frame.is_users())).or(stack.frames.first())
+    /// The same for the same error in any binary: its kind, and the program's own line that it was found at.
+    pub fn site(&self) -> String {
+        format!("{} {}", self.kind, self.whereabouts().unwrap_or_default())
     }
 
-    /// Where it was found, in a line.
+    /// The innermost frame of the program's own of where it was found, with a source line or without.
+    pub fn users_frame(&self) -> Option<&Frame> {
+        self.stack(Role::Found)?.users_frame()
+    }
+
+    /// Where it was found, in a line; what is found at exit has no stack of its own, and is where the object was allocated.
     pub fn whereabouts(&self) -> Option<String> {
-        let frame = self.users_frame()?;
-        let function = frame.source.function.as_ref().map(|name| printable(name.as_bytes()));
-        let place = frame.location().or_else(|| frame.place.as_ref().map(Place::to_string))?;
-        Some(function.map_or_else(|| place.clone(), |name| format!("{place} in {name}")))
+        self.stack(Role::Found).into_iter().chain(&self.stacks).find_map(Stack::whereabouts)
     }
 
     /// The stack with this role.
@@ -103,48 +108,47 @@ impl Report {
 }
 
 impl Stack {
-    /// The innermost frame of the program's own: not of the C and C++ libraries, the Rust library or
-    /// fencepost. Else the innermost with a source line, else the innermost.
-    pub fn top(&self) -> Option<&Frame> {
-        let with_file = |frame: &&Frame| frame.source.file.is_some();
-        let users = |frame: &&Frame| with_file(frame) && frame.is_users();
-        let mut frames = self.frames.iter();
-        frames.clone().find(users).or_else(|| frames.clone().find(with_file)).or_else(|| frames.next())
+    /// Where the stack is, in a line: its user's frame, and where that has no name, the function that called it.
+    pub fn whereabouts(&self) -> Option<String> {
+        let frame = self.users_frame()?;
+        let place = frame.whereabouts()?;
+        if frame.source.function.is_some() {
+            return Some(place);
+        }
+        let module = |frame: &Frame| frame.place.as_ref().map(|place| place.module.clone());
+        let outer = self.frames.iter().skip_while(|other| *other != frame);
+        let caller = outer
+            .filter(|other| module(other) == module(frame))
+            .find_map(|other| other.source.function.as_ref());
+        Some(caller.map_or_else(
+            || place.clone(),
+            |name| format!("{place} called by {}", printable(name.as_bytes())),
+        ))
+    }
+
+    /// The innermost frame of the program's or of one of its libraries, with a source line or without; else the
+    /// innermost.
+    pub fn users_frame(&self) -> Option<&Frame> {
+        self.frames.iter().find(|frame| frame.is_users()).or(self.frames.first())
     }
 }
-
-impl Stack {
-    /// The innermost frame that is not of the C and C++ libraries, the Rust library or fencepost, with a source line or
-    /// without; else the innermost.
-    pub fn innermost(&self) -> Option<&Frame> {
-        let own = self.frames.iter().find(|frame| frame.place.is_some() && frame.is_users());
-        own.or_else(|| self.top())
-    }
-}
-
-/// How the paths of source files start that are nobody's own.
-const SYSTEM_SOURCES: &[&str] =
-    &["/usr/include/", "/usr/lib/", "/rustc/", "/build/", "/usr/src/", "../", "./"];
-/// How the names of modules start that are nobody's own.
-const SYSTEM_MODULES: &[&str] = &[
-    "libfencepost",
-    "libc.so",
-    "libc-",
-    "ld-linux",
-    "libstdc++",
-    "libc++",
-    "libgcc_s",
-    "libm.so",
-    "libpthread",
-];
 
 impl Frame {
+    /// Whether it is neither of the C and C++ libraries nor of Rust's, nor the allocator's.
     fn is_users(&self) -> bool {
-        let file = self.source.file.as_deref().unwrap_or_default();
         let module = self.place.as_ref().map_or("", |place| place.module.as_str());
-        let name = module.rsplit('/').next().unwrap_or_default();
-        !SYSTEM_SOURCES.iter().any(|start| file.starts_with(start))
-            && !SYSTEM_MODULES.iter().any(|start| name.starts_with(start))
+        !runtime::is_module(module)
+            && !self.source.file.as_deref().is_some_and(runtime::is_source)
+            && !self.source.function.as_deref().is_some_and(runtime::is_function)
+    }
+
+    /// `file:line in function`, or `(module+0xoffset) in function`, to be printed.
+    pub fn whereabouts(&self) -> Option<String> {
+        let place = self.location().or_else(|| {
+            self.place.as_ref().map(|place| format!("({}+0x{:x})", place.module, place.offset))
+        })?;
+        let function = self.source.function.as_ref().map(|name| printable(name.as_bytes()));
+        Some(function.map_or_else(|| place.clone(), |name| format!("{place} in {name}")))
     }
 
     /// `file:line`, or the file alone where the line is not known, to be printed.
@@ -154,22 +158,62 @@ impl Frame {
     }
 }
 
-/// How many of a stack's frames are shown, by their functions from the innermost on: those before what Rust's library and
-/// its tests call `main`, a thread's function or a test by. `FnOnce::call_once` in between belongs to it.
-pub fn shown<'a>(functions: impl Iterator<Item = Option<&'a str>>) -> usize {
-    let (mut count, mut own) = (0, 0);
-    for function in functions {
+/// Which of a stack's frames are shown, by their functions from the innermost on: those before what Rust's library and
+/// its tests call `main`, a thread's function or a test by, and from the one on that called the allocator. `FnOnce::call_once`
+/// in between belongs to Rust's library.
+pub fn shown(frames: &[(u64, Option<&str>)]) -> Range<usize> {
+    let (mut count, mut own) = (0_usize, 0_usize);
+    for (_, function) in frames {
         let name = function.unwrap_or_default();
         // Line tables alone have no namespaces.
         if name.contains("__rust_begin_short_backtrace") && own != 0 {
-            return own;
+            count = own;
+            break;
         }
         count += 1;
         if !name.contains("call_once") {
             own = count;
         }
     }
-    count
+    allocators(frames).min(count.saturating_sub(1))..count
+}
+
+/// How many of a stack's innermost frames are the allocator's. What is inlined into a function of its own is its own, too, and
+/// has the same program counter.
+fn allocators(frames: &[(u64, Option<&str>)]) -> usize {
+    let mut end = 0;
+    for inlined in frames.chunk_by(|(one, _), (other, _)| one == other) {
+        let is_own = |(_, name): &(u64, Option<&str>)| name.is_some_and(runtime::is_allocator);
+        let own = inlined.iter().rposition(is_own).map_or(0, |last| last + 1);
+        end += own;
+        if own != inlined.len() {
+            break;
+        }
+    }
+    end
+}
+
+/// The function that the test harness called, of frames from the innermost on, with the source files of their functions; of a
+/// doctest that is a program alone, where it stands.
+pub fn test<'a>(frames: impl Iterator<Item = &'a Frame>) -> Option<String> {
+    let mut last = None;
+    for frame in frames {
+        let Some(function) = frame.source.function.as_deref() else { continue };
+        if function.contains("test::__rust_begin_short_backtrace") {
+            return last;
+        }
+        if let Some((_, name)) = function.split_once("::_doctest_main_") {
+            // It ends with the line and a number.
+            let line = name.rsplit('_').nth(1).unwrap_or_default();
+            let file = frame.source.file.as_deref().unwrap_or_default();
+            return Some(format!("{file} (line {line})"));
+        }
+        if !function.contains("call_once") {
+            let outer = function.split("::{").next().unwrap_or(function);
+            last = Some(outer.to_owned());
+        }
+    }
+    None
 }
 
 /// The frames that a program counter stands for.
@@ -206,7 +250,8 @@ pub fn symbolise_json(object: &mut Map<String, Value>, symbols: &mut Symbols) ->
     let all = report.rerun.as_ref().is_some_and(|options| options.contains("frames=all"));
     let mut add = |role, title: String, holder: &mut Map<String, Value>, exact| {
         if let Some(Value::Array(frames)) = holder.get_mut("frames") {
-            let found = symbolise_frames(frames, exact, all, symbols);
+            let (found, test) = symbolise_frames(frames, exact, all, symbols);
+            report.test = report.test.take().or(test);
             report.stacks.push(Stack { role, title, frames: found });
         }
     };
@@ -233,7 +278,13 @@ pub fn symbolise_json(object: &mut Map<String, Value>, symbols: &mut Symbols) ->
     report
 }
 
-fn symbolise_frames(frames: &mut Vec<Value>, exact: bool, all: bool, symbols: &mut Symbols) -> Vec<Frame> {
+/// The frames, and the test whose they are.
+fn symbolise_frames(
+    frames: &mut Vec<Value>,
+    exact: bool,
+    all: bool,
+    symbols: &mut Symbols,
+) -> (Vec<Frame>, Option<String>) {
     let mut found = Vec::new();
     let mut expanded = Vec::new();
     for (index, frame) in frames.drain(..).enumerate() {
@@ -246,6 +297,10 @@ fn symbolise_frames(frames: &mut Vec<Value>, exact: bool, all: bool, symbols: &m
         });
         let pc = text("pc").and_then(hexadecimal).unwrap_or(0);
         for frame in expand(pc, place, index != 0 || !exact, symbols) {
+            let mut frame = frame;
+            if frame.source.function.is_none() {
+                frame.source.function = text("symbol").map(demangled);
+            }
             let mut object = raw.clone();
             let Source { function, file, line, column, inlined } = frame.source.clone();
             let known = [
@@ -261,12 +316,17 @@ fn symbolise_frames(frames: &mut Vec<Value>, exact: bool, all: bool, symbols: &m
         }
     }
     *frames = expanded;
+    let test = test(found.iter());
     if !all {
-        let shown = shown(found.iter().map(|frame| frame.source.function.as_deref()));
-        frames.truncate(shown);
-        found.truncate(shown);
+        let functions: Vec<_> =
+            found.iter().map(|frame| (frame.pc, frame.source.function.as_deref())).collect();
+        let shown = shown(&functions);
+        frames.truncate(shown.end);
+        frames.drain(..shown.start);
+        found.truncate(shown.end);
+        found.drain(..shown.start);
     }
-    found
+    (found, test)
 }
 
 /// The number that `0x…` spells.

@@ -18,6 +18,7 @@ pub fn rewrite(text: &str, symbols: &mut Symbols) -> (String, Vec<Report>) {
         reports: Vec::new(),
         open: false,
         stack: Vec::new(),
+        indent: String::new(),
         // So says a report of itself.
         all: text.contains("frames=all"),
     };
@@ -41,8 +42,9 @@ struct Rewriter<'a> {
     reports: Vec<Report>,
     /// Whether the last report has not come to its end.
     open: bool,
-    /// The lines of the stack that is being read, and their frames.
+    /// The lines of the stack that is being read, without indent and number, and their frames.
     stack: Vec<(String, Frame)>,
+    indent: String,
     /// Whether all frames are shown.
     all: bool,
 }
@@ -69,6 +71,11 @@ impl Rewriter<'_> {
                 let summary = summary(rest, report);
                 self.out.push_str(SUMMARY);
                 self.out.push_str(&summary);
+                let blamed = report.users_frame().filter(|frame| frame.location().is_none());
+                if let Some(place) = blamed.and_then(|frame| frame.place.as_ref()) {
+                    self.out.push('\n');
+                    self.out.push_str(self.symbols.advice.of(&place.module));
+                }
                 return;
             } else {
                 note(report, line);
@@ -92,24 +99,34 @@ impl Rewriter<'_> {
             });
         let mut frames = expand(raw.pc, raw.place.clone(), !exact, self.symbols).into_iter().peekable();
         while let Some(mut frame) = frames.next() {
-            let mut line = format!("{}#{} {}", raw.indent, self.stack.len(), raw.written);
+            if frame.source.function.is_none() {
+                frame.source.function = raw.symbol.map(|(symbol, _)| demangled(symbol));
+            }
+            let mut line = raw.written.to_owned();
             raw.describe(&frame, &mut line);
             if frame.source.function.is_none() {
                 frame.source.function = raw.symbol.map(|(symbol, _)| demangled(symbol));
             }
             line.push_str(if frames.peek().is_some() { "\n" } else { end });
+            self.indent = raw.indent.to_owned();
             self.stack.push((line, frame));
         }
     }
 
     /// Writes the stack that was read, up to the program's own outermost function.
     fn end_stack(&mut self) {
-        let functions = self.stack.iter().map(|(_, frame)| frame.source.function.as_deref());
-        let shown = if self.all { self.stack.len() } else { model::shown(functions) };
+        if let Some(report) = self.reports.last_mut().filter(|report| self.open && report.test.is_none()) {
+            report.test = model::test(self.stack.iter().map(|(_, frame)| frame));
+        }
+        let functions: Vec<_> =
+            self.stack.iter().map(|(_, frame)| (frame.pc, frame.source.function.as_deref())).collect();
+        let shown = if self.all { 0..functions.len() } else { model::shown(&functions) };
         let stack = self.reports.last_mut().filter(|_| self.open).and_then(|report| report.stacks.last_mut());
         let mut frames = Vec::new();
-        for (line, frame) in self.stack.drain(..).take(shown) {
-            self.out.push_str(&line);
+        let skipped = shown.start;
+        for (number, (line, frame)) in self.stack.drain(..).take(shown.end).skip(skipped).enumerate() {
+            // Writing to a string does not fail.
+            let _ = write!(self.out, "{}#{number} {line}", self.indent);
             frames.push(frame);
         }
         if let Some(stack) = stack {
@@ -163,16 +180,8 @@ fn note(report: &mut Report, line: &str) {
 
 /// `KIND file:line in function`, or `KIND (module+0xoffset) in function` if the source is not known.
 fn summary(rest: &str, report: &Report) -> String {
-    let Some(frame) = report.stack(Role::Found).and_then(Stack::innermost) else { return rest.to_owned() };
-    let Some(location) = frame.location().or_else(|| frame.place.as_ref().map(Place::to_string)) else {
-        return rest.to_owned();
-    };
-    let function = frame
-        .source
-        .function
-        .as_ref()
-        .map_or_else(String::new, |name| format!(" in {}", printable(name.as_bytes())));
-    format!("{} {location}{function}", report.kind)
+    let place = report.stack(Role::Found).and_then(Stack::whereabouts);
+    place.map_or_else(|| rest.to_owned(), |place| format!("{} {place}", report.kind))
 }
 
 /// A frame as the process writes it.
@@ -217,14 +226,14 @@ impl<'a> RawFrame<'a> {
     /// Writes what follows the program counter.
     fn describe(&self, frame: &Frame, out: &mut String) {
         // Writing to a string does not fail.
-        match (&frame.source.function, self.symbol) {
-            (Some(function), _) => {
-                let _ = write!(out, " in {}", printable(function.as_bytes()));
+        if let Some(function) = &frame.source.function {
+            let _ = write!(out, " in {}", printable(function.as_bytes()));
+            // A dynamic symbol alone may be of a function before this one.
+            if let Some((_, into)) = self.symbol.filter(|(symbol, _)| demangled(symbol) == *function)
+                && frame.location().is_none()
+            {
+                let _ = write!(out, "+{into}");
             }
-            (None, Some((symbol, into))) => {
-                let _ = write!(out, " in {}+{into}", demangled(symbol));
-            }
-            (None, None) => {}
         }
         let Some(Place { module, offset, build_id }) = &self.place else {
             out.push_str(" (unknown)");
@@ -294,11 +303,10 @@ after";
     #[test]
     fn what_is_not_known_stays_and_names_are_demangled() {
         let (text, reports) = rewrite(RAW, &mut Symbols::default());
-        let expected = RAW.replace("_ZN3foo3barEi", "foo::bar(int)").replace(
-            "double-free (/nonexistent/a+0x30)",
-            "double-free (/nonexistent/a+0x30) in foo::bar(int)",
-        );
-        assert_eq!(text, expected);
+        let summary = "SUMMARY: fencepost: double-free (/nonexistent/a+0x30)";
+        let advice = "compile it with -g (cargo: CARGO_PROFILE_RELEASE_DEBUG=line-tables-only)";
+        let known = format!("{summary} in foo::bar(int)\nno line is known in /nonexistent/a: {advice}");
+        assert_eq!(text, RAW.replace("_ZN3foo3barEi", "foo::bar(int)").replace(summary, &known));
         let [report] = &reports[..] else { panic!("{reports:?}") };
         assert_eq!((report.kind.as_str(), report.pid, report.address.as_str()), ("double-free", 7, "0x10"));
         assert_eq!(report.headline, "found by thread T8 (main)");
@@ -328,14 +336,29 @@ after";
 
     #[test]
     fn start_code_is_left_out() {
-        let shown = |names: &[&'static str]| model::shown(names.iter().map(|name| Some(*name)));
-        let start = "std::sys::backtrace::__rust_begin_short_backtrace<fn(), ()>";
-        let call = "core::ops::function::FnOnce::call_once<fn(), ()>";
-        assert_eq!(shown(&["own::deep", "own::main", call, start, "std::rt::lang_start", "main"]), 2);
-        assert_eq!(shown(&["own::thread::{{closure}}", start, call, "clone"]), 1);
-        assert_eq!(shown(&["own::called", call, "own::main"]), 3);
-        assert_eq!((shown(&[start, "main"]), shown(&[call]), shown(&[])), (2, 1, 0));
-        assert_eq!(model::shown([None, Some("main"), None].into_iter()), 3);
+        let shown = |names: &[&'static str]| {
+            let frames: Vec<_> = names.iter().zip(0..).map(|(name, pc)| (pc, Some(*name))).collect();
+            model::shown(&frames)
+        };
+        let start = "std::sys::backtrace::__rust_begin_short_backtrace";
+        let call = "core::ops::function::FnOnce::call_once";
+        assert_eq!(shown(&["own::deep", "own::main", call, start, "std::rt::lang_start", "main"]), 0..2);
+        assert_eq!(shown(&["own::thread::{{closure}}", start, call, "clone"]), 0..1);
+        assert_eq!(shown(&["own::called", call, "own::main"]), 0..3);
+        assert_eq!((shown(&[start, "main"]), shown(&[call]), shown(&[])), (0..2, 0..1, 0..0));
+        assert_eq!(model::shown(&[(1, None), (2, Some("main")), (3, None)]), 0..3);
+    }
+
+    #[test]
+    fn stacks_begin_where_the_allocator_was_called() {
+        let (general, shim) = (Some("fencepost::global::dealloc_general"), Some("__rustc::__rust_dealloc"));
+        let frames = [(1, Some("site")), (1, general), (2, shim), (3, Some("own::drop")), (4, general)];
+        assert_eq!(model::shown(&frames), 3..5);
+        let inlined =
+            [(1, Some("frame")), (1, general), (2, shim), (2, Some("own::drop")), (2, Some("main"))];
+        assert_eq!(model::shown(&inlined), 3..5);
+        assert_eq!(model::shown(&[(1, Some("own::handler")), (2, general)]), 0..2);
+        assert_eq!(model::shown(&[(1, general)]), 0..1);
     }
 
     #[test]
@@ -397,7 +420,9 @@ after";
             }
             let log = String::from_utf8_lossy(&log);
             let (text, reports) = rewrite(&log, &mut Symbols::default());
-            assert_eq!(text.lines().count(), log.lines().count(), "{log}");
+            let advice = |line: &&str| line.starts_with("no line is known in ");
+            let lines = |text: &str| text.lines().filter(|line| !advice(line)).count();
+            assert_eq!(lines(&text), lines(&log), "{log}");
             let _ = crate::sarif::log(&reports).to_string();
         }
         for line in [

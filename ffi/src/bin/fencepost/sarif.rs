@@ -107,7 +107,7 @@ fn result(report: &Report, rules: &[(String, String)]) -> Value {
     }
     let others = || report.stacks.iter().filter(|stack| stack.role != Role::Found);
     let related: Vec<Value> = others()
-        .filter_map(|stack| Some((stack, stack.top()?)))
+        .filter_map(|stack| Some((stack, stack.users_frame()?)))
         .enumerate()
         .map(|(index, (stack, frame))| {
             let mut place = location(frame);
@@ -119,7 +119,7 @@ fn result(report: &Report, rules: &[(String, String)]) -> Value {
     let stacks: Vec<Value> =
         report.stacks.iter().filter(|stack| !stack.frames.is_empty()).map(self::stack).collect();
     // What is found at exit has no stack of its own; the object's is the next best.
-    let top = report.stack(Role::Found).into_iter().chain(&report.stacks).find_map(Stack::top);
+    let top = report.stack(Role::Found).into_iter().chain(&report.stacks).find_map(Stack::users_frame);
     let locations: Vec<Value> = top.map(|frame| Value::Object(location(frame))).into_iter().collect();
     let mut properties = json!({ "pid": report.pid, "address": report.address });
     if let Some(rerun) = &report.rerun {

@@ -41,6 +41,19 @@ impl Settings {
         self
     }
 
+    /// Adds options as `FENCEPOST_OPTIONS` holds them.
+    pub fn add(&mut self, text: &OsStr) -> Result<(), Failure> {
+        let mut problem = None;
+        apply(&mut { Options::DEFAULT }, text.as_bytes(), |warning| {
+            problem.get_or_insert_with(|| explain(&warning));
+        });
+        if let Some(problem) = problem {
+            return Err(Failure::new(problem));
+        }
+        self.items.push(Item(text.as_bytes().to_vec()));
+        Ok(())
+    }
+
     /// These settings with others before them, which they override, and others behind, which override them.
     pub fn between(&self, before: &[(&str, &str)], after: &[(&str, &str)]) -> Result<Self, Failure> {
         let item =

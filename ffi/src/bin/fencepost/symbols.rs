@@ -2,10 +2,10 @@
 
 use crate::debugfiles;
 use crate::demangle::demangled;
+use crate::nolines::Advice;
 use crate::printable;
 use addr2line::Loader;
 use std::collections::HashMap;
-use std::fmt;
 
 /// A place in a module, as a report gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,12 +16,6 @@ pub struct Place {
     pub offset: u64,
     /// Its build id in hexadecimal.
     pub build_id: Option<String>,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "({}+0x{:x})", self.module, self.offset)
-    }
 }
 
 /// What is known of a place: one of the functions that it is in.
@@ -42,8 +36,7 @@ pub struct Source {
 struct Loaded {
     loader: Loader,
     base: u64,
-    /// Where the functions end that the symbol table has, by where they start. Behind one lies another, of which nothing
-    /// may be known.
+    /// Where the symbols end that have a size, by where they start.
     ends: HashMap<u64, u64>,
 }
 
@@ -51,6 +44,8 @@ struct Loaded {
 #[derive(Default)]
 pub struct Symbols {
     modules: HashMap<(String, Option<String>), Option<Loaded>>,
+    /// What is said of code without lines.
+    pub advice: Advice,
 }
 
 impl Symbols {
@@ -76,6 +71,13 @@ fn load(place: &Place) -> Option<Loaded> {
 }
 
 impl Loaded {
+    /// The symbol that an address lies in. The nearest before it may be of a function that ends earlier: what lies between two
+    /// exported ones is stripped of its name. Symbols without a size are taken to reach up to the next.
+    fn symbol(&self, address: u64) -> Option<&str> {
+        let found = self.loader.find_symbol_info(address)?;
+        self.ends.get(&found.address()).is_none_or(|end| address < *end).then(|| found.name())
+    }
+
     fn sources(&self, address: u64) -> Vec<Source> {
         let mut sources = Vec::new();
         if let Ok(mut frames) = self.loader.find_frames(address) {
@@ -93,16 +95,17 @@ impl Loaded {
         }
         // Code without debug information may still be in the symbol table, and functions of one file have
         // their namespaces and parameters only there.
-        let symbol = || {
-            let symbol = self.loader.find_symbol_info(address)?;
-            let inside = self.ends.get(&symbol.address()).is_none_or(|end| address < *end);
-            inside.then(|| demangled(symbol.name()))
-        };
+        let symbol = || self.symbol(address).map(demangled);
         match sources.last_mut() {
             Some(outermost) => {
                 outermost.inlined = false;
                 let short = outermost.function.as_deref();
-                let fuller = |full: &String| short.is_none_or(|short| full.contains(&format!("::{short}(")));
+                let fuller = |full: &String| {
+                    short.is_none_or(|short| {
+                        full.contains(&format!("::{short}("))
+                            || !short.contains("::") && full.ends_with(&format!("::{short}"))
+                    })
+                };
                 if let Some(full) = symbol().filter(fuller) {
                     outermost.function = Some(full);
                 }

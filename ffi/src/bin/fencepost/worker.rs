@@ -49,6 +49,14 @@ pub struct Part {
     pub place: String,
     /// See [`sarif::note`].
     pub note: Value,
+    /// The process.
+    pub pid: u64,
+    /// See [`Report::site`](crate::model::Report::site).
+    pub site: String,
+    /// See [`Report::test`](crate::model::Report::test).
+    pub test: Option<String>,
+    /// The program's own module that it was found in.
+    pub module: String,
 }
 
 impl Part {
@@ -60,6 +68,10 @@ impl Part {
             "key": report.key(),
             "place": report.whereabouts().unwrap_or_default(),
             "note": note,
+            "pid": report.pid,
+            "site": report.site(),
+            "test": report.test,
+            "module": report.users_frame().and_then(|frame| frame.place.as_ref()).map(|place| &place.module),
         })
     }
 
@@ -71,6 +83,10 @@ impl Part {
             key: text("key")?,
             place: text("place")?,
             note: value.get("note").cloned().unwrap_or_default(),
+            pid: value.get("pid")?.as_u64()?,
+            site: text("site")?,
+            test: text("test"),
+            module: text("module").unwrap_or_default(),
         })
     }
 }
@@ -87,6 +103,18 @@ struct Running {
 }
 
 impl Worker {
+    /// Symbolises `raw`; where that fails, what can be read in it as it is.
+    pub fn read(&mut self, raw: &str) -> Symbolised {
+        self.symbolise(raw).unwrap_or_else(|| {
+            let kind = raw.split_once("ERROR: fencepost: ").and_then(|(_, rest)| rest.split(' ').next());
+            let kind = kind.unwrap_or_default().to_owned();
+            let raw = raw.to_owned();
+            let part =
+                Part { key: raw.clone(), site: raw.clone(), headline: raw.clone(), kind, ..Part::default() };
+            Symbolised { text: raw, parts: vec![part], sarif: sarif::log(&[]) }
+        })
+    }
+
     /// Symbolises `raw`; `None` if that failed, whyever.
     pub fn symbolise(&mut self, raw: &str) -> Option<Symbolised> {
         if self.running.is_none() {

@@ -25,7 +25,7 @@ use support::{compiler, library, skip};
 /// Every how many of all combinations are tried, on all programs.
 const EVERY: &str = "FENCEPOST_FAULTS";
 /// Combinations that are tried by default, in each mode.
-const DRAWN: usize = 24;
+const DRAWN: usize = 12;
 const LIMIT: Duration = Duration::from_secs(30);
 /// What the injector says where it may not trace.
 const NOT_PERMITTED: End = End::Status(77);

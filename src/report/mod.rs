@@ -28,5 +28,9 @@ pub mod suppress;
 mod tally;
 mod turn;
 
+#[cfg(test)]
+#[path = "../../tests/fuzz/report.rs"]
+mod fuzz;
+
 pub use finding::{Access, Finding};
 pub use note::{note, tell_of_own_faults};

@@ -24,6 +24,10 @@ pub mod global;
 pub mod heap;
 #[allow(unsafe_code)]
 pub mod meta;
+#[cfg(test)]
+#[allow(unsafe_code)]
+#[path = "../tests/fuzz/mutate.rs"]
+mod mutate;
 pub mod options;
 #[allow(unsafe_code)]
 pub mod page;

@@ -150,6 +150,12 @@ fn handlers_allocate_and_fork() {
     runs("storm/handlers.c", &["500", "50", "1"]);
 }
 
+/// The kernel gives a handler no right to read what is sealed either, nor a thread that began before the key was taken.
+#[test]
+fn handlers_call_every_function() {
+    runs("seal/handler.c", &[]);
+}
+
 #[test]
 fn processes_end_while_threads_allocate() {
     runs("storm/endings.cc", &["4"]);

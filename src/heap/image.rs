@@ -561,6 +561,10 @@ fn distance(address: Addr, object: &Object) -> usize {
 }
 
 #[cfg(test)]
+#[path = "../../tests/fuzz/image.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::vm;

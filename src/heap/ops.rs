@@ -175,7 +175,10 @@ pub fn try_free_fast(claim: &Claim) -> bool {
 /// The fast path of a free that states an alignment, which may be another than the object was asked for with.
 #[inline(never)]
 pub fn try_free_aligned(claim: &Claim) -> bool {
-    let wrong = cache::place(claim.address).and_then(|place| slab::misuse::other_alignment(place, claim));
+    let wrong = {
+        let _unsealed = Unsealed::begin();
+        cache::place(claim.address).and_then(|place| slab::misuse::other_alignment(place, claim))
+    };
     wrong.is_none() && (try_free_small(claim) || try_free_fast(claim))
 }
 

@@ -69,8 +69,11 @@ impl PageArm {
             return;
         };
         if self.arena.large_chunks().contains(&chunk) {
-            // Refused only when mappings have run out: then at least the memory goes.
-            if !vm::decommit(span) {
+            // Whole chunks, whose page tables go with them. Refused only when mappings have run out: then at least the
+            // memory goes.
+            let chunks = self.large_chunks(span, id);
+            let all = chunks.map_or(span, |(first, count)| self.arena.chunk_span(first, count));
+            if !vm::decommit(all) {
                 vm::release(span);
             }
             self.free_chunks(span, id);

@@ -30,5 +30,9 @@ pub mod suppress;
 pub mod tally;
 mod turn;
 
+#[cfg(test)]
+#[path = "../../tests/fuzz/report.rs"]
+mod fuzz;
+
 pub use finding::{Access, Finding};
 pub use note::{note, tell_of_own_faults};

@@ -14,6 +14,7 @@
 use super::fatal::{self, Orphans};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Lock, Rank, Trying};
+use crate::sys::quiet::Quiet;
 use crate::sys::thread;
 
 static TURN: Lock<()> = Lock::new(Rank::Turn, ());
@@ -50,6 +51,8 @@ pub fn enter(of_fault: bool) -> bool {
 
 /// The same if nobody has the turn.
 pub fn try_enter(of_fault: bool) -> bool {
+    // A handler that finds the turn taken finds its owner marked as one that never waits.
+    let _quiet = Quiet::begin();
     let Some(turn) = TURN.try_lock() else { return false };
     core::mem::forget(turn);
     PROCESS.store(thread::pid(), Ordering::Release);
@@ -71,6 +74,8 @@ fn take_over(process: u32) {
 
 /// Ends the calling thread's turn.
 pub fn leave() {
+    // As in `try_enter`: no handler comes between the mark and the turn.
+    let _quiet = Quiet::begin();
     Trying::end(Trying::REPORT);
     PROCESS.store(0, Ordering::Release);
     // SAFETY: the turn is the calling thread's, and its guard is forgotten.
@@ -80,6 +85,8 @@ pub fn leave() {
 /// Ends the calling thread's turn and what it had under it: its report was left, by a jump out of a signal handler in its
 /// middle, and its stack is used by others.
 pub fn abandon() {
+    // As in `try_enter`: no handler comes between the mark and the turn.
+    let _quiet = Quiet::begin();
     Trying::end(Trying::REPORT);
     PROCESS.store(0, Ordering::Release);
     // SAFETY: the turn is the calling thread's, and its guard is forgotten.

@@ -29,10 +29,18 @@ const RETURN: Register = Register(16);
 /// Of the expressions.
 const ENCODING: Encoding = Encoding { address_size: 8, format: Format::Dwarf32, version: 4 };
 
+/// Where an `.eh_frame_hdr` says how its count of entries is written.
+const COUNT_ENCODING_AT: usize = 2;
+
 /// The rule of `address` by the tables of `object`.
 #[inline(never)]
 pub fn rule(object: &Object, address: usize) -> Rule {
     let header = object.header();
+    // How many entries the table has stands there in 32 bits, as linkers write it. In more, a corrupted number is one that
+    // the search cannot reckon with.
+    if object.tables_from(header).get(COUNT_ENCODING_AT) != Some(&gimli::DW_EH_PE_udata4.0) {
+        return Rule::plain(Kind::Guess);
+    }
     // The tables' bytes are numbers to everyone, so that they may be asked for by any address.
     let parsed = EhFrameHdr::new(object.tables_from(header), LittleEndian)
         .parse(&BaseAddresses::default().set_eh_frame_hdr(header as u64), 8);

@@ -94,3 +94,7 @@ pub fn capture_fault(context: &Context, depth: usize, stack: Stack) -> Frames {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+#[path = "../../tests/fuzz/trace.rs"]
+mod fuzz;

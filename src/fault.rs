@@ -111,13 +111,46 @@ pub struct Fault {
     pub address: Addr,
     /// The object it concerns.
     pub object: Option<Object>,
-    /// For overwritten canaries: start and size of the object on the other side, if the bytes reach from the one to the
+    /// What else is to be told of it.
+    pub detail: Detail,
+}
+
+/// What is told of some misuses only. One of them at a time: faults lie on the stacks of calls.
+#[derive(Clone, Copy, Debug)]
+pub enum Detail {
+    /// Nothing.
+    None,
+    /// Of overwritten canaries: start and size of the object on the other side, if the bytes reach from the one to the
     /// other, so that either may have been run over.
-    pub other: Option<(Addr, usize)>,
-    /// For mismatches: who frees.
-    pub freed_by: Option<Origin>,
-    /// For sizes and alignments: what the caller stated.
-    pub stated: Option<usize>,
+    Other(Addr, usize),
+    /// Of frees and resizes: who frees, and which size or alignment it states, if it does.
+    Claim(Origin, Option<usize>),
+}
+
+impl Detail {
+    /// The object on the other side.
+    pub const fn other(self) -> Option<(Addr, usize)> {
+        match self {
+            Self::Other(start, size) => Some((start, size)),
+            _ => None,
+        }
+    }
+
+    /// Who frees.
+    pub const fn freed_by(self) -> Option<Origin> {
+        match self {
+            Self::Claim(origin, _) => Some(origin),
+            _ => None,
+        }
+    }
+
+    /// What the caller stated.
+    pub const fn stated(self) -> Option<usize> {
+        match self {
+            Self::Claim(_, stated) => stated,
+            _ => None,
+        }
+    }
 }
 
 impl Fault {
@@ -127,14 +160,12 @@ impl Fault {
             kind: Kind::BadAlignment,
             address: claim.address,
             object,
-            other: None,
-            freed_by: Some(claim.origin),
-            stated: claim.align,
+            detail: Detail::Claim(claim.origin, claim.align),
         }
     }
 
     /// A fault of this kind at `address`, about `object`.
     pub const fn new(kind: Kind, address: Addr, object: Option<Object>) -> Self {
-        Self { kind, address, object, other: None, freed_by: None, stated: None }
+        Self { kind, address, object, detail: Detail::None }
     }
 }

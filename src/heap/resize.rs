@@ -7,7 +7,7 @@ use super::ops::{allocate, allocate_for, free, is_growth_granted};
 use super::start::is_started;
 use super::{Heap, heap, poison, sites, thread};
 use crate::addr::Addr;
-use crate::fault::{Fault, Kind};
+use crate::fault::{Detail, Fault, Kind};
 use crate::options::{Foreign, Mode};
 use crate::page::{self, Found};
 use crate::policy::{self, Route};
@@ -140,7 +140,7 @@ impl Heap {
         };
         let fault = match mismatch {
             true => Fault {
-                freed_by: Some(claim.origin),
+                detail: Detail::Claim(claim.origin, None),
                 ..Fault::new(Kind::AllocDeallocMismatch, claim.address, object)
             },
             false => Fault::of_alignment(claim, object),

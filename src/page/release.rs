@@ -1,7 +1,7 @@
 //! Freeing a guarded object, and what is wrong with a free that cannot be.
 
 use super::PageArm;
-use crate::fault::{Event, Fault, Kind};
+use crate::fault::{Detail, Event, Fault, Kind};
 use crate::meta::{Record, RecordId, State};
 use crate::request::Claim;
 use crate::sync::atomic::Ordering;
@@ -33,15 +33,8 @@ impl PageArm {
         };
         if let Some(kind) = kind {
             record.refuse_free();
-            let (freed_by, stated) = (Some(claim.origin), claim.size);
-            return Err(Fault {
-                kind,
-                address: claim.address,
-                object: record.object(),
-                other: None,
-                freed_by,
-                stated,
-            });
+            let detail = Detail::Claim(claim.origin, claim.size);
+            return Err(Fault { kind, address: claim.address, object: record.object(), detail });
         }
         if let Some(wrong) = self.wrong_slack(record) {
             record.refuse_free();
@@ -109,7 +102,8 @@ impl PageArm {
         let covers = record.span().contains(claim.address);
         if same && !freed {
             // Only a size that the caller stated can be wrong then.
-            return Fault { stated: claim.size, ..Fault::new(Kind::BadSize, claim.address, object) };
+            let detail = Detail::Claim(claim.origin, claim.size);
+            return Fault { detail, ..Fault::new(Kind::BadSize, claim.address, object) };
         }
         let kind = match (same, freed, covers) {
             (true, true, _) => Kind::DoubleFree,

@@ -114,18 +114,18 @@ pub struct Finding {
 impl Finding {
     /// The report of a misuse that a call found.
     pub fn of_fault(fault: Fault, frames: Frames, registers: (usize, usize)) -> Self {
-        let Fault { kind, address, object, other, freed_by, stated } = fault;
+        let Fault { kind, address, object, detail } = fault;
         Self {
             kind,
             address,
             object,
-            other,
+            other: detail.other(),
             access: None,
             extent: None,
             sealed: false,
             wild: None,
-            freed_by,
-            stated,
+            freed_by: detail.freed_by(),
+            stated: detail.stated(),
             in_library: false,
             passed_to: None,
             made_by: None,

@@ -6,7 +6,7 @@ use super::state::SlotState;
 use super::{bytes, canary, class};
 use crate::addr::{ABI_ALIGN, Addr, PAGE_SIZE};
 use crate::canary::Content;
-use crate::fault::{Fault, Kind, Object};
+use crate::fault::{Detail, Fault, Kind, Object};
 use crate::request::Claim;
 
 /// What is wrong with a free of the slot at `place`.
@@ -20,14 +20,7 @@ pub fn misuse(place: Place, claim: &Claim) -> Fault {
         Some(object) if object.origin != claim.origin => Kind::AllocDeallocMismatch,
         Some(_) => Kind::BadSize,
     };
-    Fault {
-        kind,
-        address: claim.address,
-        object,
-        other: None,
-        freed_by: Some(claim.origin),
-        stated: claim.size,
-    }
+    Fault { kind, address: claim.address, object, detail: Detail::Claim(claim.origin, claim.size) }
 }
 
 /// A slot that is free and in use at once: its object was freed twice, at the same moment.
@@ -87,9 +80,10 @@ pub fn overwritten(info: &'static ClassInfo, slot: u32, state: SlotState) -> Opt
                 return around(start + wrong.last, object_in(info, next, next_state, false));
             }
             let all = behind == 0 && before == 1;
-            let other = (all && next_state.is_live()).then(|| region(info, next, next_state));
+            let detail =
+                if all && next_state.is_live() { region(info, next, next_state) } else { Detail::None };
             let fault = around(start + wrong.first, object_in(info, slot, state, false));
-            return fault.map(|fault| Fault { other, ..fault });
+            return fault.map(|fault| Fault { detail, ..fault });
         }
         let word = canary::word(&layout().key, start);
         let last =
@@ -106,16 +100,18 @@ pub fn overwritten(info: &'static ClassInfo, slot: u32, state: SlotState) -> Opt
             let object = object_in(info, previous, state_before, false);
             return around(info.address(previous) + wrong.first, object);
         }
-        let other =
-            from_its_end.filter(|_| last + 1 == class::TAIL).map(|_| region(info, previous, state_before));
+        let detail = match from_its_end {
+            Some(_) if last + 1 == class::TAIL => region(info, previous, state_before),
+            _ => Detail::None,
+        };
         let fault = around(start - class::TAIL + last, object_in(info, slot, state, false));
-        fault.map(|fault| Fault { other, ..fault })
+        fault.map(|fault| Fault { detail, ..fault })
     }
 }
 
 /// Start and size of the live object in a slot.
-fn region(info: &ClassInfo, slot: u32, state: SlotState) -> (Addr, usize) {
-    (Addr::new(info.address(slot)), info.size.saturating_sub(state.slack()))
+fn region(info: &ClassInfo, slot: u32, state: SlotState) -> Detail {
+    Detail::Other(Addr::new(info.address(slot)), info.size.saturating_sub(state.slack()))
 }
 
 fn around(at: usize, object: Object) -> Option<Fault> {
@@ -415,7 +411,7 @@ mod tests {
             let object = fault.object.expect("an object is named");
             let offset = fault.address.get().cast_signed() - info.address(2).cast_signed();
             let slot = |object: Addr| ((object.get() - start) / info.size) as u32;
-            (fault.kind, offset, slot(object.start), fault.other.map(|(start, _)| slot(start)))
+            (fault.kind, offset, slot(object.start), fault.detail.other().map(|(start, _)| slot(start)))
         })
     }
 

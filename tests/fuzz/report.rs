@@ -379,6 +379,8 @@ fn text_holds(text: &str, kind: &str) {
         "guarded ",
         "SUMMARY",
         "rerun ",
+        "hint: ",
+        "or ",
         "registers:",
         "the pointer ",
     ];

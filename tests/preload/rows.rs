@@ -458,7 +458,7 @@ pub const ENDING: &[&str] = &[
 ];
 
 /// Run by `tests/canaries.rs`, each in its own way.
-pub const CANARIES: &[&str] = &["canary_forge", "stale_calloc", "text_past_end", "underrun"];
+pub const CANARIES: &[&str] = &["canary_forge", "stale_calloc", "text_past_end", "touching", "underrun"];
 
 /// Correct programs: silent, with status 0.
 pub const CLEAN: &[&str] = &[

@@ -122,16 +122,18 @@ pub enum Detail {
     None,
     /// Of overwritten canaries: start and size of the object on the other side, if the bytes reach from the one to the
     /// other, so that either may have been run over.
-    Other(Addr, usize),
-    /// Of frees and resizes: who frees, and which size or alignment it states, if it does.
-    Claim(Origin, Option<usize>),
+    Other(Addr, u32),
+    /// Of frees and resizes that state no size: who frees.
+    By(Origin),
+    /// Of those that do: who frees, and the size or alignment.
+    Stated(Origin, usize),
 }
 
 impl Detail {
     /// The object on the other side.
     pub const fn other(self) -> Option<(Addr, usize)> {
         match self {
-            Self::Other(start, size) => Some((start, size)),
+            Self::Other(start, size) => Some((start, size as usize)),
             _ => None,
         }
     }
@@ -139,7 +141,7 @@ impl Detail {
     /// Who frees.
     pub const fn freed_by(self) -> Option<Origin> {
         match self {
-            Self::Claim(origin, _) => Some(origin),
+            Self::By(origin) | Self::Stated(origin, _) => Some(origin),
             _ => None,
         }
     }
@@ -147,8 +149,16 @@ impl Detail {
     /// What the caller stated.
     pub const fn stated(self) -> Option<usize> {
         match self {
-            Self::Claim(_, stated) => stated,
+            Self::Stated(_, stated) => Some(stated),
             _ => None,
+        }
+    }
+
+    /// What a claim of `origin` says that states this or nothing.
+    pub const fn of_claim(origin: Origin, stated: Option<usize>) -> Self {
+        match stated {
+            Some(stated) => Self::Stated(origin, stated),
+            None => Self::By(origin),
         }
     }
 }
@@ -160,7 +170,7 @@ impl Fault {
             kind: Kind::BadAlignment,
             address: claim.address,
             object,
-            detail: Detail::Claim(claim.origin, claim.align),
+            detail: Detail::of_claim(claim.origin, claim.align),
         }
     }
 

@@ -140,7 +140,7 @@ impl Heap {
         };
         let fault = match mismatch {
             true => Fault {
-                detail: Detail::Claim(claim.origin, None),
+                detail: Detail::By(claim.origin),
                 ..Fault::new(Kind::AllocDeallocMismatch, claim.address, object)
             },
             false => Fault::of_alignment(claim, object),

@@ -33,7 +33,7 @@ impl PageArm {
         };
         if let Some(kind) = kind {
             record.refuse_free();
-            let detail = Detail::Claim(claim.origin, claim.size);
+            let detail = Detail::of_claim(claim.origin, claim.size);
             return Err(Fault { kind, address: claim.address, object: record.object(), detail });
         }
         if let Some(wrong) = self.wrong_slack(record) {
@@ -102,7 +102,7 @@ impl PageArm {
         let covers = record.span().contains(claim.address);
         if same && !freed {
             // Only a size that the caller stated can be wrong then.
-            let detail = Detail::Claim(claim.origin, claim.size);
+            let detail = Detail::of_claim(claim.origin, claim.size);
             return Fault { detail, ..Fault::new(Kind::BadSize, claim.address, object) };
         }
         let kind = match (same, freed, covers) {

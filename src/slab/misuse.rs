@@ -20,7 +20,7 @@ pub fn misuse(place: Place, claim: &Claim) -> Fault {
         Some(object) if object.origin != claim.origin => Kind::AllocDeallocMismatch,
         Some(_) => Kind::BadSize,
     };
-    Fault { kind, address: claim.address, object, detail: Detail::Claim(claim.origin, claim.size) }
+    Fault { kind, address: claim.address, object, detail: Detail::of_claim(claim.origin, claim.size) }
 }
 
 /// A slot that is free and in use at once: its object was freed twice, at the same moment.
@@ -111,7 +111,7 @@ pub fn overwritten(info: &'static ClassInfo, slot: u32, state: SlotState) -> Opt
 
 /// Start and size of the live object in a slot.
 fn region(info: &ClassInfo, slot: u32, state: SlotState) -> Detail {
-    Detail::Other(Addr::new(info.address(slot)), info.size.saturating_sub(state.slack()))
+    Detail::Other(Addr::new(info.address(slot)), info.size.saturating_sub(state.slack()) as u32)
 }
 
 fn around(at: usize, object: Object) -> Option<Fault> {

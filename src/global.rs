@@ -5,7 +5,8 @@ use crate::fault::Kind;
 use crate::heap::poison::Change;
 use crate::heap::{self, Overrides};
 use crate::options::{
-    Align, GuardSide, Guards, Key, Mebibytes, Mode, OnError, Options, ReportForm, Seal, Switch,
+    Align, Count, Fill, GuardSide, Guards, Key, Mebibytes, Mode, OnError, Options, PathBuf, ReportForm, Seal,
+    Shown, Switch, Unmap,
 };
 use crate::request::{Claim, Origin, Request, Site};
 use crate::sys::thread;
@@ -36,10 +37,12 @@ pub struct Fencepost {
 /// One builder method per option: a `const fn` that sets it.
 macro_rules! builder {
     ($($name:ident: $type:ty, $help:literal;)+) => {
-        $(
-            #[doc = $help]
+        $(builder! { #[doc = $help] pub $name as $name: $type })+
+    };
+    ($(#[$doc:meta])* $visibility:vis $method:ident as $name:ident: $type:ty) => {
+            $(#[$doc])*
             #[must_use]
-            pub const fn $name(mut self, value: $type) -> Self {
+            $visibility const fn $method(mut self, value: $type) -> Self {
                 let mut options = match self.overrides.build {
                     Some(options) => options,
                     None => Options::DEFAULT,
@@ -49,7 +52,6 @@ macro_rules! builder {
                 self.overrides.build = Some(options);
                 self
             }
-        )+
     };
 }
 
@@ -81,18 +83,48 @@ impl Fencepost {
         sample_rate: u64, "`Mode::Patrol` guards one in about so many small objects.";
         mismatch: bool, "Report objects freed by another family than allocated them.";
         history: u64, "Freed guarded objects that are remembered.";
+        unmap: Unmap, "Whether a freed object's pages go before its free returns, or with others.";
+        check_at_exit: bool, "Whether [`Fencepost::finish`] checks everything.";
+        frames: Shown, "Which frames reports show.";
+        names: bool, "Whether the allocator's mappings have names.";
+        reserve_gb: u64, "GiB of address space for guarded objects; 0 by the machine's memory.";
+        fail_every: u64, "Let each n-th allocation fail; 0 for none.";
     }
+
+    builder! { quarantine as quarantine_mb: Mebibytes }
+    builder! { log as log_path: PathBuf }
+    builder! { known as suppressions: PathBuf }
+    builder! { filled as fill: Fill }
+    builder! { failing as fail_after: Count }
 
     /// MiB of freed slab memory withheld from reuse.
     #[must_use]
-    pub const fn quarantine_mb(mut self, value: u64) -> Self {
-        let mut options = match self.overrides.build {
-            Some(options) => options,
-            None => Options::DEFAULT,
-        };
-        options.quarantine_mb = Mebibytes::new(value);
-        self.overrides.build = Some(options);
-        self
+    pub const fn quarantine_mb(self, mebibytes: u64) -> Self {
+        self.quarantine(Mebibytes::new(mebibytes))
+    }
+
+    /// Appends reports to this file; `%p` in it is the process's id. A path of more than 255 bytes, or with a zero byte, is none.
+    #[must_use]
+    pub const fn log_path(self, path: &str) -> Self {
+        self.log(PathBuf::new(path))
+    }
+
+    /// The file of errors that are not to be reported. A path of more than 255 bytes, or with a zero byte, is none.
+    #[must_use]
+    pub const fn suppressions(self, path: &str) -> Self {
+        self.known(PathBuf::new(path))
+    }
+
+    /// Fills fresh and reused memory with this byte; 0 for nothing.
+    #[must_use]
+    pub const fn fill(self, byte: u8) -> Self {
+        self.filled(Fill::new(byte))
+    }
+
+    /// Lets the allocation after so many others fail.
+    #[must_use]
+    pub const fn fail_after(self, count: u64) -> Self {
+        self.failing(Count::new(count))
     }
 
     /// Checks the canaries of every live object and that freed slab memory is untouched, and reports
@@ -293,5 +325,32 @@ unsafe impl GlobalAlloc for Fencepost {
         }
         let request = Request { size: new_size, ..request(layout, false) };
         heap::resize(&claim, &request, site()).map_or(core::ptr::null_mut(), Addr::as_ptr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::ROWS;
+
+    /// Made in a constant, as a program's allocator is.
+    const SET: Fencepost = Fencepost::new()
+        .mode(Mode::Hunt)
+        .quarantine_mb(0)
+        .log_path("/tmp/log.%p")
+        .suppressions("a\0b")
+        .fill(7)
+        .fail_after(3);
+
+    #[test]
+    fn what_the_builder_sets_is_given() {
+        let options = SET.overrides.build.expect("something was set");
+        assert_eq!((options.mode, options.quarantine_mb), (Mode::Hunt, Mebibytes::new(0)));
+        assert_eq!(options.log_path.as_bytes(), b"/tmp/log.%p");
+        assert_eq!(options.suppressions.as_bytes(), b"", "it holds a zero byte");
+        assert_eq!((options.fill.byte(), options.fail_after.get()), (Some(7), Some(3)));
+        let given: std::vec::Vec<&str> =
+            ROWS.iter().filter(|row| (row.is_given)(&options)).map(|row| row.name).collect();
+        assert_eq!(given, ["mode", "quarantine_mb", "log_path", "suppressions", "fill", "fail_after"]);
     }
 }

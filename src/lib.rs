@@ -6,54 +6,77 @@
 //! code, is preloaded under existing binaries.
 //!
 //! Three modes: `harden` (the default, for production), `patrol` (the same with a sample of small
-//! objects between guard pages) and `hunt` (every object between guard pages). `src/README.md` is the
-//! architecture, from which the modules below are best read.
+//! objects between guard pages) and `hunt` (every object between guard pages).
+//!
+//! What is documented here is the crate's interface. Its other modules are for the shared library, which is built from them, and for
+//! the tests; `src/README.md` is their architecture.
 
 #![no_std]
 #![deny(unsafe_code)]
+// The modules that are not documented link to their private parts, for who reads with `--document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
 
 #[cfg(test)]
 extern crate std;
 
+#[doc(hidden)]
 pub mod addr;
 mod canary;
+#[doc(hidden)]
 pub mod fault;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod global;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod heap;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod meta;
 #[cfg(test)]
 #[allow(unsafe_code)]
 #[path = "../tests/fuzz/mutate.rs"]
 mod mutate;
+#[doc(hidden)]
 pub mod options;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod page;
+#[doc(hidden)]
 pub mod policy;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod report;
+#[doc(hidden)]
 pub mod request;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod rng;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod slab;
+#[doc(hidden)]
 pub mod stats;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod sync;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod sys;
+#[doc(hidden)]
 pub mod text;
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod trace;
 
 pub use global::{Fencepost, bounds, check, poison, unpoison};
+pub use options::{Align, GuardSide, Guards, Mode, OnError, ReportForm, Seal, Shown, Switch, Unmap};
 
 /// Defines what std has and a library without it needs, unless std is in the build: the panic handler (nothing here
 /// panics; the language asks what would follow), and the personality routine that unoptimised builds of `core` name
 /// (nothing unwinds; if it were asked, it would answer `_URC_CONTINUE_UNWIND`).
 #[cfg(not(feature = "std"))]
+#[doc(hidden)]
 #[macro_export]
 macro_rules! panic_handler {
     () => {
@@ -75,6 +98,7 @@ macro_rules! panic_handler {
 
 /// Defines nothing: std is in the build.
 #[cfg(feature = "std")]
+#[doc(hidden)]
 #[macro_export]
 macro_rules! panic_handler {
     () => {};

@@ -50,7 +50,7 @@ fn the_library_stays_when_it_is_closed() {
 fn a_library_with_the_crate_stays_when_it_is_closed() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(workspace).args(["build", "--example", "closed"]);
+    cargo.current_dir(workspace).args(["build", "--workspace", "--example", "closed"]);
     let output = cargo.output().unwrap_or_else(|error| panic!("cannot start {cargo:?}: {error}"));
     assert!(output.status.success(), "{cargo:?}: {}", String::from_utf8_lossy(&output.stderr));
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);

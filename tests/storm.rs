@@ -39,7 +39,7 @@ const BURST_MILLIS: u32 = 250;
 
 /// Threads at once, and hundredths of mappings for each; that the library maps for several at once comes to 25.
 const MANY_AT_ONCE: u32 = 2_000;
-const MAPPING_PERCENT: u32 = 250;
+const MAPPING_PERCENT: u32 = 300;
 
 /// KiB by which resident memory may grow from a tenth of the threads to all. What grows at first is the history of
 /// freed objects, which is kept short here.

@@ -5,7 +5,7 @@
 //!   use that have nothing.
 //! - [`ops`]: allocate, free, resize; the fast paths first.
 //! - [`ending`]: checks on request and at exit, the exit status.
-//! - [`usage`]: figures of what is in use; giving memory back.
+//! - [`usage`](mod@usage): figures of what is in use; giving memory back.
 //! - [`bounds`]: whose bytes an access would touch; [`poison`]: those of live objects that nobody may.
 //! - [`faults`]: what the fault handler asks.
 //! - [`limit`]: what happens when the process limits its address space.

@@ -305,6 +305,11 @@ impl Fill {
     /// Nothing is filled.
     pub const OFF: Self = Self(0);
 
+    /// This byte; nothing if it is 0.
+    pub const fn new(byte: u8) -> Self {
+        Self(byte)
+    }
+
     /// The byte, if memory is to be filled.
     pub const fn byte(self) -> Option<u8> {
         if self.0 == 0 { None } else { Some(self.0) }
@@ -333,6 +338,11 @@ pub struct Count(Option<u64>);
 impl Count {
     /// None.
     pub const OFF: Self = Self(None);
+
+    /// This number.
+    pub const fn new(count: u64) -> Self {
+        Self(Some(count))
+    }
 
     /// The number.
     pub const fn get(self) -> Option<u64> {
@@ -409,6 +419,25 @@ impl PathBuf {
     const CAPACITY: usize = 255;
     /// The unset path.
     pub const EMPTY: Self = Self { bytes: [0; Self::CAPACITY], len: 0 };
+
+    /// A path, in a constant as well; the unset one if it is too long or holds a zero byte.
+    pub const fn new(path: &str) -> Self {
+        let bytes = path.as_bytes();
+        let mut made = Self::EMPTY;
+        if bytes.len() > Self::CAPACITY {
+            return made;
+        }
+        let mut at = 0;
+        while at < bytes.len() {
+            if bytes[at] == 0 {
+                return Self::EMPTY;
+            }
+            made.bytes[at] = bytes[at];
+            at += 1;
+        }
+        made.len = bytes.len();
+        made
+    }
 
     /// The bytes of the path, without a terminator.
     pub fn as_bytes(&self) -> &[u8] {

@@ -7,7 +7,7 @@
 //! - [`handler`]: faults that the hardware finds.
 //! - [`fatal`]: writing a report and what follows; [`turn`]: one thread's at a time.
 //! - [`tally`], [`suppress`]: which errors are new, and which nobody wants to hear of.
-//! - [`note`]: what is said with a stack and is no error.
+//! - [`note`](mod@note): what is said with a stack and is no error.
 //! - [`summary`], [`leak`]: the counts, and what is still allocated, at the end.
 //!
 //! Everything here works in fixed buffers, takes no lock of the allocator, and assumes that metadata

@@ -11,8 +11,8 @@
 //!   central store; [`misuse`]: what is wrong with a slot.
 //! - [`warm`]: which freed large slots keep their memory.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
-//! - [`sweep`]: the check of everything, and [`look`], how it looks at slots that others use; [`live`]: what is handed out; [`usage`]: figures.
-//! - [`room`]: how far may be accessed from an address on; [`poison`]: which bytes of an object may not.
+//! - [`sweep`]: the check of everything, and [`look`], how it looks at slots that others use; [`live`](mod@live): what is handed out; [`usage`]: figures.
+//! - [`room`](mod@room): how far may be accessed from an address on; [`poison`]: which bytes of an object may not.
 //!
 //! Invariants:
 //! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from

@@ -63,7 +63,7 @@ struct Arguments {
     #[arg(long, requires = "counts")]
     bless: bool,
     /// With --counts: the growth, in percent, that counts as a regression
-    #[arg(long, requires = "counts", default_value_t = 2.0)]
+    #[arg(long, requires = "counts", default_value_t = 5.0)]
     allow: f64,
 }
 

@@ -103,6 +103,22 @@ pub fn try_resize_small(claim: &Claim, size: usize) -> bool {
 /// to look at it.
 #[inline(always)]
 pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
+    fast(size, origin, allocate_otherwise)
+}
+
+/// [`try_allocate_fast`] with the object's bytes zero.
+#[inline(never)]
+pub fn try_allocate_zeroed_fast(size: usize, origin: Origin) -> *mut u8 {
+    fast(size, origin, allocate_zeroed_otherwise)
+}
+
+/// An allocation by the shortest path over the thread's cache, which gives objects that were found zero, or `otherwise`.
+#[inline(always)]
+fn fast(
+    size: usize,
+    origin: Origin,
+    otherwise: impl FnOnce(&mut Thread, usize, Origin) -> *mut u8,
+) -> *mut u8 {
     let Some(thread) = idle_for(size) else {
         return core::ptr::null_mut();
     };
@@ -113,37 +129,24 @@ pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
         pointer = unsafe { thread.slab.allocate_plain::<false>(size, origin) };
     }
     if pointer.is_null() {
-        pointer = allocate_otherwise(thread, size, origin);
+        pointer = otherwise(thread, size, origin);
     }
     thread.open_gate(gate);
     pointer
 }
 
-/// [`try_allocate_fast`] where the batch is used up, a slot is not as it should be, or not every protection is on.
+/// An allocation where the batch is used up, a slot is not as it should be, or not every protection is on.
 #[inline(never)]
 fn allocate_otherwise(thread: &mut Thread, size: usize, origin: Origin) -> *mut u8 {
     // SAFETY: the class holds the size; the state is this thread's.
     unsafe { thread.slab.allocate(size, class::of_small(size), origin) }
 }
 
-/// [`try_allocate_fast`] with the object's bytes zero.
+/// [`allocate_otherwise`] with the object's bytes zero.
 #[inline(never)]
-pub fn try_allocate_zeroed_fast(size: usize, origin: Origin) -> *mut u8 {
-    let Some(thread) = idle_for(size) else {
-        return core::ptr::null_mut();
-    };
-    let gate = thread.close_gate();
-    let mut pointer = core::ptr::null_mut();
-    if gate == 0 {
-        // SAFETY: as in `try_allocate_fast`. What this path hands out was found zero.
-        pointer = unsafe { thread.slab.allocate_plain::<false>(size, origin) };
-    }
-    if pointer.is_null() {
-        // SAFETY: the class holds the size; the state is this thread's.
-        pointer = unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) };
-    }
-    thread.open_gate(gate);
-    pointer
+fn allocate_zeroed_otherwise(thread: &mut Thread, size: usize, origin: Origin) -> *mut u8 {
+    // SAFETY: the class holds the size; the state is this thread's.
+    unsafe { thread.slab.allocate_zeroed(size, class::of_small(size), origin) }
 }
 
 /// This thread's state if a request of `size` bytes may take the fast path. The sampler counts it.

@@ -183,7 +183,7 @@ impl Fencepost {
 /// assert_eq!(fencepost::bounds(c"not in the heap".as_ptr()), None);
 /// ```
 pub fn bounds<T>(pointer: *const T) -> Option<Range<*const u8>> {
-    let Range { start, end } = heap::bounds::bounds(Addr::of(pointer))?;
+    let Range { start, end } = heap::query::bounds(Addr::of(pointer))?;
     Some(start.as_ptr::<u8>().cast_const()..end.as_ptr::<u8>().cast_const())
 }
 
@@ -205,7 +205,7 @@ pub fn bounds<T>(pointer: *const T) -> Option<Range<*const u8>> {
 /// assert_eq!(fencepost::check(text.as_ptr(), text.len() + 1), Err(Kind::HeapBufferOverflow));
 /// ```
 pub fn check<T>(pointer: *const T, len: usize) -> Result<(), Kind> {
-    heap::bounds::check(Addr::of(pointer), len).map_or(Ok(()), Err)
+    heap::query::check(Addr::of(pointer), len).map_or(Ok(()), Err)
 }
 
 /// Says that nobody may touch `len` bytes from `pointer` on, a part or all of one live object, until [`unpoison`] says

@@ -82,7 +82,7 @@ macro_rules! panic_handler {
     () => {
         #[panic_handler]
         fn on_panic(_: &core::panic::PanicInfo<'_>) -> ! {
-            $crate::sys::die::die("a panic")
+            $crate::sys::process::die("a panic")
         }
 
         core::arch::global_asm!(

@@ -12,7 +12,7 @@
 //! child the process is), so that a single-threaded run can be repeated. Of a child of a bare `clone` nobody
 //! counts which it is: its key has its process id.
 
-use crate::sys::{entropy, thread};
+use crate::sys::{auxv, thread};
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 use rand_chacha::ChaCha8Core;
 use rand_chacha::rand_core::SeedableRng;
@@ -166,7 +166,7 @@ impl Default for Rng {
 fn fresh_key() -> [u8; 32] {
     let stream = STREAMS.fetch_add(1, Ordering::Relaxed);
     match SEED.load(Ordering::Relaxed) {
-        0 => entropy::key(),
+        0 => auxv::key(),
         seed => {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&seed.to_le_bytes());

@@ -335,6 +335,39 @@ fn all_sources() -> Vec<(String, String)> {
     files
 }
 
+/// How many files the package may have without its tests.
+const PACKAGED: usize = 120;
+/// What `cargo package` adds to the files of the tree: the manifest as it was written, and the commit.
+const ADDED: usize = 2;
+
+/// The files below `directory`, without what `skips`.
+fn count(directory: &Path, skips: &dyn Fn(&str) -> bool) -> usize {
+    let entries = fs::read_dir(directory).expect("the tree can be read");
+    let size = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.expect("a directory can be read").path();
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(name) if skips(name) => 0,
+            _ if path.is_dir() => count(&path, &|_| false),
+            _ => 1,
+        }
+    };
+    entries.map(size).sum()
+}
+
+/// Who reads the package's list of files is to find the source in it.
+#[test]
+fn the_package_is_small() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the manifest can be read");
+    let excluded = manifest.lines().find_map(|line| line.strip_prefix("exclude = "));
+    let excluded = excluded.expect("the manifest says what is no part of the package");
+    let skips = |name: &str| {
+        ["tests", "target", ".git"].contains(&name) || excluded.contains(&format!("\"/{name}\""))
+    };
+    let files = count(root, &skips) + ADDED;
+    assert!(files <= PACKAGED, "the package has {files} files without its tests; {PACKAGED} are allowed");
+}
+
 #[test]
 fn every_use_leads_down() {
     let violations: Vec<_> = all_sources()

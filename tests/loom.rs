@@ -74,8 +74,6 @@ mod meta {
 mod trace {
     pub mod cache;
     pub mod depot;
-    pub mod frames;
-    pub mod rule;
 }
 
 use addr::{Addr, PageCount, Span};
@@ -87,10 +85,8 @@ use request::Origin;
 use returns::Returns;
 use sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 use sync::{Guard, Lock, Rank};
-use trace::cache::Cache;
-use trace::depot::Depot;
-use trace::frames::Frames;
-use trace::rule::{CallerFp, Kind, Rule, SP};
+use trace::cache::{Cache, CallerFp, Kind, Rule, SP};
+use trace::depot::{Depot, Frames};
 
 /// Runs `model` under loom. Threads are interrupted elsewhere than where they wait at most three times:
 /// without a bound the larger models take hours.

@@ -177,7 +177,7 @@ extern "C" fn fallback(row: u32, caller: usize) -> *mut c_void {
     if NOTHROW.contains(&row) {
         return (null as *const c_void).cast_mut();
     }
-    fencepost_core::sys::die::die("operator new failed and no C++ library defines it");
+    fencepost_core::sys::process::die("operator new failed and no C++ library defines it");
 }
 
 extern "C" fn rename(pointer: *mut c_void, row: u32) -> *mut c_void {

@@ -22,7 +22,7 @@ use core::ffi::CStr;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicBool, Ordering};
 use fencepost_core::sys::errno::ErrnoGuard;
-use fencepost_core::sys::{env, file};
+use fencepost_core::sys::{auxv, file};
 use fencepost_core::text::Text;
 use libc::{Elf64_Ehdr, Elf64_Phdr};
 
@@ -75,7 +75,7 @@ static SEARCHES_ELSEWHERE: AtomicBool = AtomicBool::new(true);
 
 /// Reads what the loader read of the environment. At load, before the program changes it.
 pub fn look_at_environment() {
-    let path = env::variable(b"LD_LIBRARY_PATH").unwrap_or_default();
+    let path = auxv::variable(b"LD_LIBRARY_PATH").unwrap_or_default();
     SEARCHES_ELSEWHERE.store(!path.is_empty(), Ordering::Relaxed);
 }
 

@@ -131,7 +131,7 @@ pub unsafe extern "C" fn fencepost_bounds(
     start: *mut *mut c_void,
     size: *mut usize,
 ) -> c_int {
-    let Some(bounds) = heap::bounds::bounds(Addr::of(pointer)) else { return 0 };
+    let Some(bounds) = heap::query::bounds(Addr::of(pointer)) else { return 0 };
     if !start.is_null() {
         // SAFETY: the caller passes a place for it.
         unsafe { start.write(bounds.start.as_ptr()) };
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn fencepost_bounds(
 /// What an access to `size` bytes from `pointer` on would be, by the numbers of `include/fencepost.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_check_range(pointer: *const c_void, size: usize) -> c_int {
-    match heap::bounds::check(Addr::of(pointer), size) {
+    match heap::query::check(Addr::of(pointer), size) {
         None => 0,
         Some(Kind::HeapBufferOverflow) => 1,
         Some(Kind::HeapBufferUnderflow) => 2,

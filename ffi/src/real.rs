@@ -7,7 +7,7 @@
 use crate::{init, modules};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use fencepost_core::sys::sealed::Sealed;
+use fencepost_core::sys::seal::Sealed;
 
 /// A function.
 #[derive(Clone, Copy)]

@@ -31,7 +31,7 @@ use crate::modules::{self, Module, Name};
 use core::ffi::c_void;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use fencepost_core::sys::sealed::Sealed;
+use fencepost_core::sys::seal::Sealed;
 
 /// See the table above. The entries compare it with [`NOTHING`].
 pub static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);

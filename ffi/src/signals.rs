@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use fencepost_core::heap;
 use fencepost_core::sys::action::{self, Action, bit};
 use fencepost_core::sys::signal::{self, SA_RESTORER};
-use fencepost_core::sys::{die, errno, process, sent, stacks};
+use fencepost_core::sys::{deliver, errno, process, stacks};
 use libc::{sigaction as SigAction, sighandler_t, sigset_t, stack_t};
 
 unsafe extern "C" {
@@ -86,7 +86,7 @@ fn exchange(number: c_int, new: Option<Action>) -> Result<Action, c_int> {
     if action::is_fault(number) {
         let old = action::update(number, |_| new);
         if new.is_some_and(|new| new.handler == libc::SIG_IGN) {
-            sent::discard(number);
+            deliver::discard(number);
         }
         return Ok(old);
     }
@@ -335,7 +335,7 @@ pub unsafe extern "C" fn sigprocmask(how: c_int, set: *const sigset_t, old: *mut
 /// None but the ABI's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _exit(status: c_int) -> ! {
-    die::exit_now(heap::on_quick_exit(status))
+    process::exit_now(heap::on_quick_exit(status))
 }
 
 /// The same under the name of ISO C.
@@ -344,5 +344,5 @@ pub unsafe extern "C" fn _exit(status: c_int) -> ! {
 /// None but the ABI's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _Exit(status: c_int) -> ! {
-    die::exit_now(heap::on_quick_exit(status))
+    process::exit_now(heap::on_quick_exit(status))
 }

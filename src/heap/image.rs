@@ -541,7 +541,7 @@ impl<'m, M: Memory> Image<'m, M> {
         let state = self.array(states as u64, 2, slot);
         let state = state.map(|bits| SlotState::from_bits(u16::from_le_bytes(bits)));
         let start = Addr::new(start.checked_add(slot.checked_mul(info.size)?)?);
-        let object = state.and_then(|state| slab::place::object(start, info.size, state));
+        let object = state.and_then(|state| slab::class::object(start, info.size, state));
         Some(Found::Slot { start, size: info.size, state, object })
     }
 

@@ -14,9 +14,9 @@ use crate::rng::Rng;
 use crate::slab;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Lock, Rank};
+use crate::sys::action::Quiet;
 use crate::sys::errno::ErrnoGuard;
-use crate::sys::pkey::Unsealed;
-use crate::sys::quiet::Quiet;
+use crate::sys::seal::Unsealed;
 use crate::sys::{stacks, vm};
 
 /// Whether the process has a limit on its address space.
@@ -75,7 +75,7 @@ fn cut(limit: u64) -> bool {
     vm::forbid_moves();
     slab::cut::cut(limit);
     heap().page.cut(limit, &mut Rng::new());
-    poison::SLOTS.cut(slab::live::regions);
+    poison::SLOTS.cut(slab::lookup::regions);
     let parts = || heap().page.each_part().map(|part| part.start.get()..part.end().get());
     poison::PAGES.cut(parts);
     heap().depot.cut();

@@ -4,12 +4,10 @@
 //! - [`thread`]: what each thread has: its slab cache, its lane, its random numbers; [`shared`]: what those
 //!   use that have nothing.
 //! - [`ops`]: allocate, free, resize; the fast paths first.
-//! - [`ending`]: checks on request and at exit, the exit status.
-//! - [`usage`](mod@usage): figures of what is in use; giving memory back.
-//! - [`bounds`]: whose bytes an access would touch; [`poison`]: those of live objects that nobody may.
-//! - [`faults`]: what the fault handler asks.
+//! - [`query`]: the size of an object; whose bytes an access would touch; figures of what is in use; memory given back.
+//! - [`poison`]: bytes of live objects that nobody may touch.
 //! - [`limit`]: what happens when the process limits its address space.
-//! - [`fork`]: what happens around `fork`.
+//! - [`lifecycle`]: what happens around `fork`; checks on request and at exit, the exit status.
 //! - [`image`]: the heap of another process, for tools.
 //! - [`sites`]: allocations that are counted by their stack, refused, or filled.
 //! - [`leaks`]: what is still allocated at the end.
@@ -18,49 +16,53 @@
 //! the allocator its state is marked busy; a signal handler that allocates meanwhile, and a thread
 //! whose state is gone already, use the shared state under a lock.
 //!
-//! Tables may be sealed ([`crate::sys::pkey`]). Whatever leads from outside to more than static data begins with
+//! Tables may be sealed ([`crate::sys::seal`]). Whatever leads from outside to more than static data begins with
 //! an [`Unsealed`], or with [`thread::with`], which does so for threads whose states are sealed.
+//!
+//! # The fault handler
+//!
+//! What the fault handler asks of the heap, and its installation.
 
-pub mod bounds;
-mod ending;
-mod faults;
-mod fork;
+use crate::addr::{Addr, PageCount, Span};
+use crate::fault::{Event, Fault};
+use crate::options::Options;
+use crate::page::PageArm;
+use crate::report::finding::is_inside_live;
+use crate::report::{Finding, fatal, handler};
+use crate::request::Site;
+use crate::slab;
+use crate::sys::guard::{self, Backend};
+use crate::sys::seal::{Sealed, Unsealed};
+use crate::sys::{process, vm};
+use crate::trace::{self, Depot, Frames, Stack};
+use core::cell::UnsafeCell;
+use core::ops::Range;
+use core::sync::atomic::AtomicBool;
+use thread::Thread;
+
 pub mod image;
 mod leaks;
+mod lifecycle;
 pub mod limit;
 pub mod ops;
 pub mod poison;
-mod query;
+pub mod query;
 mod resize;
 mod shared;
 pub mod sites;
 pub mod start;
 mod thread;
-mod usage;
 
-pub use ending::{check, check_leaks, on_exit, on_quick_exit};
+pub use lifecycle::{check, check_leaks, on_exit, on_quick_exit};
 pub use ops::{
     allocate, expect_libc_objects, free, is_granted, lock_memory, may_ask_libc, set_origin, size_of,
     try_allocate_fast, try_allocate_small, try_allocate_zeroed_fast, try_free_aligned, try_free_fast,
     try_free_small, try_resize_small,
 };
-pub use query::{Answer, ask_size};
+pub use query::{Answer, Usage, ask_size, trim, usage};
 pub use resize::{Denied, resize};
 pub use start::{Overrides, ensure_started, options};
 pub use thread::use_signal_stack;
-pub use usage::{Usage, trim, usage};
-
-use crate::fault::{Event, Fault};
-use crate::options::Options;
-use crate::page::PageArm;
-use crate::report::{Finding, fatal};
-use crate::request::Site;
-use crate::sys::pkey::Unsealed;
-use crate::sys::sealed::Sealed;
-use crate::trace::{self, Depot, Frames};
-use core::cell::UnsafeCell;
-use core::sync::atomic::AtomicBool;
-use thread::Thread;
 
 /// Everything there is one of.
 struct Heap {
@@ -136,3 +138,72 @@ impl Heap {
         }
     }
 }
+
+/// The heap, as the handler sees it.
+struct Ours;
+
+impl handler::Heap for Ours {
+    fn context() -> Option<&'static fatal::Context> {
+        start::is_started().then(reports).flatten()
+    }
+
+    fn whose(address: Addr) -> handler::Whose {
+        if heap().page.contains(address) {
+            handler::Whose::Ours(heap().page.object_near(address))
+        } else if slab::contains(address) {
+            handler::Whose::Ours(slab::object_near(address))
+        } else if let Some(object) = heap().page.detached_near(address) {
+            handler::Whose::Ours(Some(object))
+        } else {
+            handler::Whose::Foreign
+        }
+    }
+
+    fn mend(address: Addr) -> bool {
+        if slab::layout::layout().backend != Backend::Madvise {
+            return false;
+        }
+        // The allocator itself touches what it has just opened, the program what it was given.
+        let must_be_open = match Self::whose(address) {
+            handler::Whose::Ours(_) if thread::is_inside() => true,
+            handler::Whose::Ours(Some(object)) => {
+                is_inside_live(address, &object) && Self::poisoned(address).is_none()
+            }
+            _ => false,
+        };
+        must_be_open && guard::mend(address)
+    }
+
+    fn open(address: Addr) -> bool {
+        if slab::contains(address) {
+            let page = Span::new(address.page_floor(), PageCount::new(1));
+            return slab::layout::layout().backend.open(page) && vm::commit(page);
+        }
+        heap().page.open_for_access(address)
+    }
+
+    fn poisoned(address: Addr) -> Option<Range<usize>> {
+        let page = &heap().page;
+        page.is_closed_by_poison(address).then(|| page.poisoned_around(address)).flatten()
+    }
+
+    fn stack() -> Stack {
+        thread::stack()
+    }
+}
+
+/// Takes the fault signals, once.
+pub fn install() {
+    handler::install::<Ours>();
+}
+
+/// When the program is loaded, which may be before the first allocation.
+extern "C" fn on_load() {
+    if !process::stands_aside() {
+        install();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ON_LOAD: extern "C" fn() = on_load;

@@ -17,7 +17,7 @@ use crate::slab::{self, cache, class};
 use crate::stats::Counts;
 use crate::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use crate::sys::errno::ErrnoGuard;
-use crate::sys::pkey::Unsealed;
+use crate::sys::seal::Unsealed;
 use crate::sys::{file, process, thread as sys, vm};
 
 /// The thread's state if it may take the shortest path of an allocation: not inside the allocator, every protection on,

@@ -22,7 +22,7 @@ use crate::fault::{Fault, Kind};
 use crate::request::Site;
 use crate::slab::{self, cache};
 use crate::sys::errno::ErrnoGuard;
-use crate::sys::pkey::Unsealed;
+use crate::sys::seal::Unsealed;
 use core::ops::Range;
 
 /// What is to be done with a range.
@@ -46,7 +46,7 @@ pub fn change(change: Change, address: Addr, len: usize, name: &'static str, sit
     }
     let place = cache::place(address);
     let object = match place {
-        Some(_) => slab::live::around(address),
+        Some(_) => slab::lookup::around(address),
         None => heap().page.live_at(address).and_then(|object| Some((object.start, object.size?))),
     };
     let Some((start, size)) = object else {
@@ -78,7 +78,7 @@ pub fn change(change: Change, address: Addr, len: usize, name: &'static str, sit
 
 /// What is wrong with a range that begins at `address`, where no live object is; `None` where the heap says nothing.
 fn question(address: Addr) -> Option<Fault> {
-    if super::bounds::room(address) == usize::MAX {
+    if super::query::room(address) == usize::MAX {
         return None;
     }
     Some(match cache::place(address) {

@@ -15,7 +15,7 @@ use crate::request::{Claim, Origin, Request, Site};
 use crate::slab::{self, cache, class};
 use crate::stats::Counts;
 use crate::sys::errno::ErrnoGuard;
-use crate::sys::pkey::Unsealed;
+use crate::sys::seal::Unsealed;
 
 /// Why a resize gave nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

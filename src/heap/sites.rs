@@ -22,7 +22,7 @@ use crate::report;
 use crate::request::{Request, Site};
 use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sys::errno::ErrnoGuard;
-use crate::sys::pkey::Unsealed;
+use crate::sys::seal::Unsealed;
 use crate::sys::{file, loader};
 use crate::text::Text;
 use crate::trace::{self, Frames, MAX_FRAMES};

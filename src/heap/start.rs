@@ -3,30 +3,26 @@
 //! The first allocation of the process does it, whoever makes it: the dynamic loader, an IFUNC
 //! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
-use super::{CALLS, Calls, HEAP, faults, fork, heap, image, sites, thread};
+use super::{CALLS, Calls, HEAP, heap, image, lifecycle, sites, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount};
 use crate::canary::Content;
 use crate::fault::Object;
 use crate::options::{
     Align, Guards, Mode, OptionValue, Options, PathBuf, ROWS, Seal, Unmap, Warning, apply, apply_line,
 };
-use crate::page;
 use crate::report::fatal;
 use crate::report::suppress::{self, Flaw};
 use crate::rng::{self, Rng};
-use crate::slab;
 use crate::stats::Totals;
 use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sys::action::Quiet;
 use crate::sys::errno::ErrnoGuard;
-use crate::sys::guard::Backend;
-use crate::sys::pkey::{self, Unsealed};
-use crate::sys::quiet::Quiet;
-use crate::sys::{
-    aux, cpu, die, entropy, env, file, futex, limits, lines, probe, process, signal, stacks,
-    thread as sys_thread, vm,
-};
+use crate::sys::guard::{self, Backend};
+use crate::sys::seal::{self, Unsealed};
+use crate::sys::{auxv, file, futex, machine, process, signal, stacks, thread as sys_thread, vm};
 use crate::text::{Excerpt, Text};
 use crate::trace::{self, Depot};
+use crate::{page, slab};
 use core::fmt::Write;
 
 const FRESH: u32 = 0;
@@ -47,7 +43,7 @@ const ASIDE: u32 = READY - 1;
 ///
 /// A child that is forked while another thread starts the heap has nobody who would go on: its hook makes the gate
 /// `FRESH` again ([`in_child`]), and what was set up is set up anew and mapped twice. The hooks are there before the first
-/// thread ([`super::fork::install`]).
+/// thread ([`super::lifecycle::install`]).
 static GATE: AtomicU32 = AtomicU32::new(FRESH);
 
 /// What the program says in code; between the configuration file and the environment.
@@ -105,7 +101,7 @@ fn start_slow(overrides: &Overrides) {
             let quiet = Quiet::begin();
             let state = match start(overrides) {
                 Started::Aside => ASIDE,
-                Started::Heap if pkey::is_in_use() => SEALED,
+                Started::Heap if seal::is_in_use() => SEALED,
                 Started::Heap => READY,
             };
             GATE.store(state, Ordering::Release);
@@ -116,7 +112,7 @@ fn start_slow(overrides: &Overrides) {
             }
             // From here on allocations work, and the C library's functions may make some.
             sys_thread::on_exit_init(thread::on_exit);
-            fork::install();
+            lifecycle::install();
         }
         Err(mut state) => {
             while state < ASIDE {
@@ -143,8 +139,8 @@ pub fn in_child() -> bool {
             false
         }
         _ => {
-            if !probe::begin_anew() {
-                die::die("no memory in a child that was forked while the heap started");
+            if !guard::begin_anew() {
+                process::die("no memory in a child that was forked while the heap started");
             }
             GATE.store(FRESH, Ordering::Release);
             false
@@ -160,13 +156,13 @@ enum Started {
 
 fn start(overrides: &Overrides) -> Started {
     if !vm::page_size_matches() {
-        die::die("the kernel's page size is not the one this was built for");
+        process::die("the kernel's page size is not the one this was built for");
     }
     // SAFETY: the gate makes this the one writer, and nobody reads before it opens.
     let heap = unsafe { &mut *HEAP.0.get() };
     own_process();
     file::look_at_stderr();
-    let secure = aux::secure();
+    let secure = auxv::secure();
     let options = gather(overrides, secure).normalised(PAGE_SIZE);
     if overrides.may_stand_aside && is_exempt(&options, secure) {
         heap.options = options;
@@ -177,7 +173,7 @@ fn start(overrides: &Overrides) -> Started {
     }
     let seed = match options.seed {
         0 => {
-            let key = entropy::key();
+            let key = auxv::key();
             // The generators take keys of their own; this number only names the run.
             u64::from_le_bytes([key[0], key[1], key[2], key[3], key[4], key[5], key[6], 0]).max(1)
         }
@@ -186,8 +182,8 @@ fn start(overrides: &Overrides) -> Started {
     heap.options = options;
     heap.secure = secure;
     heap.seed = seed;
-    cpu::detect();
-    if options.seal == Seal::Pkey && !pkey::take() {
+    machine::detect();
+    if options.seal == Seal::Pkey && !seal::take() {
         file::write_stderr(b"fencepost: no protection keys here: seal=pkey changes nothing\n");
     }
     let _unsealed = Unsealed::begin();
@@ -196,7 +192,7 @@ fn start(overrides: &Overrides) -> Started {
     }
     rng::set_seed(seed_for_generators(&options, seed));
     let mut rng = Rng::new();
-    let kernel = probe::examine(options.guards != Guards::Mprotect);
+    let kernel = guard::examine(options.guards != Guards::Mprotect);
     let backend = Backend::choose(options.guards, kernel);
     if options.guards == Guards::Madvise && backend != Backend::Madvise {
         file::write_stderr(
@@ -207,8 +203,8 @@ fn start(overrides: &Overrides) -> Started {
     if limit.is_some() {
         super::limit::set_limited();
     }
-    let memory = limits::machine_memory();
-    let limited = limits::writable(limit).is_some();
+    let memory = machine::machine_memory();
+    let limited = machine::writable(limit).is_some();
     if limited {
         vm::forbid_moves();
     }
@@ -259,7 +255,7 @@ fn is_exempt(options: &Options, secure: bool) -> bool {
     let path = match file::own_path(&mut buffer) {
         Some(path) => path,
         None if secure => return false,
-        None => aux::program().unwrap_or_default(),
+        None => auxv::program().unwrap_or_default(),
     };
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let fits = |pattern: &[u8]| suppress::glob(pattern, if pattern.contains(&b'/') { path } else { name });
@@ -276,9 +272,9 @@ const FRONT_LIMIT: u64 = 1 << 30;
 const EMULATED: u64 = 4 << 30;
 
 /// Bytes that the process may map in all, if that is limited.
-fn address_space(kernel: probe::Kernel) -> Option<u64> {
+fn address_space(kernel: guard::Kernel) -> Option<u64> {
     let emulated = kernel.pretends.then_some(EMULATED);
-    [limits::address_space(), emulated].into_iter().flatten().min()
+    [machine::address_space(), emulated].into_iter().flatten().min()
 }
 
 /// Says that an arm could not be set up. What the other and the C library serve, the program gets.
@@ -315,7 +311,7 @@ fn reserve(mode: Mode, memory: Option<u64>) -> u64 {
 
 fn page_config(options: &Options, backend: Backend, limit: Option<u64>, memory: Option<u64>) -> page::Config {
     let budget = match options.budget_mb {
-        0 => limits::memory(memory).unwrap_or(1 << 32) / 2,
+        0 => machine::memory(memory).unwrap_or(1 << 32) / 2,
         megabytes => megabytes.saturating_mul(1 << 20),
     };
     page::Config {
@@ -355,13 +351,13 @@ fn install_reports(overrides: &Overrides) {
         secure: heap.secure,
     };
     CALLS.fill(Calls { mixed_runtimes: overrides.mixed_runtimes, report });
-    faults::install();
+    super::install();
 }
 
 /// The socket that the launcher names for reports. It is no option: it belongs to one run, and has no
 /// place in what a report says to run again with.
 fn collector(secure: bool) -> PathBuf {
-    let name = if secure { None } else { env::variable(b"FENCEPOST_COLLECTOR") };
+    let name = if secure { None } else { auxv::variable(b"FENCEPOST_COLLECTOR") };
     name.and_then(PathBuf::parse).unwrap_or(PathBuf::EMPTY)
 }
 
@@ -402,7 +398,7 @@ fn gather(overrides: &Overrides, secure: bool) -> Options {
         options.log_path = PathBuf::EMPTY;
         options.suppressions = PathBuf::EMPTY;
         options.site_table = PathBuf::EMPTY;
-    } else if let Some(text) = env::variable(b"FENCEPOST_OPTIONS") {
+    } else if let Some(text) = auxv::variable(b"FENCEPOST_OPTIONS") {
         let mut said = Complaints::about("FENCEPOST_OPTIONS");
         apply(&mut options, text, |warning| said.warn(warning));
     }
@@ -417,11 +413,12 @@ fn gather(overrides: &Overrides, secure: bool) -> Options {
 fn read_configuration(options: &mut Options) {
     let mut buffer = [0; LINE_BYTES];
     let mut said = Complaints::about(CONFIGURATION);
-    let result = lines::read(CONFIGURATION_PATH, &mut buffer, CONFIGURATION_BYTES, |piece| match piece {
-        lines::Piece::Line(line) => apply_line(options, line, |warning| said.warn(warning)),
-        lines::Piece::LongLine(start) => said.say("a line is too long, ignored: ", start),
-        lines::Piece::Rest => said.say("longer than 1 MiB, the rest is ignored", b""),
-    });
+    let result =
+        file::read_lines(CONFIGURATION_PATH, &mut buffer, CONFIGURATION_BYTES, |piece| match piece {
+            file::Piece::Line(line) => apply_line(options, line, |warning| said.warn(warning)),
+            file::Piece::LongLine(start) => said.say("a line is too long, ignored: ", start),
+            file::Piece::Rest => said.say("longer than 1 MiB, the rest is ignored", b""),
+        });
     match result {
         Ok(()) | Err(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM) => {}
         Err(libc::EINVAL) => said.say("no file to be read, ignored", b""),

@@ -12,21 +12,20 @@ use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Fault;
 use crate::options::Mode;
 use crate::page::PageArm;
-use crate::policy;
 use crate::rng::Rng;
-use crate::slab;
 use crate::stats::{Counts, Totals};
 use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, Ordering, compiler_fence};
 use crate::sync::{Lock, Rank};
-use crate::sys::pkey::{self, Unsealed};
-use crate::sys::quiet::Quiet;
+use crate::sys::action::Quiet;
+use crate::sys::seal::{self, Unsealed};
 use crate::sys::{process, stacks, thread as sys, vm};
 use crate::trace::Stack;
+use crate::{policy, slab};
 use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr::NonNull;
 
-use super::{fork, heap, shared, start};
+use super::{heap, lifecycle, shared, start};
 
 /// A thread's state.
 #[repr(C, align(8))]
@@ -347,7 +346,7 @@ fn own() -> *mut Thread {
 /// Makes a state the calling thread's.
 fn set_own(thread: *mut Thread) {
     let state = thread.expose_provenance();
-    if pkey::is_in_use() {
+    if seal::is_in_use() {
         sys::set_sealed_slot(state);
         sys::set_slot((&raw const SEALED).expose_provenance());
     } else {
@@ -438,7 +437,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
         stacks::leave();
         sys::set_slot(gone());
         // SAFETY: this thread does not come back.
-        unsafe { fork::abandon_all() };
+        unsafe { lifecycle::abandon_all() };
         return;
     }
     if state.rounds < LAST_ROUND {

@@ -11,12 +11,10 @@
 pub mod parse;
 pub mod table;
 mod value;
-mod write;
 
-pub use parse::{Warning, apply, apply_line, apply_text};
+pub use parse::{Warning, apply, apply_line, apply_text, item, shell, value as quoted};
 pub use table::{Given, Key, Options, ROWS, Row};
 pub use value::{
     Align, Count, Fill, Foreign, GuardSide, Guards, Intercept, Mebibytes, Mode, OnError, OptionValue,
     PathBuf, ReportForm, Seal, Shown, Sites, Switch, Unmap,
 };
-pub use write::{item, shell, value as quoted};

@@ -24,7 +24,7 @@
 //! [`Arena::forget_old`], which goes after each lane, gives that part of the table back.
 
 use super::chunk::{ACTIVE, BURYING, Chunk, DEAD, OPEN, Opening};
-use super::parts::Parts;
+use super::cut::Parts;
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::meta::{RecordId, poison};
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};

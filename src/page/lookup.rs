@@ -1,9 +1,27 @@
 //! From an address to what reports and sweeps say of it.
+//!
+//! # Live objects
+//!
+//! What is alive in the page arm, for the search for leaks.
+//!
+//! # Accessible bytes
+//!
+//! How many bytes may be accessed from an address on, for whoever is about to access them.
+//!
+//! | what is at the address | answer |
+//! |---|---|
+//! | a byte of a live object | what is left of it, up to its first poisoned byte |
+//! | slack, a freed object's page, a guard | 0 |
+//! | what is not in the arena, or has a record that nobody used | not told |
+//!
+//! # Usage
+//!
+//! How much the arm holds.
 
-use super::{Found, PageArm, lane};
+use super::{Found, PageArm, lane, poison};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::{Fault, Kind, Object};
-use crate::meta::Record;
+use crate::meta::{Record, RecordId, State};
 use crate::sync::atomic::Ordering;
 use crate::sys::vm;
 
@@ -122,4 +140,144 @@ fn distance(address: Addr, object: &Object) -> usize {
     let before = object.start.offset_from(address);
     // One past the end is as far away as one before the start.
     before.or_else(|| Some(address.offset_from(end)?.saturating_add(1))).unwrap_or(0)
+}
+
+impl PageArm {
+    /// The live object that `address` points into, and the number of its record.
+    pub fn live_around(&self, address: Addr) -> Option<(u32, &Record)> {
+        let id = self.arena.contains(address).then(|| self.arena.record_at(address))?;
+        let record = self.live(id)?;
+        let into = address.offset_from(record.address())?;
+        (into < record.size().max(1)).then_some((id.0, record))
+    }
+
+    /// Calls `visit` with every live object and the number of its record.
+    pub fn each_live(&self, mut visit: impl FnMut(u32, &Record)) {
+        for number in 1..self.records.used() {
+            if let Some(record) = self.live(RecordId(number)) {
+                visit(number, record);
+            }
+        }
+    }
+
+    fn live(&self, id: RecordId) -> Option<&Record> {
+        self.records.get(id).filter(|record| record.state() == State::Live)
+    }
+
+    /// One past the highest number of a record.
+    pub fn records_used(&self) -> u32 {
+        self.records.used()
+    }
+
+    /// Whether the object of `record` lies outside the arena: pointers into it do not lead to it.
+    pub fn is_detached(&self, record: &Record) -> bool {
+        !self.arena.contains(record.address())
+    }
+}
+
+/// The answer for what the arm says nothing of: no bound.
+const UNTOLD: usize = usize::MAX;
+
+impl PageArm {
+    /// The addresses of the arena, as it was reserved.
+    pub fn region(&self) -> Span {
+        self.arena.region()
+    }
+
+    /// Whether `len` bytes from `address` on are one live object's, as far as its page tells at first sight; `None` outside
+    /// the arena.
+    #[inline(always)]
+    pub fn holds(&self, address: Addr, len: usize) -> Option<bool> {
+        let page = self.arena.page_at_sight(address)?;
+        let record = self.records.get(page).filter(|record| record.is_plainly_live());
+        Some(record.is_some_and(|record| len <= left(record, address)))
+    }
+
+    /// Bytes from `address` on that may be accessed; `usize::MAX` if the arm says nothing of it.
+    #[inline]
+    pub fn room(&self, address: Addr) -> usize {
+        match self.records.get(self.arena.record_at(address)) {
+            Some(record) if record.is_plainly_live() && left(record, address) != 0 => left(record, address),
+            _ => self.room_slow(address),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn room_slow(&self, address: Addr) -> usize {
+        if !self.arena.contains(address) {
+            return UNTOLD;
+        }
+        // A page that names no record, or one that has another object now, is a guard: see the arm's invariants.
+        match self.records.get(self.arena.record_at(address)) {
+            Some(record) if record.state() == State::Unused => UNTOLD,
+            Some(record) if record.is_live() => poison::room(record, address, left(record, address)),
+            _ => 0,
+        }
+    }
+
+    /// The live object that `address` lies in, one of zero bytes if it starts there. Objects outside the arena as well.
+    pub fn live_at(&self, address: Addr) -> Option<Object> {
+        if let Some((_, record)) = self.live_around(address) {
+            return record.object();
+        }
+        let object = self.detached_near(address).filter(|object| !object.freed)?;
+        let into = address.offset_from(object.start)?;
+        (into < object.size.unwrap_or(0)).then_some(object)
+    }
+}
+
+/// Bytes of the object of `record` from `address` on.
+#[inline(always)]
+fn left(record: &Record, address: Addr) -> usize {
+    let into = address.get().wrapping_sub(record.address().get());
+    record.size().saturating_sub(into)
+}
+
+/// Figures of live objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// How many there are.
+    pub objects: usize,
+    /// Bytes that were asked for.
+    pub bytes: usize,
+    /// Bytes of their pages.
+    pub held: usize,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: usize, held: usize) {
+        self.objects += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.held = self.held.saturating_add(held);
+    }
+}
+
+/// Figures of the arm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Objects below [`LARGE`] bytes.
+    pub small: Sum,
+    /// The others.
+    pub large: Sum,
+}
+
+/// From this size on other allocators give an object a mapping of its own, and programs that ask for figures know
+/// it so: glibc's threshold.
+pub const LARGE: usize = 128 << 10;
+
+impl PageArm {
+    /// Counts the live objects. Other threads may go on meanwhile.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for number in 1..self.records.used() {
+            let Some(record) = self.records.get(RecordId(number)) else { break };
+            if record.is_live() {
+                let held = if record.is_opened() { record.span().bytes() } else { 0 };
+                let sum = if record.size() < LARGE { &mut usage.small } else { &mut usage.large };
+                sum.add(record.size(), held);
+            }
+        }
+        usage
+    }
 }

@@ -2,14 +2,13 @@
 //! freed.
 //!
 //! - [`arena`]: the reservation, its chunks, address to record; [`chunk`]: a chunk's life.
-//! - [`lane`]: where objects up to a quarter of a megabyte go; [`large`]: the others;
-//!   [`detached`]: those that find no room in the arena; [`void`]: those of zero bytes.
-//! - [`placement`], [`slack`]: how an object lies in its pages and what is around it.
-//! - [`cut`], [`parts`]: what is left when the process limits its address space.
-//! - [`locks`]: what a forked child repairs; [`returns`]: records on their way to a lane whose lock is out of reach.
-//! - [`sweep`]: a look at what lies around every object.
-//! - [`release`], [`batch`], [`resize`], [`lookup`]: what happens to an object, and what is said of an address;
-//!   [`room`]: how far it may be accessed; [`poison`]: which of its bytes may not.
+//! - [`lane`]: where objects up to a quarter of a megabyte go, and those of zero bytes; [`large`]: the others, in the arena
+//!   and, where that has no room, outside.
+//! - [`placement`]: how an object lies in its pages, and the canaries around it.
+//! - [`cut`]: which chunks there are, and what is left when the process limits its address space.
+//! - [`returns`]: records on their way to a lane whose lock is out of reach.
+//! - [`release`], [`resize`]: what happens to an object: its free, alone or in a batch, sweeps, other sizes.
+//! - [`lookup`]: what is said of an address; [`poison`]: which bytes of an object may not be accessed.
 //!
 //! Invariants:
 //! 1. Pages in an opened chunk are guards unless a live object has them, or one that waits in a batch. Of a live object those
@@ -18,33 +17,10 @@
 //!    naming the record until the record or the address is used again.
 //! 3. System calls that open and close an object's pages are made outside the lanes' locks; those that
 //!    open a chunk (one in some two hundred objects) and bury one are made inside.
-
-pub mod arena;
-mod batch;
-mod chunk;
-mod cut;
-mod detached;
-mod lane;
-mod large;
-mod live;
-mod locks;
-mod lookup;
-mod parts;
-pub mod placement;
-mod poison;
-mod release;
-mod resize;
-mod returns;
-mod room;
-mod slack;
-mod sweep;
-mod usage;
-mod void;
-
-pub use batch::MOST as BATCH_MAX;
-pub use placement::Side;
-pub use sweep::Cursor;
-pub use usage::Usage;
+//!
+//! # Forks and ends of threads
+//!
+//! What a forked child repairs, and a thread that ends inside the arm.
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::canary::Key;
@@ -55,15 +31,29 @@ use crate::rng::Rng;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Lock, Rank};
 use crate::sys::guard::Backend;
-use crate::sys::{limits, vm};
+use crate::sys::machine;
 use arena::{Arena, LANES};
-use batch::Batch;
-use detached::Detached;
 use lane::Lane;
-use large::Large;
-use placement::{address, alignment, pages};
+use large::{Detached, Large};
+use placement::{Slack, address, alignment, pages};
+use release::Batch;
 use returns::Returns;
-use slack::Slack;
+
+pub mod arena;
+mod chunk;
+mod cut;
+mod lane;
+mod large;
+mod lookup;
+pub mod placement;
+mod poison;
+mod release;
+mod resize;
+mod returns;
+
+pub use lookup::Usage;
+pub use placement::Side;
+pub use release::{Cursor, MOST as BATCH_MAX};
 
 /// What is decided at start.
 #[derive(Clone, Copy, Debug)]
@@ -129,10 +119,6 @@ pub struct PageArm {
 const REFUSALS: u32 = 256;
 /// From so many pages on an object gets a mapping even when those for smaller ones have run out.
 const ALONE_PAGES: usize = 16;
-/// Objects of so many pages at most get room to double in place,
-const ROOMY_PAGES: usize = 16 << 10;
-/// in an arena that has so many chunks for large ones at least.
-const ROOMY_CHUNKS: usize = 1 << 15;
 /// The most records: enough for 256 GiB of small live objects.
 const MAX_RECORDS: u32 = 1 << 26;
 
@@ -305,83 +291,6 @@ impl PageArm {
         Ok(start)
     }
 
-    /// Allocates in whole chunks, or where these are used up, in a mapping apart.
-    fn allocate_large(
-        &self,
-        request: &Request,
-        side: Side,
-        pages: PageCount,
-        lane: usize,
-        event: Event,
-        rng: &mut Rng,
-    ) -> Option<Addr> {
-        let align = alignment(request, self.config.exact);
-        // Alignments of a page and more place the object at the start of its pages, whichever side was asked for.
-        if let Some((id, record, span)) = self.place_large(pages, align, lane, rng) {
-            // What has zero bytes has nothing that could be opened.
-            if request.size != 0 && !vm::commit(span) {
-                self.give_up_large(span, id, lane);
-                return None;
-            }
-            let start = address(span, request.size, align, side);
-            self.finish(record, start, request, span, side, event, lane);
-            return Some(start);
-        }
-        if request.size == 0 {
-            return None;
-        }
-        let id = self.new_record(lane)?;
-        let (record, span) = (self.records.get(id)?, self.detached.lock_quietly()?.map(pages, align));
-        let Some(span) = span else {
-            self.remember(lane, id);
-            return None;
-        };
-        let start = address(span, request.size, align, side);
-        self.finish(record, start, request, span, side, event, lane);
-        self.detached.lock_quietly()?.add(start, id);
-        self.any_detached.store(true, Ordering::Release);
-        Some(start)
-    }
-
-    /// Claims whole chunks for an object of `pages` pages, with room to grow to twice as many where there is
-    /// enough address space. The object's pages are closed, and nobody knows its record yet.
-    fn place_large(
-        &self,
-        pages: PageCount,
-        align: usize,
-        lane: usize,
-        rng: &mut Rng,
-    ) -> Option<(RecordId, &Record, Span)> {
-        let roomy = pages.get() <= ROOMY_PAGES && self.arena.large_chunks().len() >= ROOMY_CHUNKS;
-        let room = PageCount::new(if roomy { 2 * pages.get() } else { pages.get() });
-        let id = self.new_record(lane)?;
-        let record = self.records.get(id)?;
-        let span = self.large.enter().and_then(|mut large| {
-            large.place(&self.arena, pages, room, align, rng, |first, count| {
-                self.arena.set_large(first, count, Some(id));
-            })
-        });
-        let Some(span) = span else {
-            self.remember(lane, id);
-            return None;
-        };
-        let clean = !self.let_through.load(Ordering::Relaxed)
-            || self
-                .large_chunks(span, id)
-                .is_some_and(|(first, count)| vm::decommit(self.arena.chunk_span(first, count)));
-        if !clean {
-            self.give_up_large(span, id, lane);
-            return None;
-        }
-        Some((id, record, span))
-    }
-
-    /// Takes [`PageArm::place_large`] back.
-    fn give_up_large(&self, span: Span, id: RecordId, lane: usize) {
-        self.free_chunks(span, id);
-        self.remember(lane, id);
-    }
-
     /// A record for a new object that is to lie in no lane.
     fn new_record(&self, lane: usize) -> Option<RecordId> {
         let slot = self.lanes.get(lane)?;
@@ -460,12 +369,12 @@ impl PageArm {
     }
 
     fn take_island(&self) -> bool {
-        !self.config.backend.costs_mappings() || limits::take_islands(1)
+        !self.config.backend.costs_mappings() || machine::take_islands(1)
     }
 
     fn return_island(&self) {
         if self.config.backend.costs_mappings() {
-            limits::return_islands(1);
+            machine::return_islands(1);
         }
     }
 
@@ -500,16 +409,6 @@ impl PageArm {
         unsafe { self.slack(record.span(), record.address(), record.size()).wrong() }
     }
 
-    fn free_chunks(&self, span: Span, id: RecordId) {
-        if let Some((first, count)) = self.large_chunks(span, id) {
-            self.arena.set_large(first, count, None);
-        }
-    }
-
-    fn large_chunks(&self, span: Span, id: RecordId) -> Option<(usize, usize)> {
-        large::chunks(&self.arena, span, |chunk| self.arena.is_large(chunk, id))
-    }
-
     /// Closes the pages of an object that is about to be placed, and the page on either side, which are
     /// nobody's: an access may have been let through there.
     fn close_around(&self, span: Span) -> bool {
@@ -525,5 +424,48 @@ impl PageArm {
     /// Pages of live objects in lanes.
     pub fn live_pages(&self) -> usize {
         self.lanes.iter().map(|slot| slot.live_pages.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl PageArm {
+    /// In a forked child: releases what other threads had, and puts in order what they were in the middle of.
+    ///
+    /// # Safety
+    /// As [`Lock::inherit`](crate::sync::Lock::inherit).
+    pub unsafe fn inherit_all(&self) {
+        // SAFETY: as the caller says.
+        unsafe {
+            self.arena.inherit();
+            self.records.inherit();
+            self.records.inherit();
+            self.large.inherit(|_| ());
+            for slot in &self.lanes {
+                slot.lane.inherit(Lane::reset);
+                slot.batch.inherit(|batch| *batch = Batch::NEW);
+            }
+            self.detached.inherit(|objects| objects.rebuild(&self.records));
+            // Last: it may close an object.
+            self.look.inherit(|looking| self.end_lost_look(looking));
+        }
+    }
+
+    /// Releases what the calling thread has, and puts in order what it was in the middle of. What it had with signals
+    /// blocked it has no more.
+    ///
+    /// # Safety
+    /// As [`Lock::abandon`](crate::sync::Lock::abandon).
+    pub unsafe fn abandon_all(&self) {
+        // SAFETY: as the caller says.
+        unsafe {
+            self.arena.abandon();
+            self.records.abandon();
+            self.records.abandon();
+            self.large.abandon(|_| ());
+            for slot in &self.lanes {
+                slot.lane.abandon(Lane::reset);
+                slot.batch.abandon(|batch| *batch = Batch::NEW);
+            }
+            self.look.abandon(|looking| self.end_lost_look(looking));
+        }
     }
 }

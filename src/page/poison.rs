@@ -8,7 +8,7 @@ use super::PageArm;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::meta::Record;
 use crate::meta::poison::{LOCK, PAGES};
-use crate::sys::limits;
+use crate::sys::machine;
 use core::ops::Range;
 
 impl PageArm {
@@ -78,7 +78,7 @@ impl PageArm {
     fn close_full(&self, run: Span) {
         let each = || (0..run.pages.get()).map(|page| run.start.get() + page * PAGE_SIZE);
         let counted = self.config.backend.costs_mappings();
-        if counted && !limits::take_islands(run.pages.get() as u64) {
+        if counted && !machine::take_islands(run.pages.get() as u64) {
             return;
         }
         each().for_each(|page| PAGES.set_closed(page, true));
@@ -113,7 +113,7 @@ impl PageArm {
 
     fn uncount(&self, run: Span) {
         if self.config.backend.costs_mappings() {
-            limits::return_islands(run.pages.get() as u64);
+            machine::return_islands(run.pages.get() as u64);
         }
     }
 

@@ -1,14 +1,11 @@
 //! Writing a report, once, and what follows it.
 
-use super::access;
 use super::finding::Finding;
-use super::json;
 use super::modules::Modules;
 use super::render::{self, Sources};
-use super::summary;
 use super::suppress::RULES;
 use super::tally::{self, TALLY};
-use super::turn;
+use super::{access, json, turn};
 use crate::addr::Addr;
 use crate::canary::Content;
 use crate::fault::Object;
@@ -16,7 +13,7 @@ use crate::options::{OnError, Options, PathBuf, ReportForm};
 use crate::stats::Totals;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Lock, Rank};
-use crate::sys::{collector, die, file, signal, thread};
+use crate::sys::{collector, file, process, signal, thread};
 use crate::text::{Excerpt, Text};
 use crate::trace::{Depot, Frames};
 use core::fmt::Write;
@@ -188,8 +185,8 @@ pub fn summarise(context: &Context, now: bool) -> bool {
         write_in_turn(context, |out, modules| {
             let (Some(tally), Some(rules)) = (TALLY.enter(), RULES.enter()) else { return true };
             let _ = match context.options.report {
-                ReportForm::Text => summary::text(out, &tally, &rules, modules),
-                ReportForm::Json => summary::json(out, &tally, modules),
+                ReportForm::Text => tally::text(out, &tally, &rules, modules),
+                ReportForm::Json => tally::json(out, &tally, modules),
             };
             true
         });
@@ -308,7 +305,7 @@ pub fn misuse(context: &Context, finding: &Finding) {
         OnError::Continue => {}
         OnError::Exit => {
             before_dying(context);
-            die::exit_now(exit_status(context));
+            process::exit_now(exit_status(context));
         }
         OnError::Abort => {
             before_dying(context);

@@ -9,19 +9,17 @@
 //! the error, the page was opened and the access goes through; else the process ends by the signal before the
 //! instruction runs again ([`signal::end_at_return`]), and the core dump shows the faulting frame.
 
-use super::access;
 use super::fatal::{self, Context, Outcome};
 use super::finding::{Access, Finding, Wild, is_inside_live};
-use super::note;
-use super::turn;
+use super::{access, render, turn};
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::Object;
 use crate::options::OnError;
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::sys::errno::ErrnoGuard;
-use crate::sys::pkey::{self, Unsealed};
+use crate::sys::seal::{self, Unsealed};
 use crate::sys::signal::{self, Next, Receiver};
-use crate::sys::{deliver, die, file, sent, thread, vm};
+use crate::sys::{deliver, file, process, thread, vm};
 use crate::text::Text;
 use crate::trace::{self, Frames, Stack};
 use core::fmt::Write;
@@ -81,7 +79,7 @@ impl<H: Heap> Receiver for Faults<H> {
     unsafe fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void, nested: bool) -> Next {
         let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
         // SAFETY: the kernel passed it, as the caller says.
-        if unsafe { sent::is_sent(info) } {
+        if unsafe { deliver::is_sent(info) } {
             // SAFETY: as above.
             return unsafe { deliver::hand_on(number, info, context) };
         }
@@ -113,7 +111,7 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
     let (address, registers) = unsafe { (signal::fault_address(info), signal::context(context)) };
     // SAFETY: as above.
     let key = unsafe { signal::denying_key(number, info) };
-    let sealed = key.is_some_and(pkey::is_own);
+    let sealed = key.is_some_and(seal::is_own);
     // SAFETY: as above.
     let unmapped = reports.is_some() && unsafe { signal::is_unmapped(number, info) };
     if unmapped && address.is_some_and(H::mend) {
@@ -140,7 +138,7 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
                 unsafe { report_wild::<H>(reports, &registers, context) };
             }
             if !general_protection
-                && !note::tells_of_own_faults()
+                && !render::tells_of_own_faults()
                 && let (Some(reports), Some(address), None) = (reports, address, inside)
                 && !is_near_stack(address, &registers)
             {
@@ -152,7 +150,7 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
                     Some((object, address)) => note_inside(&object, address, &registers),
                     None => note_foreign(general_protection, address, &registers),
                 }
-                if let Some(reports) = reports.filter(|_| note::tells_of_own_faults()) {
+                if let Some(reports) = reports.filter(|_| render::tells_of_own_faults()) {
                     note_own(reports, number, address, &registers, H::stack());
                 }
             };
@@ -226,7 +224,7 @@ unsafe fn report<H: Heap>(
         (Outcome::Written, OnError::Exit) => {
             // SAFETY: as the caller says.
             unsafe { wait_before_dying(reports, context) };
-            die::exit_now(fatal::exit_status(reports))
+            process::exit_now(fatal::exit_status(reports))
         }
         (Outcome::Written, OnError::Abort) | (Outcome::Nested, _) => false,
     }
@@ -283,7 +281,7 @@ unsafe fn report_last(reports: &Context, finding: &Finding, context: *const c_vo
         if reports.options.on_error == OnError::Exit {
             // SAFETY: as the caller says.
             unsafe { wait_before_dying(reports, context) };
-            die::exit_now(fatal::exit_status(reports));
+            process::exit_now(fatal::exit_status(reports));
         }
         // SAFETY: as the caller says.
         unsafe { wait_before_dying(reports, context) };
@@ -338,13 +336,13 @@ fn note_own(
     let name = if number == libc::SIGBUS { "SIGBUS" } else { "SIGSEGV" };
     match address {
         Some(address) => {
-            note::note(
+            render::note(
                 reports,
                 format_args!("the program ends by {name} on address 0x{:012x} here:", address.get()),
                 &frames,
             );
         }
-        None => note::note(reports, format_args!("the program ends by {name} here:"), &frames),
+        None => render::note(reports, format_args!("the program ends by {name} here:"), &frames),
     }
 }
 

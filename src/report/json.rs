@@ -1,7 +1,6 @@
 //! A report as one JSON object on one line.
 
-use super::finding::{Access, Finding, Relation, Resemblance};
-use super::hint;
+use super::finding::{self, Access, Finding, Relation, Resemblance};
 use super::modules::Modules;
 use super::render::{self, Sources};
 use crate::addr::Addr;
@@ -82,7 +81,7 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     )?;
     escaped(out, render::rerun(sources).as_bytes(), usize::MAX)?;
     write!(out, "\"")?;
-    if let Some(hint) = hint::of(finding, sources.options) {
+    if let Some(hint) = finding::of(finding, sources.options) {
         let options = hint.applied_to(sources.options);
         write!(out, ",\"hint\":\"")?;
         escaped(out, render::rerun(&Sources { options: &options, ..*sources }).as_bytes(), usize::MAX)?;

@@ -1,14 +1,12 @@
 //! From a misuse to a report, and from a report to the end of the process.
 //!
-//! - [`finding`]: what is reported, and the pure step from a fault and metadata to it.
+//! - [`finding`]: what is reported, the pure step from a fault and metadata to it, and which options show more of it.
 //! - [`access`]: what the faulting instruction did.
 //! - [`render`], [`json`], [`picture`]: the forms of a report; [`modules`], [`elf`]: what names addresses in them.
-//! - [`hint`]: which options show more of an error.
 //! - [`handler`]: faults that the hardware finds.
 //! - [`fatal`]: writing a report and what follows; [`turn`]: one thread's at a time.
-//! - [`tally`], [`suppress`]: which errors are new, and which nobody wants to hear of.
-//! - [`note`](mod@note): what is said with a stack and is no error.
-//! - [`summary`], [`leak`]: the counts, and what is still allocated, at the end.
+//! - [`tally`]: which errors are new, and the counts at the end; [`suppress`]: those that nobody wants to hear of.
+//! - [`leak`]: what is still allocated at the end.
 //!
 //! Everything here works in fixed buffers, takes no lock of the allocator, and assumes that metadata
 //! and memory may be damaged.
@@ -18,14 +16,11 @@ pub mod elf;
 pub mod fatal;
 pub mod finding;
 pub mod handler;
-mod hint;
 mod json;
 pub mod leak;
 mod modules;
-mod note;
 mod picture;
 mod render;
-mod summary;
 pub mod suppress;
 pub mod tally;
 mod turn;
@@ -35,4 +30,4 @@ mod turn;
 mod fuzz;
 
 pub use finding::{Access, Finding};
-pub use note::{note, tell_of_own_faults};
+pub use render::{note, tell_of_own_faults};

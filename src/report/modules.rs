@@ -4,8 +4,8 @@
 use super::elf::{BuildId, Image, Symbol};
 use crate::addr::Addr;
 use crate::options::{Options, Shown};
-use crate::sys::{aux, file, vm};
-use crate::trace::frames::{Frames, MAX_FRAMES};
+use crate::sys::{auxv, file, vm};
+use crate::trace::depot::{Frames, MAX_FRAMES};
 
 /// The start code of a program is not longer.
 const ENTRY_BYTES: usize = 64;
@@ -80,7 +80,7 @@ impl<'a> Modules<'a> {
     pub fn shown<'f>(&self, frames: &'f Frames) -> &'f [usize] {
         let all = frames.as_slice();
         let module = |pc: usize| self.place(Addr::new(pc)).map(|place| place.base);
-        let (library, entry) = (module(libc::__errno_location as *const () as usize), aux::entry());
+        let (library, entry) = (module(libc::__errno_location as *const () as usize), auxv::entry());
         let begun = all.last().is_some_and(|pc| (entry..entry + ENTRY_BYTES).contains(pc));
         // A program that has the C library in it is not told apart from that.
         if self.cut_at == 0 || !begun && all.len() >= self.cut_at || library == module(entry) {
@@ -106,7 +106,7 @@ impl<'a> Modules<'a> {
     pub fn is_c_library(&self, pc: usize) -> bool {
         let module = |pc: usize| self.place(Addr::new(pc)).map(|place| place.base);
         let library = module(libc::__errno_location as *const () as usize);
-        library.is_some() && library != module(aux::entry()) && module(pc) == library
+        library.is_some() && library != module(auxv::entry()) && module(pc) == library
     }
 
     /// The place of `address` in its file; `None` for memory that is not a file's. A module's mappings

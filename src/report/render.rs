@@ -2,16 +2,21 @@
 //!
 //! Names and paths are the program's to choose and go through [`crate::text`], so that a line of a report is the
 //! report's own.
+//!
+//! # Notes
+//!
+//! What is said with a stack and is no error: an allocation that was refused or filled, a fault of the program's own.
 
-use super::finding::{Access, Finding, Relation, Resemblance, Wild};
-use super::hint;
+use super::fatal::{self, Context};
+use super::finding::{self, Access, Finding, Relation, Resemblance, Wild};
 use super::modules::{Modules, Place};
-use super::picture;
+use super::{json, picture};
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::canary::Content;
 use crate::fault::{Event, Kind, Object};
-use crate::options::{self, Options};
+use crate::options::{self, Options, ReportForm};
 use crate::stats::Totals;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::{file, thread};
 use crate::text::{Excerpt, Printable, Text};
 use crate::trace::{Depot, Frames};
@@ -73,7 +78,7 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
             write_symbol(out, symbol.name())?;
         }
     }
-    if let Some(hint) = hint::of(finding, sources.options) {
+    if let Some(hint) = finding::of(finding, sources.options) {
         write!(out, "\nhint: {}: FENCEPOST_OPTIONS=", hint.why)?;
         let options = hint.applied_to(sources.options);
         options::shell(rerun(&Sources { options: &options, ..*sources }).as_bytes(), out)?;
@@ -323,6 +328,37 @@ fn differs(row: &options::Row, mine: &Options, default: &Options) -> bool {
         value
     };
     value(mine).as_bytes() != value(default).as_bytes()
+}
+
+/// Whether faults that are the program's own are told of, too.
+static TELLS_OF_OWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on a fault by which the program ends is told of with its stack, whoever's it is: an allocation was refused.
+pub fn tell_of_own_faults() {
+    TELLS_OF_OWN.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`tell_of_own_faults`] was called.
+pub(super) fn tells_of_own_faults() -> bool {
+    TELLS_OF_OWN.load(Ordering::Relaxed)
+}
+
+/// Says `what` and the stack, all of whose frames are return addresses.
+pub fn note(context: &Context, what: fmt::Arguments<'_>, frames: &Frames) {
+    fatal::write_pieces(context, |out, modules| {
+        let pid = thread::pid();
+        let _ = match context.options.report {
+            ReportForm::Text => writeln!(out, "=={pid}==NOTE: fencepost: {what}")
+                .and_then(|()| self::frames(out, frames, true, modules)),
+            ReportForm::Json => write!(
+                out,
+                "{{\"tool\":\"fencepost\",\"version\":1,\"pid\":{pid},\"note\":\"{what}\",\"frames\":"
+            )
+            .and_then(|()| json::frames(out, frames, true, modules))
+            .and_then(|()| writeln!(out, "}}")),
+        };
+        true
+    });
 }
 
 #[cfg(test)]

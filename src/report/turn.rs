@@ -14,7 +14,7 @@
 use super::fatal::{self, Orphans};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Lock, Rank, Trying};
-use crate::sys::quiet::Quiet;
+use crate::sys::action::Quiet;
 use crate::sys::thread;
 
 static TURN: Lock<()> = Lock::new(Rank::Turn, ());

@@ -2,11 +2,16 @@
 //!
 //! A class's [`Bin`] is one line of the processor's caches, so that the fast paths touch no other for it. The slots lie
 //! apart, so that a new cache touches little memory.
+//!
+//! # Counts for tools
+//!
+//! Where the counts of a cache lie in its bytes, for tools that read another process's.
 
-use super::cache::{AHEAD, BATCH, LEFT, STACK};
+use super::cache::{AHEAD, BATCH, Cache, LEFT, STACK};
 use super::layout::{ClassInfo, Layout};
 use super::state::StateCell;
 use super::{class, front, quarantine};
+use core::mem::{offset_of, size_of};
 use core::sync::atomic::AtomicU16;
 
 /// Zeros before each batch: a batch that is used up has slot 0 as its next, which is never handed out, and so have those
@@ -137,7 +142,7 @@ impl Slots {
         (bin, before + class::FINE_STEP)
     }
 
-    /// The fast paths' [`locate`](super::place::locate), in a class with small slots if `SMALL`: the slot that begins at
+    /// The fast paths' [`locate`](super::class::locate), in a class with small slots if `SMALL`: the slot that begins at
     /// the address; `None` if none begins there.
     #[inline(always)]
     pub fn find<const SMALL: bool>(&mut self, layout: &Layout, address: usize) -> Option<Start<'_>> {
@@ -213,5 +218,38 @@ impl Lists<'_> {
         self.bin.parts[FRONT].start = front::start(self.class);
         self.bin.top = Self::stack_at(self.class) + freed as u32;
         self.bin.next = Self::batch_at(self.class) + len as u32;
+    }
+}
+
+/// Offsets in bytes from a cache's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountPlaces {
+    /// The word that counts the slots that batches had.
+    pub filled: usize,
+    /// The first class's bin.
+    pub bins: usize,
+    /// From one bin to the next.
+    pub stride: usize,
+    /// In a bin, the 32-bit word that says how far its batch is used.
+    pub next: usize,
+    /// How many bins there are.
+    pub count: usize,
+}
+
+impl Cache {
+    /// See [`CountPlaces`].
+    pub const COUNT_PLACES: CountPlaces = CountPlaces {
+        filled: offset_of!(Self, filled),
+        bins: offset_of!(Self, slots) + offset_of!(Slots, bins),
+        stride: size_of::<Bin>(),
+        next: offset_of!(Bin, next),
+        count: class::COUNT,
+    };
+
+    /// [`Cache::allocated`] of a cache whose words another process was asked for: what batches had, and how far they are
+    /// used, by class.
+    pub fn allocated_by(filled: u64, next: impl Iterator<Item = u32>) -> u64 {
+        let left = |(class, next): (usize, u32)| u64::from(next.saturating_sub(Lists::batch_at(class)));
+        filled.saturating_sub(next.enumerate().map(left).sum())
     }
 }

@@ -3,7 +3,7 @@
 //! Slots are multiples of 16 bytes and aligned to 16. The small classes use SSE2 inline; the others AVX2
 //! where the processor has it.
 
-use crate::sys::cpu;
+use crate::sys::machine;
 use core::arch::x86_64::{
     __m128i, __m256i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_or_si128, _mm_setzero_si128,
     _mm_store_si128, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256, _mm256_storeu_si256,
@@ -19,7 +19,7 @@ const INLINE_MAX: usize = 64;
 /// - The bytes are readable.
 #[inline(always)]
 pub unsafe fn is_zero(start: *const u8, len: usize) -> bool {
-    if len > INLINE_MAX && cpu::has_avx2() {
+    if len > INLINE_MAX && machine::has_avx2() {
         // SAFETY: the processor has AVX2, and the caller vouches for the bytes.
         return unsafe { is_zero_avx2(start, len) };
     }
@@ -42,7 +42,7 @@ pub unsafe fn is_zero(start: *const u8, len: usize) -> bool {
 /// - The bytes are writable and nobody else uses them.
 #[inline(always)]
 pub unsafe fn clear(start: *mut u8, len: usize) {
-    if len > INLINE_MAX && cpu::has_avx2() {
+    if len > INLINE_MAX && machine::has_avx2() {
         // SAFETY: the processor has AVX2, and the caller vouches for the bytes.
         unsafe { clear_avx2(start, len) };
         return;
@@ -191,7 +191,7 @@ mod tests {
         let mut buffer = Buffer([0; 1024]);
         for wide in [false, true] {
             if wide {
-                cpu::detect();
+                machine::detect();
             }
             for len in (16..=1024).step_by(16) {
                 for at in 0..len {

@@ -15,9 +15,9 @@
 //! two places, and the allocation that takes it second finds it live and reports the double free.
 
 use super::bin::{Bin, Lists, Slots};
+use super::class::{Place, locate};
 use super::layout::{ClassInfo, layout};
 use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
-use super::place::{Place, locate};
 use super::state::SlotState;
 use super::store::HOMES;
 use super::warm::Warm;

@@ -19,14 +19,13 @@ use super::layout::{ClassInfo, layout};
 use super::misuse::twice_freed;
 use super::state::{SlotState, StateCell};
 use super::store::{BATCH, Batch, LANES, Store};
-use super::sweep;
-use super::{class, front, parked};
+use super::{class, front, parked, sweep};
 use crate::addr::{PageCount, Span};
 use crate::fault::Fault;
 use crate::rng::Rng;
 use crate::sync::{Guard, Lock, Rank, only_tries};
 use crate::sys::guard::Backend;
-use crate::sys::{limits, vm};
+use crate::sys::{machine, vm};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -45,7 +44,7 @@ static GUARDED_MAX: AtomicU32 = AtomicU32::new(0);
 
 /// Reads how many mappings there may be. Called once, at start.
 pub fn init() {
-    let quarter = limits::max_map_count() / 8;
+    let quarter = machine::max_map_count() / 8;
     GUARDED_MAX.store(u32::try_from(quarter).unwrap_or(u32::MAX), Ordering::Relaxed);
 }
 
@@ -188,7 +187,7 @@ fn open(info: &ClassInfo, batch: &Batch) -> bool {
             Backend::Madvise => true,
             Backend::Mprotect => {
                 GUARDED.fetch_add(1, Ordering::Relaxed) < GUARDED_MAX.load(Ordering::Relaxed)
-                    && limits::take_islands(1)
+                    && machine::take_islands(1)
             }
         };
         // A guard that cannot be had leaves the canaries, which every slot has anyway.

@@ -10,7 +10,7 @@ use super::{bytes, canary, class};
 use crate::addr::Addr;
 use crate::request::Origin;
 use crate::sync::atomic::{Ordering, compiler_fence};
-use crate::sys::cpu;
+use crate::sys::machine;
 
 impl Cache {
     /// The fast path of an allocation; null when another path has to serve the request: the
@@ -42,9 +42,9 @@ impl Cache {
             let (origin_of_slots, state) = bin.whereabouts(slot);
             // If that slot is one of the few in or out of the front where this is none, nothing is fetched.
             let next = origin_of_slots + ahead as usize * slot_size;
-            cpu::fetch(Addr::new(next));
+            machine::fetch(Addr::new(next));
             if !SMALL {
-                cpu::fetch(Addr::new(next + slot_size - 16));
+                machine::fetch(Addr::new(next + slot_size - 16));
             }
             let start = origin_of_slots + slot as usize * slot_size;
             let pointer = Addr::new(start).as_ptr::<u8>();

@@ -14,7 +14,7 @@
 //! states, in front of the tables. Where it would lie in its region nothing is ever opened. Under a limit there is no
 //! front, and slab 0 lies in its region.
 //!
-//! From an address to its slot is arithmetic ([`place`](super::place)).
+//! From an address to its slot is arithmetic ([`class`](super::class)).
 //!
 //! The layout is written once, before the first allocation, and then made read-only. What changes later is how much
 //! of each region there is ([`cut`](super::cut)).

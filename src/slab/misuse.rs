@@ -1,7 +1,7 @@
 //! What is wrong with a slot or with a free of one, as a report says it.
 
+use super::class::{Place, object, object_at};
 use super::layout::{ClassInfo, Protection, layout};
-use super::place::{Place, object, object_at};
 use super::state::SlotState;
 use super::{bytes, canary, class};
 use crate::addr::{ABI_ALIGN, Addr, PAGE_SIZE};

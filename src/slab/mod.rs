@@ -1,7 +1,7 @@
 //! The slab arm: small objects in slots of size classes, for production.
 //!
-//! - [`class`]: slot sizes, pure.
-//! - [`layout`]: where regions, slots and their states lie. [`place`]: address to slot. [`state`]: what is known of a slot.
+//! - [`class`]: slot sizes; from an address to a slot.
+//! - [`layout`]: where regions, slots and their states lie. [`state`]: what is known of a slot.
 //! - [`front`]: where the first slabs of small classes lie. [`handout`]: whose its pages are.
 //! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
 //! - [`cut`]: what happens to regions and tables when the process limits its address space.
@@ -11,8 +11,8 @@
 //!   central store; [`misuse`]: what is wrong with a slot.
 //! - [`warm`]: which freed large slots keep their memory.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
-//! - [`sweep`]: the check of everything, and [`look`], how it looks at slots that others use; [`live`](mod@live): what is handed out; [`usage`]: figures.
-//! - [`room`](mod@room): how far may be accessed from an address on; [`poison`]: which bytes of an object may not.
+//! - [`sweep`]: the check of everything, and [`look`], how it looks at slots that others use.
+//! - [`lookup`]: what is handed out; how far it may be accessed from an address on; figures. [`poison`]: which bytes of an object may not.
 //!
 //! Invariants:
 //! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from
@@ -36,25 +36,21 @@ mod fifo;
 pub mod front;
 mod handout;
 pub mod layout;
-pub mod live;
 mod look;
+pub mod lookup;
 pub mod misuse;
 mod parked;
-pub mod place;
-mod places;
 pub mod poison;
 mod quarantine;
-mod room;
 mod state;
 mod store;
 pub mod sweep;
-pub mod usage;
 mod warm;
 
 pub use cache::Cache;
+pub use class::Place;
 pub use layout::{ClassGeometry, Config, Protection};
-pub use place::Place;
-pub use room::{holds, object_meant, room};
+pub use lookup::{holds, object_meant, room};
 pub use state::SlotState;
 
 use crate::addr::Addr;
@@ -90,7 +86,7 @@ pub fn live(place: Place) -> Option<(usize, crate::request::Origin)> {
 /// The object whose slot `address` lies in, else the nearest one, for reports.
 pub fn object_near(address: Addr) -> Option<Object> {
     let layout = layout::layout();
-    let place = place::locate(layout, address.get())?;
+    let place = class::locate(layout, address.get())?;
     let info = layout.classes.get(place.class)?;
     // What lies below slot 0 has numbers that no slab has, and so has what lies beside the slab in the front.
     let slot = match place.slot >> info.slab_shift < info.slabs() {
@@ -99,13 +95,13 @@ pub fn object_near(address: Addr) -> Option<Object> {
         false if address.get() < info.start => 0,
         false => place.slot,
     };
-    place::object_at(layout, place).or_else(|| misuse::nearest(info, slot, address, address))
+    class::object_at(layout, place).or_else(|| misuse::nearest(info, slot, address, address))
 }
 
 /// What the arm itself put at `address`, for whoever shows the memory around `object`.
 pub fn content(address: Addr, object: Option<&Object>) -> Content {
     let layout = layout::layout();
-    let Some(place) = place::locate(layout, address.get()) else { return Content::Program };
+    let Some(place) = class::locate(layout, address.get()) else { return Content::Program };
     match layout.classes.get(place.class) {
         Some(info) if place.slot >> info.slab_shift < info.slabs() => misuse::content(info, place, object),
         _ => Content::Program,

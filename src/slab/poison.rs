@@ -3,9 +3,9 @@
 //! Such a slot's state says no more than that; what it was lies in the table of poisoned bytes. So the fast paths leave the slot
 //! to the others, and need not ask.
 
+use super::class::Place;
 use super::layout::{ClassInfo, layout};
-use super::live;
-use super::place::Place;
+use super::lookup;
 use super::state::SlotState;
 use crate::addr::Addr;
 use crate::meta::poison::{LOCK, SLOTS};
@@ -18,7 +18,7 @@ pub fn poison(place: Place, bytes: &Range<usize>) -> bool {
     let cell = info.state(place.slot);
     if cell.load() != SlotState::POISONED {
         let Some(_lock) = LOCK.lock_quietly() else { return false };
-        if !SLOTS.open(&live::region()) {
+        if !SLOTS.open(&lookup::region()) {
             return false;
         }
         let (start, state) = (info.address(place.slot), cell.load());
@@ -73,9 +73,9 @@ pub(super) fn room(info: &ClassInfo, slot: u32, address: usize, len: usize) -> u
 
 /// The poisoned bytes around `address`, if it is one of a live object's.
 pub fn around(address: Addr) -> Option<Range<usize>> {
-    let place = super::place::locate(layout(), address.get())?;
+    let place = super::class::locate(layout(), address.get())?;
     let info = layout().classes.get(place.class)?;
-    let (start, size) = live::around(address)?;
+    let (start, size) = lookup::around(address)?;
     info.load(place.slot)
         .is_covered()
         .then(|| SLOTS.around(address.get(), &(start.get()..start.get() + size)))

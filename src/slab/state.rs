@@ -1,7 +1,6 @@
 //! What is known of a slot: two bytes in its class's table.
 
-use super::class;
-use super::look;
+use super::{class, look};
 use crate::request::Origin;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
@@ -173,7 +172,7 @@ impl StateCell {
 mod tests {
     use super::*;
     use crate::addr::Addr;
-    use crate::slab::place::object;
+    use crate::slab::class::object;
 
     #[test]
     fn states_are_told_apart() {

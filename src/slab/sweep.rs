@@ -4,10 +4,10 @@
 //! wrong as well: so a slot that does is looked at again under a claim ([`look`](super::look)).
 
 use super::central;
+use super::class::locate;
 use super::layout::{ClassInfo, layout};
 use super::look::{LOOKS, Name};
 use super::misuse::{is_as_freed, is_as_freed_at, overwritten, touched};
-use super::place::locate;
 use super::state::SlotState;
 use crate::fault::Fault;
 use crate::sync::atomic::{AtomicU16, Ordering};

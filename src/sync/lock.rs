@@ -17,10 +17,16 @@
 //! takes the lock with [`WAITERS`], since it does not know whether others still sleep. A real-time thread lends the owner
 //! its priority: else it would wait for every thread in between. It does not where a filter hides the threads' ids, since
 //! the kernel knows nobody by the stand-in for one.
+//!
+//! # Signals blocked
+//!
+//! Locks whose owner no signal handler interrupts: who waits for one does not wait for a handler's end. So they are
+//! waited for also by those who wait for no other ([`super::only_tries`]).
 
 use super::atomic::{AtomicU32, Ordering};
 use super::rank::{self, Rank};
 use super::{may_wait, pause};
+use crate::sys::action::Quiet;
 use crate::sys::futex::{self, Lending};
 use crate::sys::thread;
 use core::cell::UnsafeCell;
@@ -57,7 +63,7 @@ impl<T> Lock<T> {
     }
 
     /// The lock, as soon as it is free. `None` at once if the calling thread has it, or would have to wait and never
-    /// does ([`super::going_without`]).
+    /// does ([`super::only_tries`]).
     #[inline(always)]
     pub fn enter(&self) -> Option<Guard<'_, T>> {
         #[cfg(debug_assertions)]
@@ -257,6 +263,50 @@ impl<T> Drop for Guard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         self.lock.release();
+    }
+}
+
+/// A taken lock; signals are blocked while it lives.
+pub struct QuietGuard<'a, T> {
+    // Released first.
+    guard: Guard<'a, T>,
+    _quiet: Quiet,
+}
+
+impl<T> Lock<T> {
+    /// Takes the lock with signals blocked. While it waits for it they are not. `None` if the calling thread has it
+    /// (a handler of a fault ran in the middle), or in a process whose lock may bear the name of a thread that is not
+    /// there.
+    pub fn lock_quietly(&self) -> Option<QuietGuard<'_, T>> {
+        #[cfg(debug_assertions)]
+        if !self.is_mine() {
+            super::rank::check(self.rank());
+        }
+        loop {
+            let quiet = Quiet::begin();
+            if let Some(guard) = self.try_lock() {
+                return Some(QuietGuard { guard, _quiet: quiet });
+            }
+            drop(quiet);
+            if self.is_mine() || !thread::is_own_process() {
+                return None;
+            }
+            self.sleep(0);
+        }
+    }
+}
+
+impl<T> Deref for QuietGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for QuietGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
     }
 }
 

@@ -1,25 +1,98 @@
 //! Locks and atomics.
 //!
-//! - [`lock`]: the lock, whose word names its owner.
+//! - [`lock`]: the lock, whose word names its owner, and taking it with signals blocked.
 //! - [`rank`]: in which order locks are taken.
-//! - [`quiet`]: taking one with signals blocked.
-//! - [`going_without`]: who never waits for one.
 //!
 //! Code that `tests/loom.rs` models takes its atomics from here, where the models put loom's.
+//!
+//! # Who never waits
+//!
+//! Who never waits for a lock of the allocator's, and does without instead.
+//!
+//! - The thread that uses the state of those who have none ([`Trying::SHARED`]): a lock may be held by the very
+//!   thread that it interrupted, or by one that a handler interrupted and that waits for that state.
+//! - The thread that writes a report ([`Trying::REPORT`]): a handler in the middle of it could wait for a lock
+//!   whose owner waits to report.
+//! - A process that is not the heap's. In a child of a bare `clone`, or of a `fork` whose hooks have not run yet, a
+//!   lock may bear the name of a thread that is not there; a child of `vfork` has its parent's memory.
+//!
+//! There is one thread of each of the first two kinds at a time.
 
-pub mod going_without;
+use crate::sys::thread;
+use atomic::{AtomicUsize, Ordering};
+use spin::relax::{RelaxStrategy, Spin};
+
 mod lock;
-mod quiet;
 mod rank;
 
 pub use core::sync::atomic;
-pub use going_without::{Trying, may_wait, only_tries};
-pub use lock::{Guard, Lock};
-pub use quiet::QuietGuard;
+pub use lock::{Guard, Lock, QuietGuard};
 pub use rank::Rank;
-use spin::relax::{RelaxStrategy, Spin};
 
 /// What a thread does between two looks at a lock that is about to be free.
 pub fn pause() {
     Spin::relax();
+}
+
+/// The threads that never wait, by their pointers; 0 for none.
+static TRYING: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Makes the calling thread one that never waits, until it is dropped.
+pub struct Trying(usize);
+
+impl Trying {
+    /// For whoever has the lock of the shared state.
+    pub const SHARED: usize = 0;
+    /// For whoever has the turn to report.
+    pub const REPORT: usize = 1;
+
+    /// Begins it.
+    pub fn begin(kind: usize) -> Self {
+        Self::set(kind);
+        Self(kind)
+    }
+
+    /// Begins it until [`Trying::end`].
+    pub fn set(kind: usize) {
+        set(kind, thread::pointer());
+    }
+
+    /// Ends it.
+    pub fn end(kind: usize) {
+        set(kind, 0);
+    }
+}
+
+impl Drop for Trying {
+    fn drop(&mut self) {
+        Self::end(self.0);
+    }
+}
+
+fn set(kind: usize, thread: usize) {
+    if let Some(place) = TRYING.get(kind) {
+        place.store(thread, Ordering::Relaxed);
+    }
+}
+
+/// In a forked child: nobody else is there.
+pub fn in_child() {
+    let me = thread::pointer();
+    for place in &TRYING {
+        // What is not written need not be copied.
+        if ![0, me].contains(&place.load(Ordering::Relaxed)) {
+            place.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the calling thread is one of the first two kinds.
+pub fn only_tries() -> bool {
+    let me = thread::pointer();
+    TRYING.iter().any(|place| place.load(Ordering::Relaxed) == me)
+}
+
+/// Whether the calling thread may wait for others.
+pub fn may_wait() -> bool {
+    !only_tries() && thread::is_own_process()
 }

@@ -60,7 +60,7 @@ impl Rank {
 #[cfg(debug_assertions)]
 mod held {
     use super::Rank;
-    use crate::sys::{die, thread};
+    use crate::sys::{process, thread};
 
     /// The locks of owners that no handler interrupts.
     const QUIET: u64 = 2 * Rank::Poison.bit() - Rank::Shared.bit();
@@ -72,7 +72,7 @@ mod held {
         let all = thread::ranks();
         let held = if rank.is_quiet() { all & QUIET } else { all };
         if held >= rank.bit() {
-            die::die("a lock is asked for out of order");
+            process::die("a lock is asked for out of order");
         }
     }
 

@@ -12,9 +12,16 @@
 //! | counts up | the new copy; who was reading the old one looks again, since the next update fills it |
 //!
 //! A fork between any two leaves the copy that counts whole.
+//!
+//! # Blocking signals
+//!
+//! Holding signals back for a moment.
+//!
+//! Faults are not held back: the kernel ends a process that faults while the signal is blocked.
 
-use super::turn::Turn;
+use super::futex::Turn;
 use super::{process, thread};
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use libc::c_int;
 
@@ -180,7 +187,7 @@ const RESERVED: u64 = bit(32) | bit(33);
 
 /// Changes the calling thread's mask for the program, which is told that the fault signals are blocked where
 /// it blocks them. They are not: the kernel kills a thread that faults with the signal blocked, without
-/// a word. One that was sent waits all the same ([`super::sent`]). The mask before as the program knows it; the errno of
+/// a word. One that was sent waits all the same ([`super::deliver`]). The mask before as the program knows it; the errno of
 /// a change that there is not.
 ///
 /// A child that runs in its parent's memory has a mask of its own and not a place to remember it: it blocks them.
@@ -220,6 +227,45 @@ pub fn unblock_faults() {
     if old & FAULTS != 0 {
         thread::set_blocked(thread::blocked() | old & FAULTS);
         set_mask(old & !FAULTS);
+    }
+}
+
+/// What a thread's own instructions raise.
+pub(super) const SYNCHRONOUS: u64 = bit(libc::SIGSEGV)
+    | bit(libc::SIGBUS)
+    | bit(libc::SIGILL)
+    | bit(libc::SIGFPE)
+    | bit(libc::SIGTRAP)
+    | bit(libc::SIGSYS);
+
+/// All signals but faults are held back in the calling thread while it lives, those of the C library, which
+/// cancel threads, among them.
+pub struct Quiet {
+    before: u64,
+    /// Bound to its thread.
+    not_send: PhantomData<*mut ()>,
+}
+
+impl Quiet {
+    /// Begins it.
+    pub fn begin() -> Self {
+        Self { before: block(!SYNCHRONOUS), not_send: PhantomData }
+    }
+
+    /// Lets the signals stay held back; the mask before, for [`Quiet::end`].
+    pub fn keep(self) -> u64 {
+        core::mem::ManuallyDrop::new(self).before
+    }
+
+    /// Ends what was kept.
+    pub fn end(before: u64) {
+        set_mask(before);
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        set_mask(self.before);
     }
 }
 

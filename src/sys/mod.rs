@@ -1,35 +1,25 @@
 //! Every system call and every call into the C library; nothing else in the crate makes one.
 //!
 //! Functions here return `Option` or a small enumeration: an errno that a caller can act on becomes a
-//! variant, one that cannot happen ends at [`die`].
+//! variant, one that cannot happen ends at [`process::die`].
 //!
 //! What the C library makes a cancellation point (reading, writing, sleeping, `getrandom`) is called
 //! through `syscall`, which is none: a thread must not be cancelled while it holds a lock of ours.
 
 pub mod action;
-pub mod aux;
+pub mod auxv;
 pub mod collector;
-pub mod cpu;
 pub mod deliver;
-pub mod die;
-pub mod entropy;
-pub mod env;
 pub mod errno;
 pub mod file;
 pub mod futex;
 pub mod guard;
-pub mod limits;
-pub mod lines;
 pub mod loader;
-pub mod pkey;
-pub mod probe;
+pub mod machine;
 pub mod process;
-pub mod quiet;
-pub mod sealed;
-pub mod sent;
+pub mod seal;
 pub mod signal;
 pub mod stacks;
 pub mod thread;
-mod turn;
 pub mod vm;
 pub mod world;

@@ -8,7 +8,7 @@
 //! program's signals let through ([`with_interrupted_mask`]).
 
 use super::action::{self, Action, FAULT_SIGNALS};
-use super::{deliver, file, sent, stacks};
+use super::{deliver, file, stacks};
 use crate::addr::Addr;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -227,7 +227,7 @@ unsafe extern "C" fn receive<R: Receiver>(
     next: *mut Next,
 ) {
     // SAFETY: the kernel passed both.
-    if unsafe { sent::hold(number, info, context.cast(), stacks::handles_fault()) } {
+    if unsafe { deliver::hold(number, info, context.cast(), stacks::handles_fault()) } {
         // SAFETY: `fault_entry` passes room on its stack.
         unsafe { next.write(Next::RETURN) };
         return;
@@ -248,7 +248,7 @@ unsafe extern "C" fn relay(number: c_int, info: *mut siginfo_t, context: *mut c_
 }
 
 /// What entries block: all but what a thread's own instructions raise.
-const BLOCKED: u64 = !super::quiet::FAULTS;
+const BLOCKED: u64 = !super::action::SYNCHRONOUS;
 
 /// Makes `R` receive the fault signals, in the place of whoever did, and keeps the dispositions found as the program's.
 pub fn install<R: Receiver>() {

@@ -29,7 +29,7 @@
 //! The list of free stacks is one word, the page of the first head and a number that counts changes; who takes the
 //! first exchanges it for the next. Handlers do so anywhere and wait for nobody.
 
-use super::quiet::Quiet;
+use super::action::Quiet;
 use super::vm::{self, MADV_GUARD_INSTALL};
 use super::{process, thread};
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
@@ -480,7 +480,7 @@ pub fn with_room<R>(action: impl FnOnce() -> R) -> R {
     match task {
         Task(_, Some(result)) => result,
         Task(Some(action), None) => action(),
-        Task(None, None) => super::die::die("a task without a result"),
+        Task(None, None) => super::process::die("a task without a result"),
     }
 }
 

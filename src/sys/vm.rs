@@ -1,7 +1,7 @@
 //! Address space: reserve, commit, move, release.
 
-use super::probe::Kernel;
-use super::{errno, pkey};
+use super::guard::Kernel;
+use super::{errno, seal};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,7 +35,7 @@ pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
 /// Large ones are mapped as stacks are, which `RLIMIT_DATA` does not count: else a process that limits its
 /// data after the start could open no page of the heap any more.
 ///
-/// All tables are sealed where there is a key: see [`pkey`].
+/// All tables are sealed where there is a key: see [`seal`].
 pub fn tables(bytes: usize) -> Option<Addr> {
     take_room(bytes).or_else(|| tables_apart(bytes))
 }
@@ -45,7 +45,7 @@ pub fn tables_apart(bytes: usize) -> Option<Addr> {
     let large = if bytes < LARGE_TABLE { None } else { map_as_stack(bytes, READ_WRITE) };
     let start = large.or_else(|| map(Addr::NULL, bytes, READ_WRITE, 0))?;
     let span = Span::new(start, PageCount::holding(bytes));
-    pkey::seal(span, READ_WRITE);
+    seal::seal(span, READ_WRITE);
     no_huge_pages(span);
     name(span, TABLES_NAME);
     remember(span);
@@ -75,7 +75,7 @@ fn take_room(bytes: usize) -> Option<Addr> {
 /// Takes the seal off a part of [`tables`]; `false` if the kernel refuses.
 #[must_use]
 pub fn unseal(span: Span) -> bool {
-    pkey::unseal(span, READ_WRITE)
+    seal::unseal(span, READ_WRITE)
 }
 
 /// [`tables`] that are far larger than what is ever touched of them, and left out of core files: these
@@ -88,7 +88,7 @@ pub fn sparse_tables(bytes: usize) -> Option<Addr> {
     let all = Span::new(start, PageCount::holding(bytes.saturating_add(PAGE_SIZE)));
     let first = Span::new(start, PageCount::new(1));
     // In this order: a mapping that differs in a part would be two.
-    pkey::seal(all, READ_WRITE);
+    seal::seal(all, READ_WRITE);
     no_huge_pages(all);
     advise(all, libc::MADV_DONTDUMP);
     name(all, TABLES_NAME);
@@ -104,7 +104,7 @@ pub fn closed_tables(bytes: usize) -> Option<Addr> {
     let start = map_as_stack(bytes, libc::PROT_NONE)?;
     let span = Span::new(start, PageCount::holding(bytes));
     // Opening a part does not change its key.
-    pkey::seal(span, libc::PROT_NONE);
+    seal::seal(span, libc::PROT_NONE);
     no_huge_pages(span);
     remember(span);
     Some(start)
@@ -116,7 +116,7 @@ const READ_WRITE: c_int = libc::PROT_READ | libc::PROT_WRITE;
 pub(super) const MADV_GUARD_INSTALL: c_int = 102;
 pub(super) const MADV_GUARD_REMOVE: c_int = 103;
 
-/// Which advice has an effect: see [`super::probe`].
+/// Which advice has an effect: see [`super::guard`].
 static GUARDS: AtomicBool = AtomicBool::new(true);
 static RELEASES: AtomicBool = AtomicBool::new(true);
 static POPULATES: AtomicBool = AtomicBool::new(true);

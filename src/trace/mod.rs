@@ -5,36 +5,27 @@
 //! words are kept in a table by program counter: a frame that was met before costs a look there and two
 //! loads from the stack.
 //!
-//! - [`frames`]: a stack as it was captured.
-//! - [`stack`]: where stacks lie; reading them, within bounds.
-//! - [`rule`]: how to leave the frame of one program counter, in one word.
-//! - [`compile`]: from the tables to a rule.
-//! - [`objects`]: the loaded objects that rules are of.
-//! - [`cache`]: rules by program counter.
-//! - [`walk`]: from frame to frame outwards.
-//! - [`depot`]: stacks by number.
+//! - [`objects`]: the loaded objects that rules are of, and from their tables to a rule.
+//! - [`cache`]: how to leave the frame of one program counter, in one word; these rules by program counter.
+//! - [`walk`]: where stacks lie; from frame to frame outwards.
+//! - [`depot`]: a stack as it was captured; stacks by number.
 //!
 //! Nothing here takes a lock, allocates, or enters the loader beyond `_dl_find_object`, so all of it may
 //! run in signal handlers and while the loader holds its lock. Where the C library has no such function
 //! (before glibc 2.35), stacks follow the frame pointer.
 
-mod cache;
-mod compile;
-pub mod depot;
-pub mod frames;
-mod objects;
-mod rule;
-mod stack;
-mod walk;
-
-pub use depot::Depot;
-pub use frames::{Frames, MAX_FRAMES};
-pub use stack::Stack;
-
 use crate::request::Site;
 use crate::sys::signal::Context;
 use core::cell::UnsafeCell;
 use walk::{Tables, Walk};
+
+mod cache;
+pub mod depot;
+mod objects;
+mod walk;
+
+pub use depot::{Depot, Frames, MAX_FRAMES};
+pub use walk::Stack;
 
 struct Global(UnsafeCell<Tables>);
 
@@ -49,7 +40,7 @@ static TABLES: Global = Global(UnsafeCell::new(Tables::EMPTY));
 /// # Safety
 /// Called once, at start, while nothing is captured yet.
 pub unsafe fn init(keep: bool, limited: bool) {
-    stack::init();
+    walk::init();
     if keep && let Some(tables) = Tables::map(limited) {
         // SAFETY: as the caller says, nobody reads it yet.
         unsafe { *TABLES.0.get() = tables };
@@ -93,8 +84,26 @@ pub fn capture_fault(context: &Context, depth: usize, stack: Stack) -> Frames {
 }
 
 #[cfg(test)]
-mod tests;
-
-#[cfg(test)]
 #[path = "../../tests/fuzz/trace.rs"]
 mod fuzz;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::thread;
+
+    /// Within the running thread's stack, whatever it is: from `sp` on as much as the test's frames take.
+    fn stack_from(sp: usize) -> Stack {
+        Stack { low: sp - 4096, end: sp + 64 }
+    }
+
+    #[test]
+    fn garbage_frame_pointers_end_the_walk() {
+        let (_, _, sp) = thread::frame();
+        for fp in [0, 1, 8, usize::MAX - 7, sp + 1] {
+            for stack in [stack_from(sp), Stack::default()] {
+                assert_eq!(capture(Site { pc: 4096, sp, fp }, 16, stack).as_slice(), [4096]);
+            }
+        }
+    }
+}

@@ -3,9 +3,9 @@
 //! A module of the crate's own tests, so that it reaches the parts of `trace`.
 
 use super::objects::Object;
-use super::stack::Stack;
+use super::walk::Stack;
 use super::walk::{Tables, Walk};
-use super::{Frames, compile};
+use super::{Frames, objects};
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::mutate::{Taken, fuzz};
 use crate::sys::{loader::Mapped, thread, vm};
@@ -136,7 +136,7 @@ fn fuzz_tables() {
             };
             let Some(object) = Object::describe(mapped) else { continue };
             for at in [0x600, 0x700, 0xa10, 0xc00, 0, memory.bytes] {
-                let rule = compile::rule(&object, memory.start + at);
+                let rule = objects::rule(&object, memory.start + at);
                 // A rule is one word, whose parts can be read.
                 let _ = (rule.kind(), rule.base(), rule.offset(), rule.extra(), rule.fp_offset());
                 let _ = object.has_code(memory.start + at);

@@ -29,7 +29,7 @@ fn turn() -> MutexGuard<'static, ()> {
     static MAPPED: Once = Once::new();
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     MAPPED.call_once(|| {
-        assert!(SLOTS.open(&slots::live::region()));
+        assert!(SLOTS.open(&slots::lookup::region()));
         assert!(PAGES.open(&(pages::START..pages::START + PAGE_SIZE)));
         sys::vm::keep_all();
     });
@@ -39,7 +39,7 @@ fn turn() -> MutexGuard<'static, ()> {
 /// Begins an execution: of the slot nothing is poisoned, of the page all but what is in its first word.
 fn begin() {
     sync::beforehand(|| {
-        SLOTS.clear(&slots::live::region());
+        SLOTS.clear(&slots::lookup::region());
         SLOTS.save(slots::START, 0);
         PAGES.clear(&page_word(0));
         PAGES.set(&(page_word(0).end..pages::START + PAGE_SIZE));
@@ -73,7 +73,7 @@ fn neighbours(set: fn(&Range<usize>)) {
         let other = thread::spawn(move || set(&slot_word(1)));
         SLOTS.clear(&slot_word(0));
         other.join().expect("no panic");
-        assert_eq!(SLOTS.first(&slots::live::region()), Some(slot_word(1).start), "poison was lost");
+        assert_eq!(SLOTS.first(&slots::lookup::region()), Some(slot_word(1).start), "poison was lost");
     });
 }
 
@@ -109,7 +109,7 @@ fn two_poison_a_slot(poison: fn(&Range<usize>) -> bool) {
         assert!(mine && others, "nobody freed the object");
         assert_eq!(slots::info().state_of(0), SlotState::LIVE);
         slots::free();
-        assert_eq!((SLOTS.first(&slots::live::region()), slots::info().load(0)), (None, SlotState::FREE));
+        assert_eq!((SLOTS.first(&slots::lookup::region()), slots::info().load(0)), (None, SlotState::FREE));
     });
 }
 
@@ -127,7 +127,7 @@ fn marking_without_the_lock_is_found() {
         let cell = slots::info().state(0);
         let state = cell.load();
         if state.is_live() {
-            SLOTS.clear(&slots::live::region());
+            SLOTS.clear(&slots::lookup::region());
             SLOTS.save(slots::START, state.bits());
             cell.exchange(state, SlotState::POISONED);
         }
@@ -169,7 +169,7 @@ fn poison_in_two_lives(poison: fn(&Range<usize>) -> bool) {
         assert_eq!(slots::info().load(0), SlotState::FREE, "freed");
         slots::info().state(0).store(SlotState::LIVE);
         assert!(poison(&slot_word(1)));
-        assert_eq!(SLOTS.first(&slots::live::region()), Some(slot_word(1).start), "of a life before");
+        assert_eq!(SLOTS.first(&slots::lookup::region()), Some(slot_word(1).start), "of a life before");
     });
 }
 

@@ -112,7 +112,7 @@ pub mod layout {
     }
 }
 
-pub mod live {
+pub mod lookup {
     use crate::addr::Addr;
     use std::ops::Range;
 
@@ -125,7 +125,7 @@ pub mod live {
     }
 }
 
-pub mod place {
+pub mod class {
     use super::layout::Layout;
 
     #[derive(Clone, Copy)]
@@ -140,7 +140,7 @@ pub mod place {
     }
 }
 
-pub const PLACE: place::Place = place::Place { class: 0, slot: 0, into: 0 };
+pub const PLACE: class::Place = class::Place { class: 0, slot: 0, into: 0 };
 
 pub fn info() -> &'static layout::ClassInfo {
     &layout::layout().classes[0]

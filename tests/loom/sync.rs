@@ -72,8 +72,6 @@ pub fn may_wait() -> bool {
 
 #[path = "../../src/sync/lock.rs"]
 pub mod lock;
-#[path = "../../src/sync/quiet.rs"]
-mod quiet;
 #[path = "../../src/sync/rank.rs"]
 pub mod rank;
 

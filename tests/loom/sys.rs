@@ -122,7 +122,7 @@ pub mod thread {
 }
 
 /// No signal comes in a model.
-pub mod quiet {
+pub mod action {
     pub struct Quiet(());
 
     impl Quiet {
@@ -133,7 +133,7 @@ pub mod quiet {
 }
 
 /// Mappings are not counted in a model.
-pub mod limits {
+pub mod machine {
     pub fn take_islands(_: u64) -> bool {
         true
     }

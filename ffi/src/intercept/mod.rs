@@ -32,11 +32,12 @@ use core::ops::{ControlFlow, Range};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use early::or_real;
 use fencepost_core::addr::Addr;
-use fencepost_core::heap::bounds;
+use fencepost_core::heap;
+use fencepost_core::heap::query;
 use fencepost_core::options::Intercept;
 use fencepost_core::report::Access;
-use fencepost_core::sys::sealed::Sealed;
-use fencepost_core::{heap, sys::die};
+use fencepost_core::sys::process;
+use fencepost_core::sys::seal::Sealed;
 use libc::{FILE, iovec, msghdr, off_t, sockaddr, socklen_t, ssize_t};
 
 /// An element of a string.
@@ -78,7 +79,7 @@ impl Hull {
     /// Bytes that may be accessed from `pointer` on.
     #[inline(always)]
     fn room<T>(self, pointer: *const T) -> usize {
-        if self.holds(pointer) { bounds::room(Addr::of(pointer)) } else { usize::MAX }
+        if self.holds(pointer) { query::room(Addr::of(pointer)) } else { usize::MAX }
     }
 }
 
@@ -116,7 +117,7 @@ pub fn look_up() {
         return;
     }
     init::ensure();
-    let hull = bounds::hull();
+    let hull = query::hull();
     let hull = Hull { start: hull.start, len: hull.end - hull.start };
     let (copies, calls, texts) = match heap::options().intercepts() {
         Intercept::Off | Intercept::Auto => (Hull::EMPTY, Hull::EMPTY, Hull::EMPTY),
@@ -202,16 +203,16 @@ fn find_by_name(name: &CStr) -> usize {
 }
 
 extern "C" fn missing() -> ! {
-    die::die("the C library has not the function that was called")
+    process::die("the C library has not the function that was called")
 }
 
-/// Reports an access of the function `name` that leaves its object; see [`bounds::bad_access`].
+/// Reports an access of the function `name` that leaves its object; see [`query::bad_access`].
 #[cold]
 #[inline(never)]
 fn report(access: Access, pointer: *const c_void, len: Option<usize>, name: &'static str) {
     let nothing = 0..0;
     let own = STATE.get().map_or(&nothing, |state| &state.own);
-    bounds::bad_access(access, Addr::of(pointer), len, name, own);
+    query::bad_access(access, Addr::of(pointer), len, name, own);
 }
 
 /// Reports a write of `len` bytes from `pointer` on if they are not all one object's.
@@ -316,7 +317,7 @@ macro_rules! rows {
                 // SAFETY: as above; the caller has found the state.
                 unsafe {
                     let state = STATE.known();
-                    if bounds::is_open() $(&& bounds::is_fine(Addr::of($pointer), $bytes))+ {
+                    if query::is_open() $(&& query::is_fine(Addr::of($pointer), $bytes))+ {
                         return real::known::$name(state)($($argument),*);
                     }
                     general($($argument),*)

@@ -8,21 +8,16 @@ use crate::failure::Failure;
 use crate::launch::PRELOAD;
 use crate::library::{self, Library};
 use crate::machine::{self, Limit};
-use crate::pools;
-use crate::printable;
-use crate::program;
 use crate::settings::{self, explain};
-use crate::{print, trial};
+use crate::{pools, print, printable, program, trial};
 use fencepost_core::heap::start::{CONFIGURATION_BYTES, LINE_BYTES};
 use fencepost_core::options::{Mode, Options, apply, apply_line};
-use fencepost_core::sys::lines::{self, Piece};
-use std::env;
-use std::fs;
-use std::io;
+use fencepost_core::sys::file::{self, Piece};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::{env, fs, io};
 
 /// The configuration of the machine.
 const CONFIGURATION: &str = "/etc/fencepost.conf";
@@ -250,7 +245,7 @@ fn configuration(findings: &mut Findings) {
     let path = format!("{CONFIGURATION}\0");
     let mut problems = Vec::new();
     let mut buffer = [0; LINE_BYTES];
-    let read = lines::read(path.as_bytes(), &mut buffer, CONFIGURATION_BYTES, |piece| match piece {
+    let read = file::read_lines(path.as_bytes(), &mut buffer, CONFIGURATION_BYTES, |piece| match piece {
         Piece::Line(line) => {
             apply_line(&mut { Options::DEFAULT }, line, |warning| problems.push(explain(&warning)));
         }

@@ -1,3 +1,7 @@
+//! What is alive in the slab arm, for the search for leaks.
+//!
+//! # Accessible bytes
+//!
 //! How many bytes may be accessed from an address on, for whoever is about to access them.
 //!
 //! | what is at the address | answer |
@@ -5,14 +9,62 @@
 //! | a byte of a live object | what is left of it, up to its first poisoned byte |
 //! | slack, a freed slot, one that never had an object | 0 |
 //! | a slot in a thread's hands, a guard page, what no slab has | not told |
+//!
+//! # Usage
+//!
+//! What the arm holds and what of it is in use, counted when it is asked for.
 
-use super::class;
+use super::class::{self, Place, Sight};
 use super::layout::layout;
-use super::place::{self, Place, Sight};
-use super::poison;
 use super::state::SlotState;
+use super::{cache, central, front, poison};
 use crate::addr::Addr;
 use crate::fault::Object;
+use core::ops::Range;
+
+/// The live object that `address` points into: its start and its size.
+pub fn around(address: Addr) -> Option<(Addr, usize)> {
+    let place = cache::place(address)?;
+    let info = layout().classes.get(place.class)?;
+    if place.slot >> info.slab_shift >= info.slabs() {
+        return None;
+    }
+    let state = info.state_of(place.slot);
+    let size = state.is_live().then(|| info.size.checked_sub(state.slack())).flatten()?;
+    (place.into < size.max(1)).then(|| (Addr::new(info.address(place.slot)), size))
+}
+
+/// Calls `visit` with the start and the size of every live object.
+pub fn each(mut visit: impl FnMut(Addr, usize)) {
+    for (class, info) in layout().classes.iter().enumerate() {
+        for slot in central::opened_slots(class) {
+            let state = info.state_of(slot);
+            if let Some(size) = info.size.checked_sub(state.slack()).filter(|_| state.is_live()) {
+                visit(Addr::new(info.address(slot)), size);
+            }
+        }
+    }
+}
+
+/// From the front, or the first region, to the end of the last.
+pub fn region() -> Range<usize> {
+    let front = front();
+    front.start..front.end.saturating_add(layout().span)
+}
+
+/// The front; nothing before the first region where there is none.
+fn front() -> Range<usize> {
+    let layout = layout();
+    let end = layout.base.wrapping_add(front::BYTES);
+    if layout.has_front { layout.base..end } else { end..end }
+}
+
+/// Where slots lie: one range, or the front and what each class has left.
+pub fn regions() -> impl Iterator<Item = Range<usize>> {
+    let is_cut = super::cut::is_cut();
+    let each = layout().classes.iter().map(super::cut::kept).filter(move |_| is_cut);
+    [if is_cut { front() } else { region() }].into_iter().chain(each)
+}
 
 /// The answer for what the arm says nothing of: no bound.
 pub const UNTOLD: usize = usize::MAX;
@@ -21,7 +73,7 @@ pub const UNTOLD: usize = usize::MAX;
 /// outside the regions.
 #[inline(always)]
 pub fn holds(address: usize, len: usize) -> Option<bool> {
-    match place::room_at_sight(layout(), address) {
+    match class::room_at_sight(layout(), address) {
         Sight::Room(room) => Some(len <= room),
         Sight::Unclear => Some(false),
         Sight::Outside => None,
@@ -70,7 +122,7 @@ pub fn object_meant(address: Addr, len: Option<usize>) -> Option<Object> {
 
 fn underrun(address: Addr, len: Option<usize>) -> Option<Object> {
     let layout = layout();
-    let place = place::locate(layout, address.get())?;
+    let place = class::locate(layout, address.get())?;
     let info = layout.classes.get(place.class)?;
     let next = place.slot.checked_add(1)?;
     let before = info.size - place.into;
@@ -88,8 +140,56 @@ fn underrun(address: Addr, len: Option<usize>) -> Option<Object> {
         if known { place.into.saturating_sub(info.size.saturating_sub(here.slack())) } else { info.size };
     let reaches = len.is_some_and(|len| len > before);
     (reaches || before < behind)
-        .then(|| place::object(Addr::new(info.address(next)), info.size, next_state))
+        .then(|| class::object(Addr::new(info.address(next)), info.size, next_state))
         .flatten()
+}
+
+/// Figures of all classes. Other threads may go on meanwhile: the sum is then of slightly different moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Live objects.
+    pub objects: usize,
+    /// Bytes that were asked for, of all live objects.
+    pub bytes: usize,
+    /// Bytes of the slabs that hold memory.
+    pub held: usize,
+    /// Bytes of those of them that have no slot in use.
+    pub spare: usize,
+    /// Slots of held slabs that no object has, those in caches and quarantines included.
+    pub free_slots: usize,
+}
+
+/// Counts everything.
+pub fn count() -> Usage {
+    let mut usage = Usage::default();
+    for class in 0..class::COUNT {
+        let slabs = central::held(class);
+        let Some(info) = layout().classes.get(class) else { continue };
+        let slab_bytes = info.size << info.slab_shift;
+        let slots = info.usable_end(1).saturating_sub(1) as usize;
+        // The one in the front may be shorter.
+        let in_front = central::handed_out(class, 0).is_some_and(|slots| !slots.is_empty());
+        let (short_bytes, short_slots) = match in_front {
+            true => (slab_bytes - info.slab_bytes(0), (info.usable_end(1) - info.usable_end(0)) as usize),
+            false => (0, 0),
+        };
+        let held = (slabs.active as usize).saturating_mul(slab_bytes).saturating_sub(short_bytes);
+        usage.held = usage.held.saturating_add(held);
+        usage.spare = usage.spare.saturating_add((slabs.spare as usize).saturating_mul(slab_bytes));
+        let mut live = 0_usize;
+        let mut slab = 0;
+        while let Some(slots) = central::handed_out(class, slab) {
+            for state in slots.map(|slot| info.state_of(slot)).filter(|state| state.is_live()) {
+                live += 1;
+                usage.bytes = usage.bytes.saturating_add(info.size.saturating_sub(state.slack()));
+            }
+            slab += 1;
+        }
+        usage.objects += live;
+        let held = (slabs.active as usize).saturating_mul(slots).saturating_sub(short_slots);
+        usage.free_slots += held.saturating_sub(live);
+    }
+    usage
 }
 
 #[cfg(test)]
@@ -113,7 +213,7 @@ mod tests {
             info.store(slot, state);
         }
         let at = |slot: u32, into: usize| {
-            room(place::locate(layout, info.address(slot) + into).expect("in the regions"))
+            room(class::locate(layout, info.address(slot) + into).expect("in the regions"))
         };
         assert_eq!((at(1, 0), at(1, size - 1), at(1, size), at(1, info.size - 1)), (size, 1, 0, 0));
         for (slot, into) in
@@ -130,7 +230,7 @@ mod tests {
         assert_eq!((at(3, 0), at(3, size)), (UNTOLD, UNTOLD), "in a thread's hands");
         assert_eq!((at(4, 0), at(5, 0)), (0, 0), "never handed out, given back");
         let guard = info.guard_span(0).start.get();
-        assert_eq!(room(place::locate(layout, guard).expect("in the regions")), UNTOLD);
+        assert_eq!(room(class::locate(layout, guard).expect("in the regions")), UNTOLD);
         let meant = |slot: u32, into: usize, len| {
             let object = object_meant(Addr::new(info.address(slot) + into), len).expect("an object");
             (object.start.get() - info.start) / info.size

@@ -35,7 +35,7 @@ pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
 /// Large ones are mapped as stacks are, which `RLIMIT_DATA` does not count: else a process that limits its
 /// data after the start could open no page of the heap any more.
 ///
-/// All tables are sealed where there is a key: see [`seal`].
+/// All tables are sealed where there is a key: see [`super::seal`].
 pub fn tables(bytes: usize) -> Option<Addr> {
     take_room(bytes).or_else(|| tables_apart(bytes))
 }

@@ -1,6 +1,6 @@
 //! Addresses, pages and spans: newtypes with checked rounding.
 //!
-//! An address is a number and not a pointer: only `sys` and the last line of each arm make pointers
+//! An address is a number and not a pointer: only `sys` and the last line of each allocator make pointers
 //! from it. Page counts are not byte counts.
 
 use core::ops::Range;

@@ -1,4 +1,4 @@
-//! Canary words, which both arms put around objects: a keyed function of an address. Pure.
+//! Canary words, which both allocators put around objects: a keyed function of an address. Pure.
 //!
 //! ```text
 //! word = fold((address ^ whitener) × multiplier)       the product's high half xor its low half
@@ -8,7 +8,7 @@
 //! **What a word tells.** Both keys are secret, independent and of 64 bits. A word shows 35 bits. The words of two
 //! addresses differ by the multiplier times a distance whose sign the whitener decides bit by bit, so that
 //! whoever read one word knows nothing of another: for every other address each value of each byte is as likely
-//! as any other. Whoever reads many words of one arm can in principle solve for its keys; the arms have keys of
+//! as any other. Whoever reads many words of one allocator can in principle solve for its keys; the allocators have keys of
 //! their own, and a slot keeps its word as long as its slab has memory.
 //!
 //! **What a write of one byte leaves unseen.** A 0 on byte 1 of a word, and the one value that is there
@@ -40,7 +40,7 @@ pub const fn without_secret(value: u64) -> u64 {
     value & !FREE
 }
 
-/// What an arm has put at an address, for whoever shows memory: canaries are not to be shown.
+/// What an allocator has put at an address, for whoever shows memory: canaries are not to be shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
     /// Nothing: bytes of the program, or cleared ones.
@@ -53,7 +53,7 @@ pub enum Content {
     Withheld,
 }
 
-/// The secret of one arm's words.
+/// The secret of one allocator's words.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Key {
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    /// The words of one arm are no help with the other's keys.
+    /// The words of one allocator are no help with the other's keys.
     #[test]
     fn keys_are_independent() {
         let mut draws = Draws(1);

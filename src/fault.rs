@@ -102,7 +102,7 @@ pub struct Event {
     pub stack: u32,
 }
 
-/// A misuse that an arm found while it served a call.
+/// A misuse that an allocator found while it served a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     /// What it is.

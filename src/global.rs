@@ -285,7 +285,7 @@ fn site() -> Site {
 }
 
 // SAFETY: objects are live from the call that returns them to the one that frees them, aligned and
-// sized as the layout says, and no two live objects overlap: the arms' invariants. Nothing unwinds.
+// sized as the layout says, and no two live objects overlap: the allocators' invariants. Nothing unwinds.
 unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -1,4 +1,4 @@
-//! Which arm serves a request. Pure.
+//! Which allocator serves a request. Pure.
 
 use crate::addr::PAGE_SIZE;
 use crate::options::{GuardSide, Mode, Options};
@@ -7,9 +7,9 @@ use crate::page::Side;
 /// Where a request goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
-    /// The slab arm.
+    /// The slab allocator.
     Slab,
-    /// The page arm; `optional` objects go to the slab arm when it refuses them.
+    /// The page allocator; `optional` objects go to the slab allocator when it refuses them.
     Page {
         /// Whether the budget applies.
         optional: bool,
@@ -38,7 +38,7 @@ pub fn route(options: &Options, size: usize, align: usize, sampled: bool, slab_a
     }
 }
 
-/// Requests of one byte to below this size go to the slab arm whatever else they ask, as long as their alignment
+/// Requests of one byte to below this size go to the slab allocator whatever else they ask, as long as their alignment
 /// is the ABI's, and in patrol the sampler does not pick them. 0 when each request must be looked at.
 pub fn fast_limit(options: &Options) -> usize {
     match options.mode {

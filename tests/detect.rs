@@ -1,4 +1,4 @@
-//! The detection suite: every bug × arm × mode × backend of the guards, in Rust.
+//! The detection suite: every bug × allocator × mode × backend of the guards, in Rust.
 //!
 //! This binary runs under fencepost and executes itself: `victim` does nothing unless the environment
 //! names a bug, which it then commits ([`victim`]'s table). A row ([`rows`]) passes only on the one report
@@ -29,9 +29,9 @@ static HEAP: Fencepost = Fencepost::new();
 /// Names the bug that `victim` is to commit, with its arguments.
 const VICTIM: &str = "FENCEPOST_VICTIM";
 
-/// Objects of the slab arm in `harden`.
+/// Objects of the slab allocator in `harden`.
 const SMALL: [usize; 3] = [13, 16, 100];
-/// Objects of the page arm in every mode; the last has chunks of its own.
+/// Objects of the page allocator in every mode; the last has chunks of its own.
 const LARGE: [usize; 3] = [4096, 5000, 300_000];
 
 #[test]
@@ -73,8 +73,8 @@ fn for_sizes(sizes: &[usize], tables: &[fn(usize) -> Vec<Row>]) -> Vec<Row> {
     sizes.iter().flat_map(|size| tables.iter().flat_map(|table| table(*size))).collect()
 }
 
-/// The page arm's rows for all sizes that are its in the mode.
-fn page_arm(sizes: &[usize], side: Side) -> Vec<Row> {
+/// The page allocator's rows for all sizes that are its in the mode.
+fn page_allocator(sizes: &[usize], side: Side) -> Vec<Row> {
     match side {
         Side::Before => for_sizes(sizes, &[rows::page_any_side, rows::page_left]),
         _ => for_sizes(sizes, &[rows::page_any_side, rows::page_right]),
@@ -82,33 +82,37 @@ fn page_arm(sizes: &[usize], side: Side) -> Vec<Row> {
 }
 
 #[test]
-fn harden_slab_arm() {
-    detect("mode=harden", &for_sizes(&SMALL, &[rows::any_arm, rows::slab, rows::slot_alignments]));
+fn harden_slab_allocator() {
+    detect("mode=harden", &for_sizes(&SMALL, &[rows::any_allocator, rows::slab, rows::slot_alignments]));
 }
 
 #[test]
-fn harden_slab_arm_up_to_the_border() {
+fn harden_slab_allocator_up_to_the_border() {
     detect(
         "mode=harden:unmap_threshold=131072",
-        &for_sizes(&[1000, 4096, 5000], &[rows::any_arm, rows::slab]),
+        &for_sizes(&[1000, 4096, 5000], &[rows::any_allocator, rows::slab]),
     );
 }
 
 #[test]
-fn harden_page_arm() {
-    let any = for_sizes(&LARGE, &[rows::any_arm, rows::guarded_alignments]);
-    detect("mode=harden", &[any, page_arm(&LARGE, Side::After)].concat());
+fn harden_page_allocator() {
+    let any = for_sizes(&LARGE, &[rows::any_allocator, rows::guarded_alignments]);
+    detect("mode=harden", &[any, page_allocator(&LARGE, Side::After)].concat());
 }
 
 #[test]
-fn harden_page_arm_left() {
-    detect("mode=harden:guard_side=left", &page_arm(&LARGE, Side::Before));
+fn harden_page_allocator_left() {
+    detect("mode=harden:guard_side=left", &page_allocator(&LARGE, Side::Before));
 }
 
 #[test]
 fn patrol_without_a_sample() {
-    let rows =
-        [for_sizes(&[13, 5000], &[rows::any_arm]), rows::slab(13), page_arm(&[5000], Side::After)].concat();
+    let rows = [
+        for_sizes(&[13, 5000], &[rows::any_allocator]),
+        rows::slab(13),
+        page_allocator(&[5000], Side::After),
+    ]
+    .concat();
     detect("mode=patrol:sample_rate=0", &rows);
 }
 
@@ -123,21 +127,21 @@ fn patrol_with_a_sample() {
 #[test]
 fn hunt() {
     let sizes = [&SMALL[..], &LARGE[..]].concat();
-    let any = for_sizes(&sizes, &[rows::any_arm, rows::guarded_alignments]);
-    detect("mode=hunt", &[any, page_arm(&sizes, Side::After)].concat());
+    let any = for_sizes(&sizes, &[rows::any_allocator, rows::guarded_alignments]);
+    detect("mode=hunt", &[any, page_allocator(&sizes, Side::After)].concat());
 }
 
 #[test]
 fn hunt_left() {
     let sizes = [&SMALL[..], &LARGE[..]].concat();
-    detect("mode=hunt:guard_side=left", &page_arm(&sizes, Side::Before));
+    detect("mode=hunt:guard_side=left", &page_allocator(&sizes, Side::Before));
 }
 
 #[test]
 fn hunt_in_batches() {
-    let small = for_sizes(&SMALL, &[rows::any_arm, rows::page_right, rows::written_later]);
+    let small = for_sizes(&SMALL, &[rows::any_allocator, rows::page_right, rows::written_later]);
     // Too large to wait for others.
-    let large = for_sizes(&[5000], &[rows::any_arm, rows::page_any_side]);
+    let large = for_sizes(&[5000], &[rows::any_allocator, rows::page_any_side]);
     detect("mode=hunt:unmap=batch:16", &[small, large].concat());
 }
 

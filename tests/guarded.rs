@@ -1,4 +1,4 @@
-//! The page arm over the lifetime of a process: mappings, page tables, memory and `fork` do not grow with
+//! The page allocator over the lifetime of a process: mappings, page tables, memory and `fork` do not grow with
 //! the objects that live or were freed, and addresses come back oldest first.
 //!
 //! CI runs small numbers. `FENCEPOST_SCALE=LIVE,FREED cargo test --release --test guarded scale --
@@ -50,8 +50,8 @@ fn part() {
     }
 }
 
-/// A GiB of address space in 32 lanes of 8 chunks, the last of which is a guard: a process that uses its
-/// lane 60 times over.
+/// A GiB of address space in 32 shards of 8 chunks, the last of which is a guard: a process that uses its
+/// shard 60 times over.
 #[test]
 fn churn_reuses_the_oldest_addresses_and_does_not_grow() {
     execute("churn", "mode=hunt:backtrace=0:reserve_gb=1");

@@ -404,7 +404,7 @@ fn the_work_passes_without_the_library() {
 /// All rows that a kernel with guard regions is tested with, on one that answers as those without do.
 #[test]
 fn detection_without_guard_regions() {
-    let tables: [&[Row]; 4] = [rows::ALWAYS, rows::PAGE_ARM, rows::HUNT, rows::EXACT];
+    let tables: [&[Row]; 4] = [rows::ALWAYS, rows::PAGE_ALLOCATOR, rows::HUNT, rows::EXACT];
     let rows = || tables.into_iter().flatten();
     detect(&["madvise/2=102:EINVAL", "madvise/2=103:EINVAL"], rows());
     detect(&["madvise/2=102:ENOSYS"], rows().step_by(5));

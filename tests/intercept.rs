@@ -320,7 +320,7 @@ fn whole_pages_of_pools_are_closed() {
                 start + 20_000
             );
             assert!(run.stderr.contains(&range), "{range}{}", run.stderr);
-            // Reported once, then let through; and open again, whatever it holds.
+            // Reported once, then allowed; and open again, whatever it holds.
             let goes_on = self::run(&binary, &format!("{options}:on_error=continue:exitcode=0"), &[how]);
             assert_eq!(
                 (goes_on.end, goes_on.stdout.as_str()),

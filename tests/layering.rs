@@ -26,8 +26,8 @@ const LAYERS: &[&[&str]] = &[
     &["global"],
 ];
 
-/// What a module may not use though it is below: `sys` is told nothing of the heap, the arms take decisions
-/// as arguments, and reports are about findings and not about arms.
+/// What a module may not use though it is below: `sys` is told nothing of the heap, the allocators take decisions
+/// as arguments, and reports are about findings and not about allocators.
 const EXCEPT: &[(&str, &[&str])] = &[
     ("sys", &["request", "fault"]),
     ("slab", &["options", "stats", "trace"]),
@@ -429,7 +429,7 @@ mod tests {
 }
 
 #[test]
-fn the_arms_do_not_know_each_other() {
+fn the_allocators_do_not_know_each_other() {
     assert_eq!(found("page/mod.rs", "use super::slab;"), ["1 slab"]);
     assert_eq!(found("slab/mod.rs", "use crate::page::Side;"), ["1 page"]);
     assert_eq!(found("page/mod.rs", "use crate::options::Mode;"), ["1 options"]);

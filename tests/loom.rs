@@ -1,8 +1,8 @@
 //! Models of the lock-free parts, run by loom under every interleaving and every outcome that the memory
 //! orderings permit.
 //!
-//! The code itself is under test: `meta::poison`, `meta::record`, `slab::poison`, `page::poison`, `trace::depot`, `trace::cache`, `page::chunk`, `page::returns`, `slab::batches`,
-//! `slab::depot`, `slab::fifo`, `slab::handout`, `slab::look` and `sync::lock` are included as they are, with small modules here in the place
+//! The code itself is under test: `meta::poison`, `meta::record`, `slab::poison`, `page::poison`, `trace::depot`, `trace::cache`, `page::chunk`, `page::remote`, `slab::magazine`,
+//! `slab::transfer`, `slab::fifo`, `slab::owners`, `slab::look` and `sync::lock` are included as they are, with small modules here in the place
 //! of what they use. Their atomics are [`sync::atomic`]'s, which are loom's inside a model; unlike loom's own they can be
 //! constants and lie in zeroed memory.
 //!
@@ -17,32 +17,32 @@
 
 #[path = "../src/addr.rs"]
 mod addr;
-#[path = "../src/slab/batches.rs"]
-mod batches;
 #[path = "../src/page/chunk.rs"]
 mod chunk;
 #[path = "../src/fault.rs"]
 mod fault;
 #[path = "../src/slab/fifo.rs"]
 mod fifo;
-#[path = "../src/slab/handout.rs"]
-mod handout;
 #[path = "../src/slab/look.rs"]
 mod look;
+#[path = "../src/slab/magazine.rs"]
+mod magazine;
 #[path = "../src/meta/poison.rs"]
 mod marks;
+#[path = "../src/slab/owners.rs"]
+mod owners;
 #[path = "../src/meta/record.rs"]
 mod record;
+#[path = "../src/page/remote.rs"]
+mod remote;
 #[path = "../src/request.rs"]
 mod request;
-#[path = "../src/page/returns.rs"]
-mod returns;
-#[path = "../src/slab/depot.rs"]
-mod slab_depot;
 #[path = "loom/sync.rs"]
 mod sync;
 #[path = "loom/sys.rs"]
 mod sys;
+#[path = "../src/slab/transfer.rs"]
+mod transfer;
 
 #[path = "loom/chunks.rs"]
 mod chunks;
@@ -81,8 +81,8 @@ use fault::Event;
 use loom::sync::Arc;
 use loom::thread;
 use record::{Record, RecordId, Records, State};
+use remote::RemoteFreeList;
 use request::Origin;
-use returns::Returns;
 use sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 use sync::{Guard, Lock, Rank};
 use trace::cache::{Cache, CallerFp, Kind, Rule, SP};

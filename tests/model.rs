@@ -214,7 +214,7 @@ fn run(options: &str, most: usize) {
     assert_eq!(verdict, Verdict::Match, "repeat with {again}\n{}{}", run.stdout, run.stderr);
 }
 
-/// The slab arm alone, with some objects of the page arm.
+/// The slab allocator alone, with some objects of the page allocator.
 const SMALL: usize = 6_000;
 /// Objects with chunks of their own as well.
 const LARGE: usize = 3 << 20;

@@ -121,7 +121,7 @@ fn semantics_are_those_under_glibc() {
 
 #[test]
 fn bugs_are_found() {
-    let tables: [&[Row]; 4] = [rows::ALWAYS, rows::PAGE_ARM, rows::HUNT, rows::EXACT];
+    let tables: [&[Row]; 4] = [rows::ALWAYS, rows::PAGE_ALLOCATOR, rows::HUNT, rows::EXACT];
     let mut failures = Vec::new();
     let rows = tables.into_iter().flatten();
     for row in rows.filter(|row| is_c(row.program) && !OTHERWISE.contains(&row.program)) {

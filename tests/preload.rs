@@ -116,11 +116,11 @@ with_both_backends! {
     // What guards alone find: functions that look at bounds are `tests/intercept.rs`'s.
     hunt_exact: |guards| detect(
         &format!("mode=hunt:intercept=off:align=exact:{guards}"),
-        &[rows::ALWAYS, rows::PAGE_ARM, rows::HUNT, rows::EXACT],
+        &[rows::ALWAYS, rows::PAGE_ALLOCATOR, rows::HUNT, rows::EXACT],
     );
     hunt_abi: |guards| detect(
         &format!("mode=hunt:intercept=off:align=abi:{guards}"),
-        &[rows::ALWAYS, rows::PAGE_ARM, rows::HUNT, rows::ABI],
+        &[rows::ALWAYS, rows::PAGE_ALLOCATOR, rows::HUNT, rows::ABI],
     );
     hunt_left: |guards| detect(
         &format!("mode=hunt:intercept=off:guard_side=left:{guards}"),
@@ -129,7 +129,7 @@ with_both_backends! {
     // Little quarantine, so that a slot is reused while a program runs.
     harden: |guards| detect(
         &format!("mode=harden:quarantine_mb=1:{guards}"),
-        &[rows::ALWAYS, rows::PAGE_ARM, rows::SLAB],
+        &[rows::ALWAYS, rows::PAGE_ALLOCATOR, rows::SLAB],
     );
     hunt_calls: |guards| detect(&format!("mode=hunt:{guards}"), &[rows::CALLS]);
     harden_calls: |guards| detect(&format!("mode=harden:intercept=all:{guards}"), &[rows::CALLS]);
@@ -201,7 +201,8 @@ fn a_mismatch_is_seen() {
 /// No program is without a row, and no row without a program.
 #[test]
 fn the_table_is_complete() {
-    let tables = [rows::ALWAYS, rows::PAGE_ARM, rows::HUNT, rows::EXACT, rows::ABI, rows::LEFT, rows::SLAB];
+    let tables =
+        [rows::ALWAYS, rows::PAGE_ALLOCATOR, rows::HUNT, rows::EXACT, rows::ABI, rows::LEFT, rows::SLAB];
     let mut named: BTreeSet<&str> = tables.into_iter().flatten().map(|row| row.program).collect();
     named.extend(rows::CLEAN);
     named.extend(rows::ENDING);

@@ -93,7 +93,7 @@ fn a_sealed_table_is_not_opened_to_go_on() {
     let Some(run) = scribble(&["states", "main"], "seal=pkey:on_error=continue") else { return };
     assert_eq!(run.end, End::Signal(libc::SIGSEGV), "{}", run.stderr);
     assert_eq!(Report::parse_all(&run.stderr).len(), 1, "{}", run.stderr);
-    assert!(run.stderr.contains("fencepost: the access cannot be let through\n"), "{}", run.stderr);
+    assert!(run.stderr.contains("fencepost: the access cannot be allowed\n"), "{}", run.stderr);
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn bursts_in_real_time() {
     }
 }
 
-/// With little address space there are few lanes, and objects outside of the arena.
+/// With little address space there are few shards, and objects outside of the arena.
 mod limited {
     use super::*;
 

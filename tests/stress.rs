@@ -67,7 +67,7 @@ struct Line([u8; 192]);
 
 impl Parcel {
     fn make(random: &mut Random) -> Self {
-        // Mostly small, now and then past a page, rarely past what lanes hold.
+        // Mostly small, now and then past a page, rarely past what shards hold.
         let most = match random.below(64) {
             0 => 400_000,
             1..=8 => 20_000,
@@ -229,7 +229,7 @@ fn in_child(parcels: Vec<Parcel>, random: &mut Random) -> bool {
     intact && HEAP.check() == 0
 }
 
-/// The check of everything, by two threads at once, beside threads that free and resize objects of both arms
+/// The check of everything, by two threads at once, beside threads that free and resize objects of both allocators
 /// as fast as they can: no false alarm, for the check, a free or a resize.
 fn check_under_load(seed: u64) {
     let stop = AtomicBool::new(false);
@@ -260,7 +260,7 @@ fn check_repeatedly(time: Duration) -> usize {
     found
 }
 
-/// Grows and shrinks within pages, over pages, and from lanes to chunks of their own.
+/// Grows and shrinks within pages, over pages, and from shards to chunks of their own.
 fn resize_a_lot(random: &mut Random) {
     let mut bytes = vec![7_u8; 20_000];
     for step in 0..20 {

@@ -324,7 +324,7 @@ impl<A: Api> Work for Cross<A> {
     fn run(&mut self, iterations: u64) -> Reply {
         let Shape { size, align, .. } = self.0;
         let ring: [AtomicPtr<u8>; RING] = [const { AtomicPtr::new(std::ptr::null_mut()) }; RING];
-        let patient = |slot: &AtomicPtr<u8>, ready: fn(*mut u8) -> bool| {
+        let wait_for = |slot: &AtomicPtr<u8>, ready: fn(*mut u8) -> bool| {
             for round in 0u32.. {
                 let pointer = slot.load(Ordering::Acquire);
                 if ready(pointer) {
@@ -339,10 +339,10 @@ impl<A: Api> Work for Cross<A> {
                 let slot = &ring[step as usize % RING];
                 if index == 0 {
                     let pointer = acquire::<A>(size, align);
-                    patient(slot, <*mut u8>::is_null);
+                    wait_for(slot, <*mut u8>::is_null);
                     slot.store(pointer, Ordering::Release);
                 } else {
-                    let pointer = patient(slot, |pointer| !pointer.is_null());
+                    let pointer = wait_for(slot, |pointer| !pointer.is_null());
                     slot.store(std::ptr::null_mut(), Ordering::Release);
                     // SAFETY: the producer stored it with this size and alignment and keeps no copy; the slot is empty.
                     unsafe { release::<A>(pointer, size, align) };

@@ -106,7 +106,7 @@ pub fn look_up() {
     if state != NOTHING {
         let mut found = [0; ROWS];
         for (next, name) in found.iter_mut().zip(names()) {
-            *next = next_quietly(name).expose_provenance();
+            *next = next_or_null(name).expose_provenance();
         }
         NEXT.fill(found);
     }
@@ -156,7 +156,7 @@ fn are_operators_replaced(allocator: &mut bool) -> bool {
         ControlFlow::Continue(())
     });
     let is_next = |(found, name): (&Option<usize>, &Name<'_>)| {
-        found.is_some_and(|address| next_quietly(name).addr() == address)
+        found.is_some_and(|address| next_or_null(name).addr() == address)
     };
     before_ours || behind.iter().zip(names()).any(is_next)
 }
@@ -170,7 +170,7 @@ pub extern "C" fn definition(row: u32) -> *mut c_void {
     let next = match NEXT.get() {
         Some(found) => found.get(row as usize).copied().unwrap_or(0),
         // Another thread is about to say the same.
-        None => next_quietly(name(row)).expose_provenance(),
+        None => next_or_null(name(row)).expose_provenance(),
     };
     if next != 0 {
         return core::ptr::with_exposed_provenance_mut(next);
@@ -185,7 +185,7 @@ pub extern "C" fn definition(row: u32) -> *mut c_void {
 
 /// The C++ library's own operator of a row, for the caller at this address; null where no module defines one.
 pub fn library_definition(row: u32, caller: usize) -> *mut c_void {
-    let next = next_quietly(name(row));
+    let next = next_or_null(name(row));
     if !next.is_null() {
         return next;
     }
@@ -218,7 +218,7 @@ fn search(name: &Name<'_>, rank: impl Fn(&Module<'_>, bool) -> u8) -> *mut c_voi
 
 /// The next definition after this library's, null if there is none. What `dlerror` says of that is taken back: the
 /// program did not ask.
-fn next_quietly(name: &Name<'_>) -> *mut c_void {
+fn next_or_null(name: &Name<'_>) -> *mut c_void {
     let next = init::next(name.text());
     #[cfg(target_env = "gnu")]
     if next.is_null() {

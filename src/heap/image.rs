@@ -6,7 +6,7 @@
 //! the crate under the preloaded library has two heaps, and one anchor must not take the other's place.
 //!
 //! A tool refuses an anchor of another version. [`VERSION`] changes with the anchor, with
-//! [`Record`](crate::meta::Record), the tables of the page arm, the states of slots, `ClassInfo` and
+//! [`Record`](crate::meta::Record), the tables of the page allocator, the states of slots, `ClassInfo` and
 //! the log of stacks. All that is read is as damaged as memory may be: what does not fit is not found.
 
 use super::{Heap, thread};
@@ -272,8 +272,8 @@ pub(super) fn drop_anchor(heap: &Heap) {
     let layout = slab::layout::layout();
     let (log, log_words) = heap.depot.log();
     let itself = ANCHOR.0.get();
-    let [errors, suppressed] = tally::places();
-    let [threads, thread_next, thread_counts, thread_cache] = thread::places();
+    let [errors, suppressed] = tally::counters();
+    let [threads, thread_next, thread_counts, thread_cache] = thread::offsets();
     let anchor = Anchor {
         itself: word(Addr::of(itself).get()),
         arena: word(arena.span.start.get()),
@@ -340,9 +340,9 @@ pub struct Image<'m, M> {
 pub enum Found {
     /// Nothing of this heap.
     Nothing,
-    /// The page arm's memory, and the nearest object that is remembered.
+    /// The page allocator's memory, and the nearest object that is remembered.
     Guarded(Option<Object>),
-    /// A slot of the slab arm, and the object that lies or last lay in it.
+    /// A slot of the slab allocator, and the object that lies or last lay in it.
     Slot {
         /// The slot's first byte.
         start: Addr,

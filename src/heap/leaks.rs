@@ -7,7 +7,7 @@
 //! All other threads are stopped meanwhile, by a signal, wherever they are: the search takes no lock that one of them
 //! may have, and no handler runs in the searching thread, which could ask for one. What threads may change all the same is read in ways that
 //! do not fault. The time is linear in the memory that is in use; the memory is a byte for each object of
-//! the page arm and each sixteen bytes of a slab, and eight bytes for each object.
+//! the page allocator and each sixteen bytes of a slab, and eight bytes for each object.
 //!
 //! # Marks
 //!
@@ -23,11 +23,11 @@
 
 use super::heap;
 use crate::addr::{ABI_ALIGN, Addr, PAGE_SIZE, PageCount, Span};
-use crate::page::PageArm;
+use crate::page::PageAllocator;
 use crate::report::leak::{self, Group, Kind};
 use crate::slab::lookup;
 use crate::sync::{Lock, Rank};
-use crate::sys::action::Quiet;
+use crate::sys::action::BlockedSignals;
 use crate::sys::vm;
 use crate::sys::world::{self, PageMap, Stopped};
 use core::ops::Range;
@@ -135,7 +135,7 @@ pub unsafe fn inherit() {
 fn find(sp: usize, registers: &[usize]) -> Option<(Groups, bool)> {
     let mut groups = Groups::map()?;
     let _turn = SEARCHING.enter()?;
-    let _quiet = Quiet::begin();
+    let _blocked = BlockedSignals::begin();
     let stopped = world::stop()?;
     let marks = Marks::map(&heap().page)?;
     let mut search = Search::new(marks, &stopped)?;
@@ -192,8 +192,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Maps marks for all objects of both arms; `None` if the kernel refuses.
-    pub fn map(page: &PageArm) -> Option<Self> {
+    /// Maps marks for all objects of both allocators; `None` if the kernel refuses.
+    pub fn map(page: &PageAllocator) -> Option<Self> {
         let mut count = 0_usize;
         page.each_live(|_, _| count = count.saturating_add(1));
         lookup::each(|_, _| count = count.saturating_add(1));

@@ -13,9 +13,9 @@
 //! | structure | a thread that is not there may have left | the child |
 //! |---|---|---|
 //! | a class's store | list and counts half changed | makes them anew from the bits, which change a word at a time |
-//! | a lane | anything | starts it in another chunk, without its history |
-//! | the order of chunks | chunks that are being opened or buried | leaves those alone |
-//! | a lane's batch, the parked slots | a number without its entry | forgets them |
+//! | a shard | anything | starts it in another chunk, without its history |
+//! | the order of chunks | chunks that are being opened or decommitted | leaves those alone |
+//! | a shard's batch, the deferred slots | a number without its entry | forgets them |
 //! | the detached objects | an entry twice or half written | keeps those that a live record confirms |
 //! | a record | a look at the object that does not end | ends it, and what was left to it |
 //! | a slot's state | [`BUSY`](crate::slab::SlotState::BUSY), or a look | leaves it: the slot is not used again |
@@ -217,7 +217,7 @@ impl Heap {
             let mut line = Text::<512>::new();
             let _ = writeln!(
                 line,
-                "fencepost: {}; {} pages live in lanes; guards by {}; {} reports; seed {}",
+                "fencepost: {}; {} pages live in shards; guards by {}; {} reports; seed {}",
                 totals(),
                 self.page.live_pages(),
                 slab::layout::layout().backend.name(),

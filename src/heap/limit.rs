@@ -14,7 +14,7 @@ use crate::rng::Rng;
 use crate::slab;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Lock, Rank};
-use crate::sys::action::Quiet;
+use crate::sys::action::BlockedSignals;
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::seal::Unsealed;
 use crate::sys::{stacks, vm};
@@ -67,7 +67,7 @@ pub(super) fn squeeze() -> bool {
 /// interrupted the allocator others may wait for what it has, and this would wait for them.
 fn cut(limit: u64) -> bool {
     // No handler is to find this thread with a lock.
-    let _quiet = Quiet::begin();
+    let _blocked = BlockedSignals::begin();
     if thread::is_inside() {
         return false;
     }

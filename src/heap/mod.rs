@@ -1,7 +1,7 @@
-//! The heap: the only place where arms, policy, statistics and reports meet.
+//! The heap: the only place where allocators, policy, statistics and reports meet.
 //!
 //! - [`start`]: options and everything that is set up once.
-//! - [`thread`]: what each thread has: its slab cache, its lane, its random numbers; [`shared`]: what those
+//! - [`thread`]: what each thread has: its slab cache, its shard, its random numbers; [`shared`]: what those
 //!   use that have nothing.
 //! - [`ops`]: allocate, free, resize; the fast paths first.
 //! - [`query`]: the size of an object; whose bytes an access would touch; figures of what is in use; memory given back.
@@ -26,7 +26,7 @@
 use crate::addr::{Addr, PageCount, Span};
 use crate::fault::{Event, Fault};
 use crate::options::Options;
-use crate::page::PageArm;
+use crate::page::PageAllocator;
 use crate::report::finding::is_inside_live;
 use crate::report::{Finding, fatal, handler};
 use crate::request::Site;
@@ -69,7 +69,7 @@ struct Heap {
     options: Options,
     seed: u64,
     secure: bool,
-    page: PageArm,
+    page: PageAllocator,
     depot: Depot,
 }
 
@@ -103,7 +103,7 @@ static HEAP: Global = Global(UnsafeCell::new(Heap {
     options: Options::DEFAULT,
     seed: 0,
     secure: false,
-    page: PageArm::NONE,
+    page: PageAllocator::NONE,
     depot: Depot::EMPTY,
 }));
 

@@ -1,7 +1,7 @@
 //! Allocate and free.
 //!
 //! Each has a fast path that a front end inlines and a slow path that does everything. The fast path
-//! serves requests that the policy sends to the slab arm whatever they are ([`Thread::fast_most`]),
+//! serves requests that the policy sends to the slab allocator whatever they are ([`Thread::fast_most`]),
 //! from a thread that is not inside the allocator already.
 
 use super::start::{is_open, is_started};
@@ -358,7 +358,7 @@ pub fn lock_memory(flags: i32) -> i32 {
 }
 
 impl Heap {
-    /// What is done with pointers of neither arm.
+    /// What is done with pointers of neither allocator.
     pub(super) fn foreign(&self) -> Foreign {
         match self.options.foreign {
             Foreign::Abort if LIBC_HAS_OBJECTS.load(Ordering::Relaxed) => Foreign::Libc,
@@ -460,10 +460,10 @@ impl Heap {
             true => Event::default(),
             false => self.event(site, thread),
         };
-        let lane = thread.lane as usize;
+        let shard = thread.shard as usize;
         let rng = thread.rng();
         let side = policy::side(&self.options, rng.byte() & 1 != 0);
-        let placed = self.page.allocate(request, side, optional, grows, lane, event, rng);
+        let placed = self.page.allocate(request, side, optional, grows, shard, event, rng);
         if placed.is_ok() {
             Counts::bump(&thread.counts.guarded);
         }
@@ -513,7 +513,7 @@ impl Heap {
             true => Event::default(),
             false => self.event(site, thread),
         };
-        self.page.free(claim, self.options.mismatch, thread.lane as usize, event)
+        self.page.free(claim, self.options.mismatch, thread.shard as usize, event)
     }
 }
 

@@ -239,12 +239,12 @@ impl Heap {
     }
 }
 
-/// Figures of both arms.
+/// Figures of both allocators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The slab arm.
+    /// The slab allocator.
     pub slab: lookup::Usage,
-    /// The page arm.
+    /// The page allocator.
     pub page: page::Usage,
 }
 
@@ -259,7 +259,7 @@ pub fn usage() -> Usage {
 }
 
 /// Gives the memory of slabs without an object in use back to the kernel, after the calling thread's unused
-/// slots were returned to them. Slots in quarantine stay there. Whether memory was given back; the page arm
+/// slots were returned to them. Slots in quarantine stay there. Whether memory was given back; the page allocator
 /// has none to give: it gave it back when its objects were freed.
 pub fn trim() -> bool {
     if !is_started() {
@@ -268,7 +268,7 @@ pub fn trim() -> bool {
     let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
     let heap = heap();
     let given = thread::with(|thread| {
-        thread.slab.give_free();
+        thread.slab.flush_free();
         thread.take_fault()
     });
     if let Some(Some(fault)) = given {

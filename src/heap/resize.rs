@@ -184,8 +184,8 @@ impl Heap {
         }
         thread::with(|thread| {
             let event = self.event(site, thread);
-            let lane = thread.lane as usize;
-            let moved = self.page.relocate(found, request, self.keeps_guards(), lane, event, thread.rng());
+            let shard = thread.shard as usize;
+            let moved = self.page.relocate(found, request, self.keeps_guards(), shard, event, thread.rng());
             if moved.is_some() {
                 Counts::bump(&thread.counts.guarded);
             }

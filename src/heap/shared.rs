@@ -3,7 +3,7 @@
 //! Who uses it has its lock, with signals blocked, and waits for no other lock but those that are taken with signals
 //! blocked. A lock may be held by the very thread that was interrupted, or by another that a handler interrupted
 //! and that waits for the shared state. If a try fails there is a fallback: a slot comes from another
-//! class or from pages, pages come without a lane, and what is given back goes to lists that are emptied later.
+//! class or from pages, pages come without a shard, and what is given back goes to lists that are emptied later.
 
 use super::thread::{self, Thread};
 use crate::sync::{Lock, Rank, Trying};
@@ -20,7 +20,7 @@ static SHARED: Lock<Shared> = Lock::new(Rank::Shared, Shared(core::ptr::null_mut
 /// in the middle of an `action`.
 #[cold]
 pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
-    let mut shared = SHARED.lock_quietly()?;
+    let mut shared = SHARED.lock_signal_safe()?;
     let _trying = Trying::begin(Trying::SHARED);
     if shared.0.is_null() {
         shared.0 = thread::make(true)?;
@@ -29,7 +29,7 @@ pub fn with<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
     let state = unsafe { &mut *shared.0 };
     state.id = sys::id();
     state.stack = thread::stack();
-    state.slab.give_parked();
+    state.slab.flush_deferred();
     Some(action(state))
 }
 

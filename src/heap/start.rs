@@ -15,7 +15,7 @@ use crate::report::suppress::{self, Flaw};
 use crate::rng::{self, Rng};
 use crate::stats::Totals;
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sys::action::Quiet;
+use crate::sys::action::BlockedSignals;
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::guard::{self, Backend};
 use crate::sys::seal::{self, Unsealed};
@@ -98,7 +98,7 @@ fn start_slow(overrides: &Overrides) {
     match GATE.compare_exchange(FRESH, sys_thread::own_id(), Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
             // A signal handler that allocates would wait for the end of this.
-            let quiet = Quiet::begin();
+            let blocked = BlockedSignals::begin();
             let state = match start(overrides) {
                 Started::Aside => ASIDE,
                 Started::Heap if seal::is_in_use() => SEALED,
@@ -106,7 +106,7 @@ fn start_slow(overrides: &Overrides) {
             };
             GATE.store(state, Ordering::Release);
             futex::wake_all(&GATE);
-            drop(quiet);
+            drop(blocked);
             if state == ASIDE {
                 return;
             }
@@ -277,7 +277,7 @@ fn address_space(kernel: guard::Kernel) -> Option<u64> {
     [machine::address_space(), emulated].into_iter().flatten().min()
 }
 
-/// Says that an arm could not be set up. What the other and the C library serve, the program gets.
+/// Says that an allocator could not be set up. What the other and the C library serve, the program gets.
 fn do_without(what: &str) {
     let mut line = Text::<128>::new();
     let _ = writeln!(line, "fencepost: there is no address space for {what}: less protection");
@@ -298,8 +298,8 @@ pub fn quarantine_bytes(options: &Options) -> usize {
     usize::try_from(options.quarantine_mb.bytes()).unwrap_or(usize::MAX)
 }
 
-/// Address space that the page arm gets for a mode, with so much memory in the machine: at least so much, and at
-/// least so many times the memory. A freed address comes back when a lane of it was used once.
+/// Address space that the page allocator gets for a mode, with so much memory in the machine: at least so much, and at
+/// least so many times the memory. A freed address comes back when a shard of it was used once.
 fn reserve(mode: Mode, memory: Option<u64>) -> u64 {
     const TIB: u64 = 1 << 40;
     let (least, times) = match mode {
@@ -336,7 +336,7 @@ fn page_config(options: &Options, backend: Backend, limit: Option<u64>, memory: 
     }
 }
 
-const _: () = assert!(page::BATCH_MAX == Unmap::MOST as usize, "the option offers what the arm has");
+const _: () = assert!(page::BATCH_MAX == Unmap::MOST as usize, "the option offers what the allocator has");
 
 /// Puts the reports' context in its place and takes the fault signals.
 fn install_reports(overrides: &Overrides) {
@@ -361,7 +361,7 @@ fn collector(secure: bool) -> PathBuf {
     name.and_then(PathBuf::parse).unwrap_or(PathBuf::EMPTY)
 }
 
-/// What an arm put at `address`, near `object`.
+/// What an allocator put at `address`, near `object`.
 fn content(address: Addr, object: Option<&Object>) -> Content {
     if slab::contains(address) {
         return slab::content(address, object);

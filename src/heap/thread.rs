@@ -1,4 +1,4 @@
-//! What each thread has: its slab cache, its lane, its random numbers.
+//! What each thread has: its slab cache, its shard, its random numbers.
 //!
 //! The word of thread-local storage is 0 in a thread that has not allocated, the address of a
 //! [`Thread`], or that of [`GONE`], which is always busy, in a thread whose state was handed on. Where tables
@@ -11,12 +11,12 @@
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Fault;
 use crate::options::Mode;
-use crate::page::PageArm;
+use crate::page::PageAllocator;
 use crate::rng::Rng;
 use crate::stats::{Counts, Totals};
 use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, Ordering, compiler_fence};
 use crate::sync::{Lock, Rank};
-use crate::sys::action::Quiet;
+use crate::sys::action::BlockedSignals;
 use crate::sys::seal::{self, Unsealed};
 use crate::sys::{process, stacks, thread as sys, vm};
 use crate::trace::Stack;
@@ -34,8 +34,8 @@ pub struct Thread {
     pub gate: AtomicU16,
     /// 1 when the sampler counts requests, read with the gate by the shortest path of an allocation.
     samples: AtomicU16,
-    /// The lane it places guarded objects in.
-    pub lane: u32,
+    /// The shard it places guarded objects in.
+    pub shard: u32,
     /// Requests of one byte to so many go straight to the slab cache.
     pub fast_most: usize,
     /// The kernel's id of the thread, 0 until it is asked for.
@@ -115,8 +115,8 @@ const RNGS_LIMITED: usize = 256;
 /// Behind them, at the end of a page, a word that is wiped with them; see [`process`].
 const BEHIND_RNGS: usize = 64;
 const _: () = assert!(BEHIND_RNGS.is_multiple_of(align_of::<Rng>()) && BEHIND_RNGS >= size_of::<AtomicU32>());
-/// The lane of the shared state.
-const SHARED_LANE: u32 = PageArm::LANES as u32 - 1;
+/// The shard of the shared state.
+const COMMON_SHARD: u32 = PageAllocator::SHARDS as u32 - 1;
 /// Rounds of destructors after which a thread's state is handed on: the C library runs four.
 const LAST_ROUND: u32 = 3;
 
@@ -142,7 +142,7 @@ pub const AHEAD_BYTES: usize = STATE_STRIDE * AHEAD as usize;
 
 /// Maps the generators. Called once, at start; `limited` says whether address space is.
 pub fn make_generators(limited: bool) {
-    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
+    let Some(mut registry) = REGISTRY.lock_signal_safe() else { return };
     let count = if limited { RNGS_LIMITED } else { RNGS };
     let bytes = (count * size_of::<Rng>() + BEHIND_RNGS).next_multiple_of(PAGE_SIZE);
     if let Some(base) = vm::tables_apart(bytes) {
@@ -158,7 +158,7 @@ pub fn make_generators(limited: bool) {
 
 /// Maps the first threads' states. Called once, at start; `limited` says whether address space is.
 pub fn init(limited: bool) {
-    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
+    let Some(mut registry) = REGISTRY.lock_signal_safe() else { return };
     MORE.store(if limited { 1 } else { AT_ONCE }, Ordering::Relaxed);
     let count = if limited { AHEAD_LIMITED } else { AHEAD };
     if let Some(base) = vm::tables(STATE_STRIDE * count as usize) {
@@ -170,13 +170,13 @@ pub fn init(limited: bool) {
 /// Gives back room for the states of further threads, but for what there is where address space is limited.
 pub fn cut() {
     MORE.store(1, Ordering::Relaxed);
-    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
+    let Some(mut registry) = REGISTRY.lock_signal_safe() else { return };
     let kept = registry.ahead_left.min(AHEAD_LIMITED);
     let more = (registry.ahead_left - kept) as usize * STATE_STRIDE;
     registry.ahead_left = kept;
     if more != 0 {
         let start = registry.ahead.plus(kept as usize * STATE_STRIDE);
-        vm::give_back(Span::new(start, PageCount::holding(more)));
+        vm::unreserve(Span::new(start, PageCount::holding(more)));
     }
 }
 
@@ -240,7 +240,7 @@ fn map_more() -> Option<Addr> {
     let many = if count == 1 { None } else { vm::tables(STATE_STRIDE * count as usize) };
     let Some(base) = many else { return vm::tables(STATE_STRIDE) };
     let (next, left) = (base.plus(STATE_STRIDE), count - 1);
-    let kept = REGISTRY.lock_quietly().is_some_and(|mut registry| {
+    let kept = REGISTRY.lock_signal_safe().is_some_and(|mut registry| {
         // Another thread may have mapped some as well.
         let none = registry.ahead_left == 0;
         if none {
@@ -249,7 +249,7 @@ fn map_more() -> Option<Addr> {
         none
     });
     if !kept {
-        vm::give_back(Span::new(next, PageCount::holding(left as usize * STATE_STRIDE)));
+        vm::unreserve(Span::new(next, PageCount::holding(left as usize * STATE_STRIDE)));
     }
     Some(base)
 }
@@ -257,7 +257,7 @@ fn map_more() -> Option<Addr> {
 /// A state for the calling thread or for sharing; `None` when the kernel grants no memory. Signals are
 /// blocked.
 pub fn make(shared: bool) -> Option<*mut Thread> {
-    let mut registry = REGISTRY.lock_quietly()?;
+    let mut registry = REGISTRY.lock_signal_safe()?;
     if !registry.unused.is_null() && !shared {
         let thread = registry.unused;
         // SAFETY: states in the list are nobody's; the lock makes this thread their owner.
@@ -295,10 +295,10 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     state.gate = AtomicU16::new(gate_of_run());
     state.samples = AtomicU16::new(u16::from(options.mode == Mode::Patrol && options.sample_rate != 0));
     state.rng = rng;
-    state.lane = if shared { SHARED_LANE } else { ordinal % SHARED_LANE };
+    state.shard = if shared { COMMON_SHARD } else { ordinal % COMMON_SHARD };
     state.fast_most = policy::fast_limit(options).saturating_sub(1).min(slab::class::TABLE_MAX);
     state.slab.init(rng, ordinal as usize, start::quarantine_bytes(options) != 0);
-    heap().page.use_lane();
+    heap().page.use_shard();
     let mut first = ALL.load(Ordering::Relaxed);
     loop {
         state.next = first;
@@ -379,7 +379,7 @@ fn with_slow<R>(action: impl FnOnce(&mut Thread) -> R) -> Option<R> {
 /// Makes a state the calling thread's, unless there is no memory for one.
 #[cold]
 fn adopt() {
-    let _quiet = Quiet::begin();
+    let _blocked = BlockedSignals::begin();
     // A signal handler may have done it meanwhile.
     if sys::slot() != 0 {
         return;
@@ -394,7 +394,7 @@ fn adopt() {
     stacks::adopt();
     // May allocate; the state is busy, so that it uses the shared one.
     if let Some(value) = NonNull::new(thread.cast::<c_void>()) {
-        sys::arm_exit(value);
+        sys::set_exit_hook(value);
     }
     state.open_gate(gate);
 }
@@ -404,7 +404,7 @@ fn adopt() {
 pub fn use_signal_stack() {
     let _unsealed = Unsealed::begin();
     if has_own() && !process::borrows_memory() {
-        let _quiet = Quiet::begin();
+        let _blocked = BlockedSignals::begin();
         stacks::adopt();
     }
 }
@@ -442,7 +442,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
     }
     if state.rounds < LAST_ROUND {
         state.rounds += 1;
-        if NonNull::new(value).is_some_and(sys::arm_exit) {
+        if NonNull::new(value).is_some_and(sys::set_exit_hook) {
             return;
         }
     }
@@ -453,7 +453,7 @@ pub unsafe extern "C" fn on_exit(value: *mut c_void) {
         heap().misuse(fault, crate::request::Site::default());
     }
     sys::set_slot(gone());
-    let Some(mut registry) = REGISTRY.lock_quietly() else { return };
+    let Some(mut registry) = REGISTRY.lock_signal_safe() else { return };
     state.next_unused = registry.unused;
     registry.unused = thread;
 }
@@ -469,7 +469,7 @@ pub fn stack() -> Stack {
 }
 
 /// Where tools find the list of all states, and in a state the next one, its counts and its cache.
-pub fn places() -> [usize; 4] {
+pub fn offsets() -> [usize; 4] {
     use core::mem::offset_of;
     let list = Addr::of(core::ptr::from_ref(&ALL)).get();
     [list, offset_of!(Thread, next), offset_of!(Thread, counts), offset_of!(Thread, slab)]

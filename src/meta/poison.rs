@@ -32,9 +32,9 @@ pub unsafe fn inherit() {
     unsafe { LOCK.inherit(|()| ()) };
 }
 
-/// Of the slab arm's region.
+/// Of the slab allocator's region.
 pub static SLOTS: Marks = Marks::NONE;
-/// Of the page arm's arena.
+/// Of the page allocator's arena.
 pub static PAGES: Marks = Marks::NONE;
 
 const BITS: usize = u64::BITS as usize;
@@ -139,11 +139,11 @@ impl Marks {
     /// Marks no byte of an object as poisoned, whose life ends, and gives the table's memory for it back.
     pub fn forget(&self, bytes: &Range<usize>) {
         self.clear(bytes);
-        self.give_memory_back(bytes);
+        self.release_memory(bytes);
     }
 
     /// Gives the memory back of that part of the table which is for `bytes` alone, and where nothing is marked.
-    pub fn give_memory_back(&self, bytes: &Range<usize>) {
+    pub fn release_memory(&self, bytes: &Range<usize>) {
         let Some(table) = self.table() else { return };
         let first = (bytes.start - table.start).div_ceil(TABLE_PAGE);
         let end = (bytes.end - table.start) / TABLE_PAGE;
@@ -227,7 +227,7 @@ impl Marks {
             }
             let next =
                 parts().map(|part| part.start).filter(|start| *start > at).fold(region_end, usize::min);
-            table.give_back(at - table.start..next - table.start);
+            table.release(at - table.start..next - table.start);
             at = next;
         }
     }
@@ -364,7 +364,7 @@ impl Table {
     }
 
     /// Gives back the whole pages of all parts that are for a range of the region alone.
-    fn give_back(&self, gap: Range<usize>) {
+    fn release(&self, gap: Range<usize>) {
         let closed_at = self.pages_at() + pages_of(self.len);
         for (at, scale) in
             [(0, 8), (bits_of(self.len), 8), (self.pages_at(), PAGE_SIZE * 8), (closed_at, PAGE_SIZE * 8)]
@@ -372,7 +372,7 @@ impl Table {
             let first = self.base.plus(at + gap.start.div_ceil(scale)).get().next_multiple_of(PAGE_SIZE);
             let end = self.base.plus(at + gap.end / scale).page_floor().get();
             if let Some(bytes) = end.checked_sub(first).filter(|bytes| *bytes != 0) {
-                vm::give_back(Span::new(Addr::new(first), PageCount::holding(bytes)));
+                vm::unreserve(Span::new(Addr::new(first), PageCount::holding(bytes)));
             }
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
-//! | `Unused`, `Freed` | `Live` | the allocating thread, which took the record off a lane's list | all else is written |
+//! | `Unused`, `Freed` | `Live` | the allocating thread, which took the record off a shard's list | all else is written |
 //! | `Live` | `Freeing` | one freeing thread, by compare and exchange | it starts to free |
 //! | `Freeing` | `Freed` | the same | the pages are closed |
 //! | `Freeing` | `Live` | the same | the free was refused, or it was a resize |
@@ -109,10 +109,10 @@ pub struct Record {
     alloc_stack: AtomicU32,
     free_thread: AtomicU32,
     free_stack: AtomicU32,
-    /// The next record in a lane's list.
+    /// The next record in a shard's list.
     pub next: AtomicU32,
-    /// The lane that accounts for the object.
-    pub lane: AtomicU32,
+    /// The shard that accounts for the object.
+    pub shard: AtomicU32,
     origin: AtomicU8,
     /// Whether the object has pages that it may use: not if it has zero bytes or was moved away.
     opened: AtomicU8,
@@ -125,7 +125,7 @@ const LEFT: u8 = 1 << 7;
 
 impl Record {
     /// Fills the record for a new object and makes it live.
-    pub fn allocate(&self, address: Addr, size: usize, span: Span, origin: Origin, event: Event, lane: u32) {
+    pub fn allocate(&self, address: Addr, size: usize, span: Span, origin: Origin, event: Event, shard: u32) {
         self.size.store(size, Ordering::Relaxed);
         self.span_start.store(span.start.get(), Ordering::Relaxed);
         self.span_pages.store(span.pages.get(), Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl Record {
         self.alloc_stack.store(event.stack, Ordering::Relaxed);
         self.free_thread.store(0, Ordering::Relaxed);
         self.free_stack.store(0, Ordering::Relaxed);
-        self.lane.store(lane, Ordering::Relaxed);
+        self.shard.store(shard, Ordering::Relaxed);
         self.origin.store(origin as u8, Ordering::Relaxed);
         self.opened.store(u8::from(size != 0), Ordering::Relaxed);
         self.head.store(Head::new(address, State::Live).0, Ordering::Release);
@@ -145,7 +145,7 @@ impl Record {
 
     /// Says how a new object is placed, before it is made live: with which alignment, a power of two, and whether
     /// against the guard before it.
-    pub fn place(&self, align: usize, left: bool) {
+    pub fn set_placement(&self, align: usize, left: bool) {
         let shift = align.trailing_zeros() as u8 & !LEFT;
         self.placing.store(shift | if left { LEFT } else { 0 }, Ordering::Relaxed);
     }
@@ -339,7 +339,7 @@ impl Record {
             free_thread: half(offset_of!(Self, free_thread)),
             free_stack: half(offset_of!(Self, free_stack)),
             next: half(offset_of!(Self, next)),
-            lane: half(offset_of!(Self, lane)),
+            shard: half(offset_of!(Self, shard)),
             origin: tag(offset_of!(Self, origin)),
             opened: tag(offset_of!(Self, opened)),
             placing: tag(offset_of!(Self, placing)),
@@ -442,7 +442,7 @@ impl Records {
         self.len.store(kept, Ordering::Relaxed);
         if let Some(more) = bytes(had).checked_sub(bytes(kept)).filter(|more| *more != 0) {
             let start = Addr::of(self.base).plus(bytes(kept));
-            vm::give_back(Span::new(start, PageCount::holding(more)));
+            vm::unreserve(Span::new(start, PageCount::holding(more)));
         }
     }
 
@@ -512,7 +512,7 @@ mod tests {
         let record = Record::default();
         let span = Span::new(Addr::new(0x7000_0000_0000), PageCount::new(3));
         let event = Event { thread: 0x0102_0304, stack: 0x0506_0708 };
-        record.place(64, true);
+        record.set_placement(64, true);
         record.allocate(Addr::new(0x7000_0000_0ff3), 13, span, Origin::New, event, 9);
         assert!(!record.begin_free(Addr::new(0x7000_0000_0ff2)));
         assert!(record.begin_free(Addr::new(0x7000_0000_0ff3)));

@@ -108,9 +108,9 @@ table! {
     mode: Mode = Mode::Harden, "harden, patrol, hunt",
         "Which objects stand between guard pages: large ones, a sample as well, or all.";
     unmap_threshold: u64 = 0, "bytes; 0 = one page",
-        "Objects of this size or more go to the page arm and are unmapped at free (harden, patrol).";
+        "Objects of this size or more go to the page allocator and are unmapped at free (harden, patrol).";
     align: Align = Align::Abi, "abi, exact",
-        "Keep the C ABI's 16 bytes in the page arm, or end every object exactly at its guard.";
+        "Keep the C ABI's 16 bytes in the page allocator, or end every object exactly at its guard.";
     guard_side: GuardSide = GuardSide::Right, "right, left, random",
         "Which end of an object touches its guard page.";
     seed: u64 = 0, "number; 0 = from the kernel",
@@ -120,7 +120,7 @@ table! {
     guards: Guards = Guards::Auto, "auto, madvise, mprotect",
         "The kernel facility that makes guard pages.";
     budget_mb: u64 = 0, "MiB; 0 = half of what the machine or the cgroup grants",
-        "Live memory the page arm may hold for small objects; beyond it they go to the slab arm.";
+        "Live memory the page allocator may hold for small objects; beyond it they go to the slab allocator.";
     quarantine_mb: Mebibytes = Mebibytes::kib(256), "MiB, also 0.5 and the like, at most 4096; 0 = off",
         "Freed slab memory that is withheld from reuse, all threads together: a slot comes back after so much was freed.";
     canary: bool = true, "0, 1",
@@ -138,7 +138,7 @@ table! {
     log_path: PathBuf = PathBuf::EMPTY, "path; %p = process id",
         "Append reports to this file instead of stderr; ignored when AT_SECURE is set.";
     on_error: OnError = OnError::Abort, "abort, exit, continue",
-        "What follows a report: the signal, the exit status, or that the program goes on with the access let through.";
+        "What follows a report: the signal, the exit status, or that the program goes on with the access allowed.";
     exitcode: u64 = 99, "0 to 255",
         "Exit status with on_error=exit, and with on_error=continue when errors were found (there 0 = the program's own).";
     suppressions: PathBuf = PathBuf::EMPTY, "path",
@@ -168,7 +168,7 @@ table! {
     history: u64 = 65536, "records",
         "Freed guarded objects that are remembered for reports.";
     reserve_gb: u64 = 0, "GiB; 0 = 64 times the memory, 2048 at least, in hunt four times as much; up to 32768",
-        "Address space the page arm reserves.";
+        "Address space the page allocator reserves.";
     fill: Fill = Fill::OFF, "0x01 to 0xff; 0 = off",
         "Fill what malloc hands out with this byte, and what realloc adds: who reads what it never wrote shows it.";
     fill_site: Sites = Sites::ALL, "all, a hash, low-high",

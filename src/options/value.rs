@@ -52,7 +52,7 @@ macro_rules! spelled {
 }
 
 spelled! {
-    /// Which objects go to which arm.
+    /// Which objects go to which allocator.
     Mode {
         /// Small objects in slabs, objects from `unmap_threshold` on between guard pages.
         Harden = "harden",
@@ -120,7 +120,7 @@ spelled! {
 }
 
 spelled! {
-    /// What to do with a freed pointer that no arm knows.
+    /// What to do with a freed pointer that no allocator knows.
     Foreign {
         /// Report it as `invalid-free`.
         Abort = "abort",

@@ -1,19 +1,19 @@
-//! The page arm's address space: one reservation, cut into lanes and an area for large objects, and
+//! The page allocator's address space: one reservation, cut into shards and an area for large objects, and
 //! the tables that lead from an address to a record.
 //!
 //! ```text
-//! arena:  | lane 0 | lane 1 | ... | lane 31 | void | large objects (to the end) |
-//! lane:   | chunk | chunk | chunk | ...      chunks of 2 MiB, opened one after another
+//! arena:  | shard 0 | shard 1 | ... | shard 31 | void | large objects (to the end) |
+//! shard:   | chunk | chunk | chunk | ...      chunks of 2 MiB, opened one after another
 //! ```
 //!
-//! Two tables: a record number a page (objects in lanes), and an entry a chunk (how many objects live
+//! Two tables: a record number a page (objects in shards), and an entry a chunk (how many objects live
 //! in it; for large objects, which record they have). Both are sparse mappings, read with one load.
 //!
-//! The void is the lane of objects of zero bytes. Its chunks are used like those of other lanes and are never
+//! The void is the shard of objects of zero bytes. Its chunks are used like those of other shards and are never
 //! opened: they stay inaccessible address space, without page tables and in state `EMPTY`.
 //!
-//! A chunk's life is in [`chunk`](super::chunk). Neighbours that are dead are buried together, in one call for a run
-//! of [`SHORTEST_RUN`] or more. Burying
+//! A chunk's life is in [`chunk`](super::chunk). Neighbours that are dead are decommitted together, in one call for a run
+//! of [`SHORTEST_RUN`] or more. Decommitting
 //! splits a mapping unless the run touches inaccessible space, so the more gaps there are, the longer a
 //! run must be to be worth another: see [`worth`].
 //!
@@ -21,9 +21,9 @@
 //! back and are none of the arena's any more: [`Arena::has`] knows them by [`Parts`].
 //!
 //! What pages last held is remembered until the records have been used again for other objects; then
-//! [`Arena::forget_old`], which goes after each lane, gives that part of the table back.
+//! [`Arena::forget_old`], which goes after each shard, gives that part of the table back.
 
-use super::chunk::{ACTIVE, BURYING, Chunk, DEAD, OPEN, Opening};
+use super::chunk::{ACTIVE, Chunk, DEAD, DECOMMITTING, OPEN, Opening};
 use super::cut::Parts;
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::meta::{RecordId, poison};
@@ -43,26 +43,26 @@ const CHUNK_PAGE_SHIFT: u32 = 9;
 pub const CHUNK_PAGES: usize = 1 << CHUNK_PAGE_SHIFT;
 /// Bytes of a chunk.
 pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_SIZE;
-/// The most lanes.
-pub const LANES: usize = 32;
-/// The lane of objects of zero bytes.
-pub const VOID: usize = LANES;
-/// The part of what lanes leave that is the void's: one in so many chunks.
+/// The most shards.
+pub const SHARDS: usize = 32;
+/// The shard of objects of zero bytes.
+pub const VOID: usize = SHARDS;
+/// The part of what shards leave that is the void's: one in so many chunks.
 const VOID_SHARE: usize = 8;
-/// Chunks of a lane at least, where that leaves one lane.
-const LANE_CHUNKS: usize = 8;
-/// Dead chunks that are buried at once at least.
+/// Chunks of a shard at least, where that leaves one shard.
+const SHARD_CHUNKS: usize = 8;
+/// Dead chunks that are decommitted at once at least.
 const SHORTEST_RUN: usize = 4;
-/// Gaps between open chunks that burying may leave, by the length of the run that would add one.
+/// Gaps between open chunks that decommitting may leave, by the length of the run that would add one.
 const MAX_HOLES: [(usize, i64); 3] = [(SHORTEST_RUN, 64), (32, 1024), (256, 8192)];
-/// The longest run that is looked for: longer ones are buried in parts.
+/// The longest run that is looked for: longer ones are decommitted in parts.
 const LONGEST_RUN: usize = 256;
-/// Chunks of the smallest arena: a lane of two, and as many for large objects.
+/// Chunks of the smallest arena: a shard of two, and as many for large objects.
 const MIN_CHUNKS: usize = 4;
 /// Bytes of the largest arena: 32 TiB.
 const MAX_BYTES: usize = 1 << 45;
 
-/// Whether a run of dead chunks is worth the gaps that burying it adds, with `holes` there already.
+/// Whether a run of dead chunks is worth the gaps that decommitting it adds, with `holes` there already.
 fn worth(run: usize, added: i64, holes: i64) -> bool {
     run >= SHORTEST_RUN
         && (added <= 0 || MAX_HOLES.iter().any(|(length, most)| run >= *length && holes + added <= *most))
@@ -100,22 +100,22 @@ pub struct Arena {
     order: Lock<()>,
     /// Whether address space was given back; [`Arena::parts`] are what is left then.
     pub(super) is_cut: AtomicBool,
-    /// By lane, and behind them the void's.
-    pub(super) parts: [Parts<LANE_PARTS>; LANES + 1],
+    /// By shard, and behind them the void's.
+    pub(super) parts: [Parts<SHARD_PARTS>; SHARDS + 1],
     pub(super) large_parts: Parts<LARGE_PARTS>,
-    /// Lanes that there still are, a bit each.
-    pub(super) kept_lanes: AtomicU32,
+    /// Shards that there still are, a bit each.
+    pub(super) kept_shards: AtomicU32,
 }
 
-/// Dead chunks that are being buried, and the gaps that it adds.
+/// Dead chunks that are being decommitted, and the gaps that it adds.
 struct Run {
     first: usize,
     count: usize,
     gaps: i64,
 }
 
-/// Runs of chunks that are left of a lane, and of the area of large objects.
-pub(super) const LANE_PARTS: usize = 8;
+/// Runs of chunks that are left of a shard, and of the area of large objects.
+pub(super) const SHARD_PARTS: usize = 8;
 const LARGE_PARTS: usize = 64;
 
 // SAFETY: the tables are mappings of atomics that live as long as the process.
@@ -134,9 +134,9 @@ impl Arena {
         holes: AtomicI64::new(0),
         order: Lock::new(Rank::Order, ()),
         is_cut: AtomicBool::new(false),
-        parts: [const { Parts::NONE }; LANES + 1],
+        parts: [const { Parts::NONE }; SHARDS + 1],
         large_parts: Parts::NONE,
-        kept_lanes: AtomicU32::new(0),
+        kept_shards: AtomicU32::new(0),
     };
 
     /// Reserves the largest arena up to `wanted` bytes that the kernel and
@@ -173,7 +173,7 @@ impl Arena {
             chunk_count,
             ..Self::NONE
         };
-        // Said once for all lanes: mappings that differ in it would not merge. Without guard markers
+        // Said once for all shards: mappings that differ in it would not merge. Without guard markers
         // an object's mapping is too short for a huge page anyway.
         if backend == Backend::Madvise {
             vm::no_huge_pages(arena.chunk_span(0, arena.large_chunks().start));
@@ -206,35 +206,35 @@ impl Arena {
 
     #[cold]
     fn has_in_parts(&self, chunk: usize) -> bool {
-        let lane = chunk / self.lane_chunks().max(1);
-        let own = match lane < self.lanes() {
-            true => self.parts.get(lane),
+        let shard = chunk / self.shard_chunks().max(1);
+        let own = match shard < self.shards() {
+            true => self.parts.get(shard),
             false => self.parts.get(VOID).filter(|_| self.void_chunks().contains(&chunk)),
         };
         own.map_or_else(|| self.large_parts.have(chunk), |parts| parts.have(chunk))
     }
 
-    /// The number of lanes.
-    pub fn lanes(&self) -> usize {
-        (self.chunk_count / 2 / LANE_CHUNKS).clamp(1, LANES)
+    /// The number of shards.
+    pub fn shards(&self) -> usize {
+        (self.chunk_count / 2 / SHARD_CHUNKS).clamp(1, SHARDS)
     }
 
-    /// The chunks of each lane.
-    pub fn lane_chunks(&self) -> usize {
-        self.chunk_count / 2 / self.lanes()
+    /// The chunks of each shard.
+    pub fn shard_chunks(&self) -> usize {
+        self.chunk_count / 2 / self.shards()
     }
 
-    /// The chunk numbers of lane `index`, or of the void.
-    pub fn chunks_of_lane(&self, index: usize) -> core::ops::Range<usize> {
+    /// The chunk numbers of shard `index`, or of the void.
+    pub fn chunks_of_shard(&self, index: usize) -> core::ops::Range<usize> {
         match index {
             VOID => self.void_chunks(),
-            _ => index * self.lane_chunks()..(index + 1) * self.lane_chunks(),
+            _ => index * self.shard_chunks()..(index + 1) * self.shard_chunks(),
         }
     }
 
     /// The chunk numbers of the void; none in the smallest arenas.
     pub fn void_chunks(&self) -> core::ops::Range<usize> {
-        let start = self.lane_chunks() * self.lanes();
+        let start = self.shard_chunks() * self.shards();
         start..start + (self.chunk_count - start) / VOID_SHARE
     }
 
@@ -248,8 +248,8 @@ impl Arena {
         self.chunk_of(address).is_some_and(|chunk| self.void_chunks().contains(&chunk))
     }
 
-    /// Whether `address` lies in a lane.
-    pub fn is_in_lane(&self, address: Addr) -> bool {
+    /// Whether `address` lies in a shard.
+    pub fn is_in_shard(&self, address: Addr) -> bool {
         self.chunk_of(address).is_some_and(|chunk| chunk < self.large_chunks().start)
     }
 
@@ -318,7 +318,7 @@ impl Arena {
         }
     }
 
-    /// Readies a lane's next chunk: closed all over, with no record of what lay there before. `None` if the kernel
+    /// Readies a shard's next chunk: closed all over, with no record of what lay there before. `None` if the kernel
     /// refuses, `Some(false)` if the chunk is in use still.
     pub fn open_chunk(&self, number: usize) -> Option<bool> {
         let chunk = self.chunk(number)?;
@@ -369,26 +369,26 @@ impl Arena {
     /// Counts an object out whose pages are closed.
     pub fn leave_chunk(&self, number: usize) {
         if self.chunk(number).is_some_and(Chunk::leave) {
-            self.bury(number);
+            self.decommit(number);
         }
     }
 
-    /// Says that the chunk's lane places nothing more in it.
+    /// Says that the chunk's shard places nothing more in it.
     pub fn retire_chunk(&self, number: usize) {
         if self.chunk(number).is_some_and(Chunk::retire) {
-            self.bury(number);
+            self.decommit(number);
         }
     }
 
-    /// The lock under which chunks are buried; `None` if it is out of reach.
+    /// The lock under which chunks are decommitted; `None` if it is out of reach.
     pub(super) fn order(&self) -> Option<Guard<'_, ()>> {
         self.order.enter()
     }
 
-    /// Whether a chunk has live objects, or is to be buried by whoever freed the last one, or is being buried.
+    /// Whether a chunk has live objects, or is to be decommitted by whoever freed the last one, or is being decommitted.
     pub(super) fn is_in_use(&self, number: usize) -> bool {
         self.chunk(number).is_some_and(|chunk| {
-            chunk.live.load(Ordering::Acquire) != 0 || matches!(chunk.state(), OPEN | BURYING)
+            chunk.live.load(Ordering::Acquire) != 0 || matches!(chunk.state(), OPEN | DECOMMITTING)
         })
     }
 
@@ -396,7 +396,7 @@ impl Arena {
         self.chunk(number).is_some_and(|chunk| chunk.state() == DEAD)
     }
 
-    /// By how much burying `count` chunks from `first` on changes the number of gaps: one more between
+    /// By how much decommitting `count` chunks from `first` on changes the number of gaps: one more between
     /// two accessible neighbours, one less between two inaccessible ones.
     fn gap_change(&self, first: usize, count: usize) -> i64 {
         let accessible = |number| i64::from(self.chunk(number).is_some_and(Chunk::is_accessible));
@@ -405,25 +405,25 @@ impl Arena {
 
     /// Marks a chunk dead whose last object is gone, and frees the page tables of the run of dead chunks
     /// around it, if that is long enough. Where the lock is out of reach the chunk stays open, and empty,
-    /// until its lane comes round.
-    fn bury(&self, number: usize) {
+    /// until its shard comes round.
+    fn decommit(&self, number: usize) {
         let Some(run) = self.claim_dead(number) else { return };
         let span = self.chunk_span(run.first, run.count);
-        poison::PAGES.give_memory_back(&(span.start.get()..span.end().get()));
-        let buried = vm::decommit(span);
-        if buried && self.backend == Backend::Madvise {
+        poison::PAGES.release_memory(&(span.start.get()..span.end().get()));
+        let decommitted = vm::decommit(span);
+        if decommitted && self.backend == Backend::Madvise {
             vm::no_huge_pages(span);
         }
-        // What is being buried is this thread's: it needs no lock.
+        // What is being decommitted is this thread's: it needs no lock.
         (run.first..run.first + run.count)
             .filter_map(|number| self.chunk(number))
-            .for_each(|chunk| chunk.end_bury(buried));
-        if !buried {
+            .for_each(|chunk| chunk.end_decommit(decommitted));
+        if !decommitted {
             self.holes.fetch_sub(run.gaps, Ordering::Relaxed);
         }
     }
 
-    /// Marks a chunk dead, and claims the run of dead chunks that it is in if that is worth being buried.
+    /// Marks a chunk dead, and claims the run of dead chunks that it is in if that is worth being decommitted.
     fn claim_dead(&self, number: usize) -> Option<Run> {
         let _order = self.order.enter()?;
         if !self.chunk(number)?.die() {
@@ -443,15 +443,15 @@ impl Arena {
         if !worth(run.count, run.gaps, self.holes.load(Ordering::Relaxed)) {
             return None;
         }
-        (first..end).filter_map(|number| self.chunk(number)).for_each(Chunk::begin_bury);
+        (first..end).filter_map(|number| self.chunk(number)).for_each(Chunk::begin_decommit);
         self.holes.fetch_add(run.gaps, Ordering::Relaxed);
         Some(run)
     }
 
-    /// Goes on from chunk `cursor` of a lane towards its chunk `end` and gives back the parts of the
+    /// Goes on from chunk `cursor` of a shard towards its chunk `end` and gives back the parts of the
     /// table of records that name only what `is_stale` says of; the new cursor. It waits at a dead chunk
     /// that is remembered still and passes those with live objects: these keep their names until the
-    /// lane comes round.
+    /// shard comes round.
     pub fn forget_old(&self, cursor: usize, end: usize, is_stale: impl Fn(RecordId, Addr) -> bool) -> usize {
         let mut at = cursor;
         for _ in 0..LOOKS {

@@ -2,41 +2,41 @@
 //!
 //! | state | pages | next | by |
 //! |---|---|---|---|
-//! | [`EMPTY`] | inaccessible, without page tables | [`OPEN`] | its lane |
-//! | [`OPEN`] | guards, and objects | [`DEAD`] | who takes the last object of a chunk that its lane has left |
-//! | | | [`EMPTY`] | its lane, if the kernel refuses to open it |
-//! | [`DEAD`] | guards | [`OPEN`] | its lane, which came round |
-//! | | | [`BURYING`] | who buries the run of dead chunks that it is in |
-//! | [`BURYING`] | some of either | [`EMPTY`], or [`DEAD`] if the kernel refuses | the same |
+//! | [`EMPTY`] | inaccessible, without page tables | [`OPEN`] | its shard |
+//! | [`OPEN`] | guards, and objects | [`DEAD`] | who takes the last object of a chunk that its shard has left |
+//! | | | [`EMPTY`] | its shard, if the kernel refuses to open it |
+//! | [`DEAD`] | guards | [`OPEN`] | its shard, which came round |
+//! | | | [`DECOMMITTING`] | who decommits the run of dead chunks that it is in |
+//! | [`DECOMMITTING`] | some of either | [`EMPTY`], or [`DEAD`] if the kernel refuses | the same |
 //!
-//! The state changes under the lock of the order, but for what is this thread's alone already: a chunk that it buries,
-//! or an empty one of its lane. System calls are made outside of it. Whoever took the last object waits for the lock to say that
-//! the chunk is dead, and by then the lane may have come round and opened it again: so the lane says that the chunk is
+//! The state changes under the lock of the order, but for what is this thread's alone already: a chunk that it decommits,
+//! or an empty one of its shard. System calls are made outside of it. Whoever took the last object waits for the lock to say that
+//! the chunk is dead, and by then the shard may have come round and opened it again: so the shard says that the chunk is
 //! in use before it lets the lock go, and who takes the lock then finds it so.
 //!
-//! A chunk that a thread was burying which is not there in a forked child is not used again there.
+//! A chunk that a thread was decommitting which is not there in a forked child is not used again there.
 
 use crate::sync::Guard;
 use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-/// The bit of [`Chunk::live`] that says a lane places objects in the chunk.
+/// The bit of [`Chunk::live`] that says a shard places objects in the chunk.
 pub const ACTIVE: u32 = 1 << 31;
 
 /// Inaccessible.
 pub const EMPTY: u8 = 0;
 /// In use, or about to be marked dead.
 pub const OPEN: u8 = 1;
-/// Without objects, and no lane's.
+/// Without objects, and no shard's.
 pub const DEAD: u8 = 2;
 /// On its way from dead to empty.
-pub const BURYING: u8 = 3;
+pub const DECOMMITTING: u8 = 3;
 
 /// A chunk's entry. All zero bytes are a valid value.
 #[repr(C)]
 pub struct Chunk {
     /// Objects in it that are not freed, and [`ACTIVE`].
     pub live: AtomicU32,
-    /// The record of the large object it is part of, 0 for lanes' chunks.
+    /// The record of the large object it is part of, 0 for shards' chunks.
     pub record: AtomicU32,
     state: AtomicU8,
     /// Whether the page table of records may name any for its pages: 0 or 1.
@@ -50,7 +50,7 @@ pub enum Opening {
     Ready,
     /// Its pages are inaccessible still.
     Unready,
-    /// An object still lives in it, or it is being buried.
+    /// An object still lives in it, or it is being decommitted.
     Occupied,
 }
 
@@ -65,12 +65,15 @@ impl Chunk {
         matches!(self.state(), OPEN | DEAD)
     }
 
-    /// Opens the chunk for its lane, under the lock that `order` is; `None` where that is out of reach, and then an
+    /// Opens the chunk for its shard, under the lock that `order` is; `None` where that is out of reach, and then an
     /// empty chunk alone can be opened. Whether its pages are to be readied still: then [`Chunk::refuse`] takes it
     /// back if they cannot be.
     pub fn open(&self, order: Option<&Guard<'_, ()>>) -> Opening {
         let state = self.state();
-        if self.live.load(Ordering::Acquire) != 0 || state == BURYING || order.is_none() && state != EMPTY {
+        if self.live.load(Ordering::Acquire) != 0
+            || state == DECOMMITTING
+            || order.is_none() && state != EMPTY
+        {
             return Opening::Occupied;
         }
         self.state.store(OPEN, Ordering::Release);
@@ -95,12 +98,12 @@ impl Chunk {
         self.live.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Says that the lane places nothing more; whether the chunk is to be marked dead.
+    /// Says that the shard places nothing more; whether the chunk is to be marked dead.
     pub fn retire(&self) -> bool {
         self.live.fetch_sub(ACTIVE, Ordering::AcqRel) == ACTIVE
     }
 
-    /// Marks the chunk dead, under the lock, unless its lane came round meanwhile; whether it did.
+    /// Marks the chunk dead, under the lock, unless its shard came round meanwhile; whether it did.
     pub fn die(&self) -> bool {
         let dies = self.live.load(Ordering::Acquire) == 0 && self.state() == OPEN;
         if dies {
@@ -109,13 +112,13 @@ impl Chunk {
         dies
     }
 
-    /// Claims a dead chunk for burying, under the lock.
-    pub fn begin_bury(&self) {
-        self.state.store(BURYING, Ordering::Release);
+    /// Claims a dead chunk for decommitting, under the lock.
+    pub fn begin_decommit(&self) {
+        self.state.store(DECOMMITTING, Ordering::Release);
     }
 
     /// Ends it: the pages are gone, or the kernel refused. Without the lock: the chunk is the caller's.
-    pub fn end_bury(&self, buried: bool) {
-        self.state.store(if buried { EMPTY } else { DEAD }, Ordering::Release);
+    pub fn end_decommit(&self, decommitted: bool) {
+        self.state.store(if decommitted { EMPTY } else { DEAD }, Ordering::Release);
     }
 }

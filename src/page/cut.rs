@@ -1,32 +1,32 @@
 //! The arena and its tables in a process that limits its address space while it runs.
 //!
-//! Chunks with live objects stay, and with the one that a lane is in the next few, which the lane goes round in from
+//! Chunks with live objects stay, and with the one that a shard is in the next few, which the shard goes round in from
 //! then on. The others are given back: they are opened never again, an address in them is not the arena's, and whoever
 //! maps something there finds it left alone. Large objects get no new chunks: they are mapped alone
 //! ([`large`](super::large)).
 //!
 //! | what | who might look at it meanwhile | why not when it is gone |
 //! |---|---|---|
-//! | a chunk, its pages' names | its lane, to open it | it is told under the lane's lock |
-//! | | whoever buries a run | told under the lock of the order, in which runs are looked for |
+//! | a chunk, its pages' names | its shard, to open it | it is told under the shard's lock |
+//! | | whoever decommits a run | told under the lock of the order, in which runs are looked for |
 //! | | who frees or resizes an object in it | then it has a live object and stays |
 //! | a chunk's entry | as above, and who looks for the ends of a large object next to it | entries of chunks beside one that was ever used stay |
 //!
-//! The entries of lanes that were never used go as well: they are few bytes a chunk, but of many chunks.
+//! The entries of shards that were never used go as well: they are few bytes a chunk, but of many chunks.
 //!
 //! # Runs of chunks
 //!
-//! Which chunks of a lane, or of the area of large objects, there are: one run, or a few once address space was given
+//! Which chunks of a shard, or of the area of large objects, there are: one run, or a few once address space was given
 //! back.
 //!
 //! Read without a lock at any moment. One word a run, so that a reader never sees the half of one. A list is changed
 //! in an order in which no chunk that stays is missing at any moment: first the runs that stay are added, then the run
 //! that they replace is taken out; after that runs become shorter and never longer.
 
-use super::PageArm;
+use super::PageAllocator;
 use super::arena::{Arena, CHUNK_BYTES, CHUNK_PAGES, VOID};
 use super::chunk::Chunk;
-use super::lane::Lane;
+use super::shard::Shard;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::rng::Rng;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -35,10 +35,10 @@ use core::ops::Range;
 
 /// Records that there is room for at least.
 const LEAST_RECORDS: u64 = 4096;
-/// Chunks that a lane which is kept has at least.
+/// Chunks that a shard which is kept has at least.
 const LEAST_CHUNKS: usize = 4;
 
-impl PageArm {
+impl PageAllocator {
     /// Bytes of address space that the arena has.
     pub fn reserved(&self) -> usize {
         self.arena.each_part().map(|part| part.bytes()).fold(0, usize::saturating_add)
@@ -49,37 +49,39 @@ impl PageArm {
         self.arena.each_part()
     }
 
-    /// The lane that a thread uses whose own is `lane`.
-    pub(super) fn lane_of(&self, lane: usize) -> usize {
-        let lane = lane % self.arena.lanes();
-        if self.arena.is_cut() { self.arena.kept_lane(lane) } else { lane }
+    /// The shard that a thread uses whose own is `shard`.
+    pub(super) fn shard_of(&self, shard: usize) -> usize {
+        let shard = shard % self.arena.shards();
+        if self.arena.is_cut() { self.arena.kept_shard(shard) } else { shard }
     }
 
     /// Gives back what is not in use but for a small part of `limit`, the bytes that the process may map from now on.
     /// One call at a time.
     pub fn cut(&self, limit: u64, rng: &mut Rng) {
-        let lanes = self.arena.lanes();
+        let shards = self.arena.shards();
         if self.arena.region().bytes() == 0 {
             return;
         }
         let mut used = 0_u32;
-        for (number, slot) in self.lanes.iter().take(lanes).enumerate() {
-            // A lane that is out of reach is left as it is.
-            let is_used = slot.lane.enter().is_none_or(|lane| lane.is_used());
+        for (number, entry) in self.shards.iter().take(shards).enumerate() {
+            // A shard that is out of reach is left as it is.
+            let is_used = entry.shard.enter().is_none_or(|shard| shard.is_used());
             used |= u32::from(is_used) << number;
         }
         let kept = if used == 0 { 1 } else { used };
         self.arena.begin_cut(kept);
         let chunks = usize::try_from(limit / 8).unwrap_or(usize::MAX) / CHUNK_BYTES;
         let share = (chunks / kept.count_ones() as usize).max(LEAST_CHUNKS);
-        for number in (0..lanes).chain([VOID]) {
-            let Some(mut lane) = self.lanes.get(number).and_then(|slot| slot.lane.enter()) else { continue };
+        for number in (0..shards).chain([VOID]) {
+            let Some(mut shard) = self.shards.get(number).and_then(|entry| entry.shard.enter()) else {
+                continue;
+            };
             let share = match number {
                 VOID => LEAST_CHUNKS,
                 _ if kept & 1 << number != 0 => share,
                 _ => 0,
             };
-            self.arena.cut_lane(number, &mut lane, share, rng);
+            self.arena.cut_shard(number, &mut shard, share, rng);
         }
         if let Some(mut large) = self.large.enter() {
             let looked = large.close();
@@ -96,13 +98,13 @@ impl Arena {
         self.is_cut.load(Ordering::Acquire)
     }
 
-    /// A lane that there still is: this one, or the first.
-    fn kept_lane(&self, lane: usize) -> usize {
-        let kept = self.kept_lanes.load(Ordering::Relaxed);
-        if kept & 1 << (lane % super::LANES) != 0 {
-            lane
+    /// A shard that there still is: this one, or the first.
+    fn kept_shard(&self, shard: usize) -> usize {
+        let kept = self.kept_shards.load(Ordering::Relaxed);
+        if kept & 1 << (shard % super::SHARDS) != 0 {
+            shard
         } else {
-            kept.trailing_zeros() as usize % super::LANES
+            kept.trailing_zeros() as usize % super::SHARDS
         }
     }
 
@@ -116,31 +118,31 @@ impl Arena {
 
     /// From now on the parts say what there is: everything, at first.
     fn begin_cut(&self, kept: u32) {
-        self.kept_lanes.store(kept, Ordering::Relaxed);
+        self.kept_shards.store(kept, Ordering::Relaxed);
         if self.is_cut() {
             return;
         }
-        for number in (0..self.lanes()).chain([VOID]) {
+        for number in (0..self.shards()).chain([VOID]) {
             if let Some(parts) = self.parts.get(number) {
-                parts.begin(&self.chunks_of_lane(number));
+                parts.begin(&self.chunks_of_shard(number));
             }
         }
         self.large_parts.begin(&self.large_chunks());
         self.is_cut.store(true, Ordering::Release);
     }
 
-    /// Cuts a lane, under its lock, to what is in use and `share` chunks to go on in.
-    fn cut_lane(&self, number: usize, lane: &mut Lane, share: usize, rng: &mut Rng) {
+    /// Cuts a shard, under its lock, to what is in use and `share` chunks to go on in.
+    fn cut_shard(&self, number: usize, shard: &mut Shard, share: usize, rng: &mut Rng) {
         let Some(parts) = self.parts.get(number) else { return };
-        let whole = self.chunks_of_lane(number);
-        let touched = lane.touched();
-        let window = lane.shrink(&whole, share, rng);
+        let whole = self.chunks_of_shard(number);
+        let touched = shard.touched();
+        let window = shard.shrink(&whole, share, rng);
         let looked = touched.start.min(window.start)..touched.end.max(window.end);
         let looked = if touched.is_empty() { window.clone() } else { looked };
         let Some(order) = self.order() else { return };
         let mut gone = Gone(self);
         let used = |chunk: usize| window.contains(&chunk) || self.is_in_use(chunk);
-        let mut list = [const { 0..0 }; 2 * super::arena::LANE_PARTS];
+        let mut list = [const { 0..0 }; 2 * super::arena::SHARD_PARTS];
         let mut len = 0;
         parts.cut(&looked, used, |run| {
             if let Some(place) = list.get_mut(len) {
@@ -182,23 +184,23 @@ impl Gone<'_> {
             return;
         }
         let arena = self.0;
-        vm::give_back(arena.chunk_span(run.start, run.len()));
+        vm::unreserve(arena.chunk_span(run.start, run.len()));
         let names = arena.geometry().pages;
-        give_back_whole(names, run, CHUNK_PAGES * size_of::<AtomicU32>());
+        release_whole(names, run, CHUNK_PAGES * size_of::<AtomicU32>());
     }
 
     /// Entries of chunks.
     fn entries(&mut self, run: &Range<usize>) {
-        give_back_whole(self.0.geometry().chunks, run, size_of::<Chunk>());
+        release_whole(self.0.geometry().chunks, run, size_of::<Chunk>());
     }
 }
 
 /// Gives back the whole pages of a table that have entries of `stride` bytes for `run` and no others.
-fn give_back_whole(table: Addr, run: &Range<usize>, stride: usize) {
+fn release_whole(table: Addr, run: &Range<usize>, stride: usize) {
     let start = table.plus(run.start * stride).get().next_multiple_of(PAGE_SIZE);
     let end = table.plus(run.end * stride).page_floor().get();
     if let Some(bytes) = end.checked_sub(start).filter(|bytes| *bytes != 0) {
-        vm::give_back(Span::new(Addr::new(start), PageCount::holding(bytes)));
+        vm::unreserve(Span::new(Addr::new(start), PageCount::holding(bytes)));
     }
 }
 

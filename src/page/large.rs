@@ -15,7 +15,7 @@
 
 use super::arena::{Arena, CHUNK_BYTES, CHUNK_PAGES};
 use super::placement::{address, alignment};
-use super::{PageArm, Side};
+use super::{PageAllocator, Side};
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::fault::Event;
 use crate::meta::{Record, RecordId, Records};
@@ -57,7 +57,7 @@ impl Large {
 
     /// Finds chunks for an object of `pages` pages with room for `room` pages in all, aligned to
     /// `align` bytes, and hands them to `claim` under the lock. The object's span, closed.
-    pub fn place(
+    pub fn reserve(
         &mut self,
         arena: &Arena,
         pages: PageCount,
@@ -292,82 +292,82 @@ fn probes(page: usize) -> impl Iterator<Item = usize> {
     (0..TABLE_LEN).map(move |step| (home + step) % TABLE_LEN)
 }
 
-impl PageArm {
+impl PageAllocator {
     /// Allocates in whole chunks, or where these are used up, in a mapping apart.
     pub(super) fn allocate_large(
         &self,
         request: &Request,
         side: Side,
         pages: PageCount,
-        lane: usize,
+        shard: usize,
         event: Event,
         rng: &mut Rng,
     ) -> Option<Addr> {
         let align = alignment(request, self.config.exact);
         // Alignments of a page and more place the object at the start of its pages, whichever side was asked for.
-        if let Some((id, record, span)) = self.place_large(pages, align, lane, rng) {
+        if let Some((id, record, span)) = self.reserve_large(pages, align, shard, rng) {
             // What has zero bytes has nothing that could be opened.
             if request.size != 0 && !vm::commit(span) {
-                self.give_up_large(span, id, lane);
+                self.cancel_large(span, id, shard);
                 return None;
             }
             let start = address(span, request.size, align, side);
-            self.finish(record, start, request, span, side, event, lane);
+            self.finish(record, start, request, span, side, event, shard);
             return Some(start);
         }
         if request.size == 0 {
             return None;
         }
-        let id = self.new_record(lane)?;
-        let (record, span) = (self.records.get(id)?, self.detached.lock_quietly()?.map(pages, align));
+        let id = self.new_record(shard)?;
+        let (record, span) = (self.records.get(id)?, self.detached.lock_signal_safe()?.map(pages, align));
         let Some(span) = span else {
-            self.remember(lane, id);
+            self.remember(shard, id);
             return None;
         };
         let start = address(span, request.size, align, side);
-        self.finish(record, start, request, span, side, event, lane);
-        self.detached.lock_quietly()?.add(start, id);
+        self.finish(record, start, request, span, side, event, shard);
+        self.detached.lock_signal_safe()?.add(start, id);
         self.any_detached.store(true, Ordering::Release);
         Some(start)
     }
 
     /// Claims whole chunks for an object of `pages` pages, with room to grow to twice as many where there is
     /// enough address space. The object's pages are closed, and nobody knows its record yet.
-    pub(super) fn place_large(
+    pub(super) fn reserve_large(
         &self,
         pages: PageCount,
         align: usize,
-        lane: usize,
+        shard: usize,
         rng: &mut Rng,
     ) -> Option<(RecordId, &Record, Span)> {
         let roomy = pages.get() <= ROOMY_PAGES && self.arena.large_chunks().len() >= ROOMY_CHUNKS;
         let room = PageCount::new(if roomy { 2 * pages.get() } else { pages.get() });
-        let id = self.new_record(lane)?;
+        let id = self.new_record(shard)?;
         let record = self.records.get(id)?;
         let span = self.large.enter().and_then(|mut large| {
-            large.place(&self.arena, pages, room, align, rng, |first, count| {
+            large.reserve(&self.arena, pages, room, align, rng, |first, count| {
                 self.arena.set_large(first, count, Some(id));
             })
         });
         let Some(span) = span else {
-            self.remember(lane, id);
+            self.remember(shard, id);
             return None;
         };
-        let clean = !self.let_through.load(Ordering::Relaxed)
+        let clean = !self.any_allowed.load(Ordering::Relaxed)
             || self
                 .large_chunks(span, id)
                 .is_some_and(|(first, count)| vm::decommit(self.arena.chunk_span(first, count)));
         if !clean {
-            self.give_up_large(span, id, lane);
+            self.cancel_large(span, id, shard);
             return None;
         }
         Some((id, record, span))
     }
 
-    /// Takes [`PageArm::place_large`] back.
-    pub(super) fn give_up_large(&self, span: Span, id: RecordId, lane: usize) {
+    /// Takes [`PageAllocator::reserve_large`] back.
+    pub(super) fn cancel_large(&self, span: Span, id: RecordId, shard: usize) {
         self.free_chunks(span, id);
-        self.remember(lane, id);
+        self.remember(shard, id);
     }
 
     pub(super) fn free_chunks(&self, span: Span, id: RecordId) {

@@ -2,7 +2,7 @@
 //!
 //! # Live objects
 //!
-//! What is alive in the page arm, for the search for leaks.
+//! What is alive in the page allocator, for the search for leaks.
 //!
 //! # Accessible bytes
 //!
@@ -16,9 +16,9 @@
 //!
 //! # Usage
 //!
-//! How much the arm holds.
+//! How much the allocator holds.
 
-use super::{Found, PageArm, lane, poison};
+use super::{Found, PageAllocator, poison, shard};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::{Fault, Kind, Object};
 use crate::meta::{Record, RecordId, State};
@@ -28,7 +28,7 @@ use crate::sys::vm;
 /// Pages on either side of an address in which reports look for objects.
 const NEIGHBOURHOOD: isize = 64;
 
-impl PageArm {
+impl PageAllocator {
     /// The live object that starts at `address`.
     pub fn find_live(&self, address: Addr) -> Option<Found<'_>> {
         let id = self.record_at(address);
@@ -46,7 +46,9 @@ impl PageArm {
             (true, false) => Fault::new(Kind::HeapUseAfterFree, address, record.object()),
             (true, true) => Fault::new(Kind::WildAccess, address, record.object()),
             // The page was used once, and its record has been used for another object since.
-            (false, _) if self.arena.is_in_lane(address) => Fault::new(Kind::HeapUseAfterFree, address, None),
+            (false, _) if self.arena.is_in_shard(address) => {
+                Fault::new(Kind::HeapUseAfterFree, address, None)
+            }
             (false, _) => Fault::new(Kind::WildAccess, address, self.object_near(address)),
         }
     }
@@ -81,7 +83,7 @@ impl PageArm {
         }
         // The freed object that had this page is not always meant: the page may be another's guard now.
         let towards = |sign: isize| {
-            (1..=NEIGHBOURHOOD).find_map(|pages| self.covering(lane::page_at(address, sign * pages)?))
+            (1..=NEIGHBOURHOOD).find_map(|pages| self.covering(shard::page_at(address, sign * pages)?))
         };
         let all = [here, towards(-1), towards(1)].into_iter().flatten();
         all.min_by_key(|object| (distance(address, object), object.freed))
@@ -124,7 +126,7 @@ impl PageArm {
     /// open until an object is placed in it or beside it.
     pub fn open_for_access(&self, address: Addr) -> bool {
         let span = Span::new(address.page_floor(), PageCount::new(1));
-        self.let_through.store(true, Ordering::Relaxed);
+        self.any_allowed.store(true, Ordering::Relaxed);
         (!self.arena.contains(address) || self.config.backend.open(span)) && vm::commit(span)
     }
 }
@@ -142,7 +144,7 @@ fn distance(address: Addr, object: &Object) -> usize {
     before.or_else(|| Some(address.offset_from(end)?.saturating_add(1))).unwrap_or(0)
 }
 
-impl PageArm {
+impl PageAllocator {
     /// The live object that `address` points into, and the number of its record.
     pub fn live_around(&self, address: Addr) -> Option<(u32, &Record)> {
         let id = self.arena.contains(address).then(|| self.arena.record_at(address))?;
@@ -175,10 +177,10 @@ impl PageArm {
     }
 }
 
-/// The answer for what the arm says nothing of: no bound.
+/// The answer for what the allocator says nothing of: no bound.
 const UNTOLD: usize = usize::MAX;
 
-impl PageArm {
+impl PageAllocator {
     /// The addresses of the arena, as it was reserved.
     pub fn region(&self) -> Span {
         self.arena.region()
@@ -193,7 +195,7 @@ impl PageArm {
         Some(record.is_some_and(|record| len <= left(record, address)))
     }
 
-    /// Bytes from `address` on that may be accessed; `usize::MAX` if the arm says nothing of it.
+    /// Bytes from `address` on that may be accessed; `usize::MAX` if the allocator says nothing of it.
     #[inline]
     pub fn room(&self, address: Addr) -> usize {
         match self.records.get(self.arena.record_at(address)) {
@@ -208,7 +210,7 @@ impl PageArm {
         if !self.arena.contains(address) {
             return UNTOLD;
         }
-        // A page that names no record, or one that has another object now, is a guard: see the arm's invariants.
+        // A page that names no record, or one that has another object now, is a guard: see the allocator's invariants.
         match self.records.get(self.arena.record_at(address)) {
             Some(record) if record.state() == State::Unused => UNTOLD,
             Some(record) if record.is_live() => poison::room(record, address, left(record, address)),
@@ -253,7 +255,7 @@ impl Sum {
     }
 }
 
-/// Figures of the arm.
+/// Figures of the allocator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Objects below [`LARGE`] bytes.
@@ -266,7 +268,7 @@ pub struct Usage {
 /// it so: glibc's threshold.
 pub const LARGE: usize = 128 << 10;
 
-impl PageArm {
+impl PageAllocator {
     /// Counts the live objects. Other threads may go on meanwhile.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();

@@ -1,12 +1,12 @@
-//! The page arm: objects on pages of their own, between guard pages, unmapped the moment they are
+//! The page allocator: objects on pages of their own, between guard pages, unmapped the moment they are
 //! freed.
 //!
 //! - [`arena`]: the reservation, its chunks, address to record; [`chunk`]: a chunk's life.
-//! - [`lane`]: where objects up to a quarter of a megabyte go, and those of zero bytes; [`large`]: the others, in the arena
+//! - [`shard`]: where objects up to a quarter of a megabyte go, and those of zero bytes; [`large`]: the others, in the arena
 //!   and, where that has no room, outside.
 //! - [`placement`]: how an object lies in its pages, and the canaries around it.
 //! - [`cut`]: which chunks there are, and what is left when the process limits its address space.
-//! - [`returns`]: records on their way to a lane whose lock is out of reach.
+//! - [`remote`]: records on their way to a shard whose lock is out of reach.
 //! - [`release`], [`resize`]: what happens to an object: its free, alone or in a batch, sweeps, other sizes.
 //! - [`lookup`]: what is said of an address; [`poison`]: which bytes of an object may not be accessed.
 //!
@@ -15,12 +15,12 @@
 //!    are closed, too, all of whose bytes the program poisoned in `hunt`.
 //! 2. A live object has a record in state `Live` that its pages name; after the free the pages go on
 //!    naming the record until the record or the address is used again.
-//! 3. System calls that open and close an object's pages are made outside the lanes' locks; those that
-//!    open a chunk (one in some two hundred objects) and bury one are made inside.
+//! 3. System calls that open and close an object's pages are made outside the shards' locks; those that
+//!    open a chunk (one in some two hundred objects) and decommit one are made inside.
 //!
 //! # Forks and ends of threads
 //!
-//! What a forked child repairs, and a thread that ends inside the arm.
+//! What a forked child repairs, and a thread that ends inside the allocator.
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::canary::Key;
@@ -32,24 +32,24 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Orderin
 use crate::sync::{Lock, Rank};
 use crate::sys::guard::Backend;
 use crate::sys::machine;
-use arena::{Arena, LANES};
-use lane::Lane;
+use arena::{Arena, SHARDS};
 use large::{Detached, Large};
 use placement::{Slack, address, alignment, pages};
 use release::Batch;
-use returns::Returns;
+use remote::RemoteFreeList;
+use shard::Shard;
 
 pub mod arena;
 mod chunk;
 mod cut;
-mod lane;
 mod large;
 mod lookup;
 pub mod placement;
 mod poison;
 mod release;
+mod remote;
 mod resize;
-mod returns;
+mod shard;
 
 pub use lookup::Usage;
 pub use placement::Side;
@@ -80,25 +80,25 @@ pub struct Config {
     pub close_poisoned: bool,
 }
 
-/// One lane and what is counted for it.
+/// One shard and what is counted for it.
 #[repr(align(128))]
-struct Slot {
-    lane: Lock<Lane>,
+struct ShardEntry {
+    shard: Lock<Shard>,
     batch: Lock<Batch>,
-    returns: Returns,
+    remote: RemoteFreeList,
     /// Pages of live objects.
     live_pages: AtomicUsize,
     /// Optional objects that are still refused before the budget is looked at again.
     refusals: AtomicU32,
 }
 
-/// The arm.
-pub struct PageArm {
+/// The allocator.
+pub struct PageAllocator {
     config: Config,
     arena: Arena,
     records: Records,
     /// By number; behind them the void's.
-    lanes: [Slot; LANES + 1],
+    shards: [ShardEntry; SHARDS + 1],
     large: Lock<Large>,
     detached: Lock<Detached>,
     /// One sweep at a time looks at an object: this one's record, 0 for none.
@@ -107,9 +107,9 @@ pub struct PageArm {
     any_detached: AtomicBool,
     /// Whether pages were opened for an access that is no object's: what is allocated from then on does not
     /// rely on its pages being closed and empty.
-    let_through: AtomicBool,
-    /// Lanes in use: the history is shared among them.
-    lanes_used: AtomicU32,
+    any_allowed: AtomicBool,
+    /// Shards in use: the history is shared among them.
+    shards_used: AtomicU32,
     key: Key,
     /// Bytes of resized objects that may yet be shifted so that they touch their guards.
     shifts: AtomicU64,
@@ -133,9 +133,9 @@ pub enum Refusal {
     Memory,
 }
 
-/// Whether an object of `size` bytes is too large for a lane.
+/// Whether an object of `size` bytes is too large for a shard.
 pub fn is_large(size: usize) -> bool {
-    PageCount::holding(size).get() > lane::MAX_PAGES
+    PageCount::holding(size).get() > shard::MAX_PAGES
 }
 
 /// A guarded object as the heap sees it.
@@ -147,8 +147,8 @@ pub struct Found<'a> {
     address: Addr,
 }
 
-impl PageArm {
-    /// An arm that has nothing.
+impl PageAllocator {
+    /// An allocator that has nothing.
     pub const NONE: Self = Self {
         config: Config {
             backend: Backend::Mprotect,
@@ -164,21 +164,21 @@ impl PageArm {
         },
         arena: Arena::NONE,
         records: Records::EMPTY,
-        lanes: [const {
-            Slot {
-                lane: Lock::new(Rank::Lane, Lane::NEW),
+        shards: [const {
+            ShardEntry {
+                shard: Lock::new(Rank::Shard, Shard::NEW),
                 batch: Lock::new(Rank::Batch, Batch::NEW),
-                returns: Returns::NEW,
+                remote: RemoteFreeList::NEW,
                 live_pages: AtomicUsize::new(0),
                 refusals: AtomicU32::new(0),
             }
-        }; LANES + 1],
+        }; SHARDS + 1],
         large: Lock::new(Rank::Large, Large::NEW),
         detached: Lock::new(Rank::Detached, Detached::NEW),
         look: Lock::new(Rank::Look, RecordId(0)),
         any_detached: AtomicBool::new(false),
-        let_through: AtomicBool::new(false),
-        lanes_used: AtomicU32::new(0),
+        any_allowed: AtomicBool::new(false),
+        shards_used: AtomicU32::new(0),
         key: Key::new(0, 0),
         shifts: AtomicU64::new(resize::ADVANCE),
     };
@@ -211,15 +211,15 @@ impl PageArm {
         (self.arena.geometry(), self.records.table())
     }
 
-    /// The number of lanes that threads are spread over.
-    pub const LANES: usize = LANES;
+    /// The number of shards that threads are spread over.
+    pub const SHARDS: usize = SHARDS;
 
-    /// Says that one more lane is in use.
-    pub fn use_lane(&self) {
-        self.lanes_used.fetch_add(1, Ordering::Relaxed);
+    /// Says that one more shard is in use.
+    pub fn use_shard(&self) {
+        self.shards_used.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Allocates on `lane`; `optional` objects respect the budget. The bytes are zero. An object that is known to
+    /// Allocates on `shard`; `optional` objects respect the budget. The bytes are zero. An object that is known to
     /// `grow` is placed where it can.
     #[allow(clippy::too_many_arguments, reason = "what is asked, and where the caller stands")]
     pub fn allocate(
@@ -228,7 +228,7 @@ impl PageArm {
         side: Side,
         optional: bool,
         grows: bool,
-        lane: usize,
+        shard: usize,
         event: Event,
         rng: &mut Rng,
     ) -> Result<Addr, Refusal> {
@@ -239,84 +239,84 @@ impl PageArm {
         {
             return Ok(nothing);
         }
-        // Where the void is full, a page of a lane does as well: it is not opened.
-        let lane = self.lane_of(lane);
+        // Where the void is full, a page of a shard does as well: it is not opened.
+        let shard = self.shard_of(shard);
         let pages = pages(request.size, align).ok_or(Refusal::Memory)?;
         let mut large = || {
-            let placed = self.allocate_large(request, side, pages, lane, event, rng);
+            let placed = self.allocate_large(request, side, pages, shard, event, rng);
             placed.ok_or(Refusal::Memory)
         };
-        if pages.get() > lane::MAX_PAGES || align > PAGE_SIZE {
+        if pages.get() > shard::MAX_PAGES || align > PAGE_SIZE {
             return large();
         }
-        let room = if grows { PageCount::new((2 * pages.get()).min(lane::MAX_PAGES)) } else { pages };
-        let slot = self.lanes.get(lane).ok_or(Refusal::Memory)?;
-        if optional && !self.within_budget(slot) {
+        let room = if grows { PageCount::new((2 * pages.get()).min(shard::MAX_PAGES)) } else { pages };
+        let entry = self.shards.get(shard).ok_or(Refusal::Memory)?;
+        if optional && !self.within_budget(entry) {
             return Err(Refusal::Budget);
         }
         if !self.take_island() {
             // Beyond what slabs hold, an object needs a mapping of its own in any case.
             return if !optional && pages.get() >= ALONE_PAGES { large() } else { Err(Refusal::Mappings) };
         }
-        let Some(mut state) = slot.lane.enter() else {
-            // In a signal handler: chunks of its own need no lane.
-            self.return_island();
+        let Some(mut state) = entry.shard.enter() else {
+            // In a signal handler: chunks of its own need no shard.
+            self.release_island();
             return large();
         };
-        let record = self.take_record(slot, &mut state);
-        let spot = record.and_then(|_| state.place(&self.arena, &self.records, lane, pages, room, rng));
+        let record = self.take_record(entry, &mut state);
+        let spot = record.and_then(|_| state.reserve(&self.arena, &self.records, shard, pages, room, rng));
         if let (Some(unused), None) = (record, spot) {
             state.remember(&self.records, unused);
         }
         let placed = record.zip(spot);
         drop(state);
         let Some((id, spot)) = placed else {
-            self.return_island();
-            // A full lane is no reason to refuse what slabs cannot serve.
-            let mut large = || self.allocate_large(request, side, pages, lane, event, rng);
+            self.release_island();
+            // A full shard is no reason to refuse what slabs cannot serve.
+            let mut large = || self.allocate_large(request, side, pages, shard, event, rng);
             return if optional { None } else { large() }.ok_or(Refusal::Memory);
         };
         let record = self.records.get(id).ok_or(Refusal::Memory)?;
-        let clean = !self.let_through.load(Ordering::Relaxed) || self.close_around(spot.span);
+        let clean = !self.any_allowed.load(Ordering::Relaxed) || self.close_around(spot.span);
         let ready = clean && (request.size == 0 || self.config.backend.open(spot.span));
         if !ready {
             self.arena.leave_chunk(spot.chunk);
-            self.return_island();
+            self.release_island();
             return Err(Refusal::Memory);
         }
         let start = address(spot.span, request.size, align, side);
-        slot.live_pages.fetch_add(pages.get(), Ordering::Relaxed);
-        self.finish(record, start, request, spot.span, side, event, lane);
+        entry.live_pages.fetch_add(pages.get(), Ordering::Relaxed);
+        self.finish(record, start, request, spot.span, side, event, shard);
         self.arena.set_record(spot.span, id);
         Ok(start)
     }
 
-    /// A record for a new object that is to lie in no lane.
-    fn new_record(&self, lane: usize) -> Option<RecordId> {
-        let slot = self.lanes.get(lane)?;
-        match slot.lane.enter() {
-            Some(mut state) => self.take_record(slot, &mut state),
+    /// A record for a new object that is to lie in no shard.
+    fn new_record(&self, shard: usize) -> Option<RecordId> {
+        let entry = self.shards.get(shard)?;
+        match entry.shard.enter() {
+            Some(mut state) => self.take_record(entry, &mut state),
             None => self.records.take_block(1),
         }
     }
 
-    /// A record for a new object on a lane.
-    fn take_record(&self, slot: &Slot, lane: &mut Lane) -> Option<RecordId> {
-        slot.returns.take(&self.records, |id| lane.remember(&self.records, id));
-        lane.take_record(&self.records, self.history_share())
+    /// A record for a new object on a shard.
+    fn take_record(&self, entry: &ShardEntry, shard: &mut Shard) -> Option<RecordId> {
+        entry.remote.take(&self.records, |id| shard.remember(&self.records, id));
+        shard.take_record(&self.records, self.history_share())
     }
 
-    /// Remembers the record of an object that was freed: on its own lane, which uses it again, whichever thread frees.
+    /// Remembers the record of an object that was freed: on its own shard, which uses it again, whichever thread frees.
     fn remember_freed(&self, record: &Record, id: RecordId) {
-        self.remember(record.lane.load(Ordering::Relaxed) as usize, id);
+        self.remember(record.shard.load(Ordering::Relaxed) as usize, id);
     }
 
-    /// Puts an unused record onto a lane's list.
-    fn remember(&self, lane: usize, id: RecordId) {
-        let Some(slot) = self.lanes.get(lane) else { return };
-        match slot.lane.enter() {
-            Some(mut lane) => lane.remember(&self.records, id),
-            None => slot.returns.push(&self.records, id),
+    /// Puts an unused record onto a shard's list.
+    fn remember(&self, shard: usize, id: RecordId) {
+        let Some(entry) = self.shards.get(shard) else { return };
+        match entry.shard.enter() {
+            Some(mut shard) => shard.remember(&self.records, id),
+            None => entry.remote.push(&self.records, id),
         }
     }
 
@@ -329,14 +329,14 @@ impl PageArm {
         span: Span,
         side: Side,
         event: Event,
-        lane: usize,
+        shard: usize,
     ) {
         if self.config.canary && request.size != 0 {
             // SAFETY: the pages were just opened for this object.
             unsafe { self.slack(span, start, request.size).fill() };
         }
-        record.place(request.align, side == Side::Left);
-        record.allocate(start, request.size, span, request.origin, event, lane as u32);
+        record.set_placement(request.align, side == Side::Left);
+        record.allocate(start, request.size, span, request.origin, event, shard as u32);
     }
 
     fn slack(&self, span: Span, start: Addr, size: usize) -> Slack {
@@ -344,27 +344,27 @@ impl PageArm {
     }
 
     fn history_share(&self) -> u64 {
-        self.config.history / u64::from(self.lanes_used.load(Ordering::Relaxed).clamp(1, LANES as u32))
+        self.config.history / u64::from(self.shards_used.load(Ordering::Relaxed).clamp(1, SHARDS as u32))
     }
 
-    /// Whether optional objects may have pages: looks at the sum of all lanes, but after a refusal only
+    /// Whether optional objects may have pages: looks at the sum of all shards, but after a refusal only
     /// now and then.
-    fn within_budget(&self, slot: &Slot) -> bool {
-        let left = slot.refusals.load(Ordering::Relaxed);
+    fn within_budget(&self, entry: &ShardEntry) -> bool {
+        let left = entry.refusals.load(Ordering::Relaxed);
         if left > 0 {
-            slot.refusals.store(left - 1, Ordering::Relaxed);
+            entry.refusals.store(left - 1, Ordering::Relaxed);
             return false;
         }
-        let own = slot.live_pages.load(Ordering::Relaxed);
-        // Cheap first: a lane within its share need not ask the others.
-        if own <= self.config.budget.get() / LANES {
+        let own = entry.live_pages.load(Ordering::Relaxed);
+        // Cheap first: a shard within its share need not ask the others.
+        if own <= self.config.budget.get() / SHARDS {
             return true;
         }
-        let live: usize = self.lanes.iter().map(|slot| slot.live_pages.load(Ordering::Relaxed)).sum();
+        let live: usize = self.shards.iter().map(|entry| entry.live_pages.load(Ordering::Relaxed)).sum();
         if live < self.config.budget.get() {
             return true;
         }
-        slot.refusals.store(REFUSALS, Ordering::Relaxed);
+        entry.refusals.store(REFUSALS, Ordering::Relaxed);
         false
     }
 
@@ -372,9 +372,9 @@ impl PageArm {
         !self.config.backend.costs_mappings() || machine::take_islands(1)
     }
 
-    fn return_island(&self) {
+    fn release_island(&self) {
         if self.config.backend.costs_mappings() {
-            machine::return_islands(1);
+            machine::release_islands(1);
         }
     }
 
@@ -387,7 +387,7 @@ impl PageArm {
     /// The record of the detached object that starts in the page of `address`.
     fn detached_record(&self, address: Addr) -> RecordId {
         match self.any_detached.load(Ordering::Acquire) {
-            true => self.detached.lock_quietly().map_or(RecordId(0), |objects| objects.find(address)),
+            true => self.detached.lock_signal_safe().map_or(RecordId(0), |objects| objects.find(address)),
             false => RecordId(0),
         }
     }
@@ -410,7 +410,7 @@ impl PageArm {
     }
 
     /// Closes the pages of an object that is about to be placed, and the page on either side, which are
-    /// nobody's: an access may have been let through there.
+    /// nobody's: an access may have been allowed there.
     fn close_around(&self, span: Span) -> bool {
         let wide = Span::new(span.start.minus(PAGE_SIZE), PageCount::new(span.pages.get() + 2));
         self.config.backend.close(wide)
@@ -421,13 +421,13 @@ impl PageArm {
         self.arena.unlock_memory();
     }
 
-    /// Pages of live objects in lanes.
+    /// Pages of live objects in shards.
     pub fn live_pages(&self) -> usize {
-        self.lanes.iter().map(|slot| slot.live_pages.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|entry| entry.live_pages.load(Ordering::Relaxed)).sum()
     }
 }
 
-impl PageArm {
+impl PageAllocator {
     /// In a forked child: releases what other threads had, and puts in order what they were in the middle of.
     ///
     /// # Safety
@@ -439,9 +439,9 @@ impl PageArm {
             self.records.inherit();
             self.records.inherit();
             self.large.inherit(|_| ());
-            for slot in &self.lanes {
-                slot.lane.inherit(Lane::reset);
-                slot.batch.inherit(|batch| *batch = Batch::NEW);
+            for entry in &self.shards {
+                entry.shard.inherit(Shard::reset);
+                entry.batch.inherit(|batch| *batch = Batch::NEW);
             }
             self.detached.inherit(|objects| objects.rebuild(&self.records));
             // Last: it may close an object.
@@ -461,9 +461,9 @@ impl PageArm {
             self.records.abandon();
             self.records.abandon();
             self.large.abandon(|_| ());
-            for slot in &self.lanes {
-                slot.lane.abandon(Lane::reset);
-                slot.batch.abandon(|batch| *batch = Batch::NEW);
+            for entry in &self.shards {
+                entry.shard.abandon(Shard::reset);
+                entry.batch.abandon(|batch| *batch = Batch::NEW);
             }
             self.look.abandon(|looking| self.end_lost_look(looking));
         }

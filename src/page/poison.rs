@@ -4,14 +4,14 @@
 //! costs mappings, each closed page counts as one object with mappings of its own; where there are no more of these to be had,
 //! the page stays open.
 
-use super::PageArm;
+use super::PageAllocator;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::meta::Record;
 use crate::meta::poison::{LOCK, PAGES};
 use crate::sys::machine;
 use core::ops::Range;
 
-impl PageArm {
+impl PageAllocator {
     /// Marks `bytes`, which lie in a live object, as poisoned; `false` if there is no memory for the table, or the object
     /// is not in the arena, or somebody frees it.
     pub fn poison(&self, bytes: &Range<usize>) -> bool {
@@ -20,7 +20,7 @@ impl PageArm {
         let _lock = if record.is_poisoned() && !self.config.close_poisoned {
             None
         } else {
-            let Some(lock) = LOCK.lock_quietly() else { return false };
+            let Some(lock) = LOCK.lock_signal_safe() else { return false };
             let region = self.region();
             if !PAGES.open(&(region.start.get()..region.end().get())) {
                 return false;
@@ -45,7 +45,7 @@ impl PageArm {
     /// Marks `bytes`, which lie in an object, as not poisoned, and opens their pages.
     pub fn unpoison(&self, bytes: &Range<usize>) {
         let Some(record) = self.record_of(bytes).filter(|record| record.is_poisoned()) else { return };
-        let _lock = self.config.close_poisoned.then(|| LOCK.lock_quietly());
+        let _lock = self.config.close_poisoned.then(|| LOCK.lock_signal_safe());
         self.open_closed(bytes, &bytes_of(record));
         PAGES.clear(bytes);
     }
@@ -55,7 +55,7 @@ impl PageArm {
     #[inline(never)]
     pub(super) fn end_poison(&self, record: &Record) {
         let object = bytes_of(record);
-        let _lock = LOCK.lock_quietly();
+        let _lock = LOCK.lock_signal_safe();
         self.open_closed(&object, &object);
         PAGES.forget(&object);
         record.unmark_poisoned();
@@ -113,7 +113,7 @@ impl PageArm {
 
     fn uncount(&self, run: Span) {
         if self.config.backend.costs_mappings() {
-            machine::return_islands(run.pages.get() as u64);
+            machine::release_islands(run.pages.get() as u64);
         }
     }
 

@@ -18,7 +18,7 @@
 //! closing of its pages to the sweep, who resizes it moves it. Who looks is noted under a lock, so that a
 //! forked child can end what a thread that it does not have was in the middle of.
 
-use super::PageArm;
+use super::PageAllocator;
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::fault::{Detail, Event, Fault, Kind};
 use crate::meta::{Record, RecordId, State};
@@ -26,10 +26,10 @@ use crate::request::Claim;
 use crate::sync::atomic::Ordering;
 use crate::sys::vm;
 
-impl PageArm {
+impl PageAllocator {
     /// Frees the object that `claim` names: closes its pages, so that it is gone when this returns. With
     /// batches what is wrong may be another object of the batch; the claimed one is freed then.
-    pub fn free(&self, claim: &Claim, mismatch: bool, lane: usize, event: Event) -> Result<(), Fault> {
+    pub fn free(&self, claim: &Claim, mismatch: bool, shard: usize, event: Event) -> Result<(), Fault> {
         let id = self.record_at(claim.address);
         let Some(record) = self.records.get(id) else {
             return Err(self.misuse(claim));
@@ -62,9 +62,9 @@ impl PageArm {
         if !record.begin_close(event) {
             return Ok(());
         }
-        let lane = self.lane_of(lane);
+        let shard = self.shard_of(shard);
         if self.may_wait(record) {
-            return self.defer(record, id, lane);
+            return self.defer(record, id, shard);
         }
         self.close(record, id);
         record.end_free();
@@ -75,7 +75,7 @@ impl PageArm {
     pub(super) fn close(&self, record: &Record, id: RecordId) {
         let span = record.span();
         let Some(chunk) = self.arena.chunk_of(span.start) else {
-            if let Some(mut objects) = self.detached.lock_quietly() {
+            if let Some(mut objects) = self.detached.lock_signal_safe() {
                 objects.remove(record.address(), span);
             }
             return;
@@ -98,10 +98,10 @@ impl PageArm {
         if record.is_opened() && !self.config.backend.close(span) {
             vm::release(span);
         }
-        if let Some(slot) = self.lanes.get(record.lane.load(Ordering::Relaxed) as usize) {
-            slot.live_pages.fetch_sub(span.pages.get(), Ordering::Relaxed);
+        if let Some(entry) = self.shards.get(record.shard.load(Ordering::Relaxed) as usize) {
+            entry.live_pages.fetch_sub(span.pages.get(), Ordering::Relaxed);
         }
-        self.return_island();
+        self.release_island();
         self.arena.leave_chunk(chunk);
     }
 
@@ -139,7 +139,7 @@ pub const MOST: usize = 64;
 /// Larger objects are not worth clearing: their pages go at once.
 const LARGEST: usize = PAGE_SIZE;
 
-/// The freed objects of one lane that wait, under their lock.
+/// The freed objects of one shard that wait, under their lock.
 pub struct Batch {
     records: [u32; MOST],
     len: usize,
@@ -159,22 +159,22 @@ impl Batch {
     }
 }
 
-impl PageArm {
+impl PageAllocator {
     /// Whether the object that is being freed may wait for others.
     pub(super) fn may_wait(&self, record: &Record) -> bool {
         self.config.batch > 1
             && record.is_opened()
             && record.size() <= LARGEST
-            && self.arena.is_in_lane(record.span().start)
+            && self.arena.is_in_shard(record.span().start)
     }
 
     /// Ends the life of an object whose pages stay open until its batch is full; then what is wrong with
     /// one of the batch.
-    pub(super) fn defer(&self, record: &Record, id: RecordId, lane: usize) -> Result<(), Fault> {
+    pub(super) fn defer(&self, record: &Record, id: RecordId, shard: usize) -> Result<(), Fault> {
         // SAFETY: the object is being freed by this thread, and its pages are open.
         unsafe { record.address().as_ptr::<u8>().write_bytes(0, record.size()) };
         record.end_free();
-        let Some(mut batch) = self.lanes.get(lane).and_then(|slot| slot.batch.enter()) else {
+        let Some(mut batch) = self.shards.get(shard).and_then(|entry| entry.batch.enter()) else {
             // In a signal handler: it waits for nobody.
             self.close(record, id);
             self.remember_freed(record, id);
@@ -185,12 +185,12 @@ impl PageArm {
         full.map_or(Ok(()), |batch| self.revoke(&batch))
     }
 
-    /// Ends a lane's batch; what is wrong with one of it.
-    pub(super) fn end_batch(&self, lane: usize) -> Result<(), Fault> {
+    /// Ends a shard's batch; what is wrong with one of it.
+    pub(super) fn end_batch(&self, shard: usize) -> Result<(), Fault> {
         if self.config.batch <= 1 {
             return Ok(());
         }
-        let Some(mut waiting) = self.lanes.get(lane).and_then(|slot| slot.batch.enter()) else {
+        let Some(mut waiting) = self.shards.get(shard).and_then(|entry| entry.batch.enter()) else {
             return Ok(());
         };
         let batch = core::mem::replace(&mut *waiting, Batch::NEW);
@@ -235,7 +235,7 @@ impl PageArm {
 /// Where a sweep is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cursor {
-    /// At the batch of this lane.
+    /// At the batch of this shard.
     Batch(usize),
     /// At this record.
     Record(u32),
@@ -246,16 +246,16 @@ impl Cursor {
     pub const START: Self = Self::Batch(0);
 }
 
-impl PageArm {
+impl PageAllocator {
     /// Goes on from `cursor` to the next thing that is wrong: what waits in batches first, which ends them, and then
     /// the slack of every live object. `None` at the end.
     pub fn next_wrong(&self, cursor: &mut Cursor) -> Option<Fault> {
         loop {
             match *cursor {
-                Cursor::Batch(lane) if lane >= self.lanes.len() => *cursor = Cursor::Record(1),
-                Cursor::Batch(lane) => {
-                    *cursor = Cursor::Batch(lane + 1);
-                    if let Err(fault) = self.end_batch(lane) {
+                Cursor::Batch(shard) if shard >= self.shards.len() => *cursor = Cursor::Record(1),
+                Cursor::Batch(shard) => {
+                    *cursor = Cursor::Batch(shard + 1);
+                    if let Err(fault) = self.end_batch(shard) {
                         return Some(fault);
                     }
                 }

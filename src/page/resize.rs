@@ -2,7 +2,7 @@
 //!
 //! | | in place | else |
 //! |---|---|---|
-//! | in a lane | pages behind the object, as long as nothing was placed there | copied, to where it can double |
+//! | in a shard | pages behind the object, as long as nothing was placed there | copied, to where it can double |
 //! | in whole chunks | the rest of its chunks | its pages are moved to chunks with room to double |
 //! | either, with `exact_end` | if it goes on touching its guard as a new object would | large ones: pages moved, bytes shifted |
 //!
@@ -13,7 +13,7 @@
 //! is cleared, and what is behind it now is canary.
 
 use super::placement::{address, alignment, pages};
-use super::{Found, PageArm, Side, lane, large};
+use super::{Found, PageAllocator, Side, large, shard};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Event;
 use crate::meta::{Record, RecordId};
@@ -27,7 +27,7 @@ pub(super) const ADVANCE: u64 = 1 << 30;
 /// Bytes that may be shifted for each that an object grew or shrank by.
 const SHIFTED_A_BYTE: u64 = 16;
 
-impl PageArm {
+impl PageAllocator {
     /// Changes the size of a live object in place. `false`, and nothing changed, if its pages do not
     /// allow it, or a sweep looks at it. With `exact_end` the object must go on touching its guard.
     pub fn resize(&self, found: Found<'_>, request: &Request, exact_end: bool) -> bool {
@@ -63,7 +63,7 @@ impl PageArm {
                 let stays = !exact_end || touches() || !self.affords_shift(kept, change);
                 stays && self.resize_in_chunks(span, id, new_span.pages)
             }
-            false => !exact_end && self.resize_in_lane(found, new_span),
+            false => !exact_end && self.resize_in_shard(found, new_span),
         };
         if !fits {
             return false;
@@ -104,14 +104,14 @@ impl PageArm {
         let Some((first, count)) = self.large_chunks(span, id) else { return false };
         let fits = pages <= large::room(&self.arena, span, first, count);
         // An object that shrinks to a fraction moves to where it belongs.
-        let belongs = pages.get() > lane::MAX_PAGES / 2 || pages.get() * 4 >= span.pages.get();
+        let belongs = pages.get() > shard::MAX_PAGES / 2 || pages.get() * 4 >= span.pages.get();
         fits && belongs && large::resize(span, pages)
     }
 
-    /// Opens pages behind an object in a lane, or closes its last ones.
-    fn resize_in_lane(&self, found: Found<'_>, new: Span) -> bool {
+    /// Opens pages behind an object in a shard, or closes its last ones.
+    fn resize_in_shard(&self, found: Found<'_>, new: Span) -> bool {
         let old = found.record.span();
-        let Some(slot) = self.lanes.get(found.record.lane.load(Ordering::Relaxed) as usize) else {
+        let Some(entry) = self.shards.get(found.record.shard.load(Ordering::Relaxed) as usize) else {
             return false;
         };
         let Some(more) = new.pages.get().checked_sub(old.pages.get()) else {
@@ -119,27 +119,27 @@ impl PageArm {
             if !self.config.backend.close(Span::new(new.end(), tail)) {
                 return false;
             }
-            slot.live_pages.fetch_sub(tail.get(), Ordering::Relaxed);
+            entry.live_pages.fetch_sub(tail.get(), Ordering::Relaxed);
             return true;
         };
         if more == 0 {
             return true;
         }
         let more = Span::new(old.end(), PageCount::new(more));
-        let granted = slot.lane.enter().is_some_and(|mut lane| lane.extend(&self.arena, old, more.pages));
-        // What is granted and not opened serves nobody until the lane comes round.
-        if !granted || self.let_through.load(Ordering::Relaxed) && !self.close_behind(more) {
+        let granted = entry.shard.enter().is_some_and(|mut shard| shard.extend(&self.arena, old, more.pages));
+        // What is granted and not opened serves nobody until the shard comes round.
+        if !granted || self.any_allowed.load(Ordering::Relaxed) && !self.close_behind(more) {
             return false;
         }
         if !self.config.backend.open(more) {
             return false;
         }
-        slot.live_pages.fetch_add(more.pages.get(), Ordering::Relaxed);
+        entry.live_pages.fetch_add(more.pages.get(), Ordering::Relaxed);
         self.arena.set_record(more, found.id);
         true
     }
 
-    /// Closes pages that an object is about to get, and the page behind them: an access may have been let through.
+    /// Closes pages that an object is about to get, and the page behind them: an access may have been allowed.
     fn close_behind(&self, more: Span) -> bool {
         self.config.backend.close(Span::new(more.start, PageCount::new(more.pages.get() + 1)))
     }
@@ -151,14 +151,14 @@ impl PageArm {
         found: Found<'_>,
         request: &Request,
         exact_end: bool,
-        lane: usize,
+        shard: usize,
         event: Event,
         rng: &mut Rng,
     ) -> Option<Addr> {
         if !found.record.begin_resize(found.address) {
             return None;
         }
-        let moved = self.relocate_taken(found, request, exact_end, lane % self.arena.lanes(), event, rng);
+        let moved = self.relocate_taken(found, request, exact_end, shard % self.arena.shards(), event, rng);
         found.record.refuse_free();
         moved
     }
@@ -168,11 +168,11 @@ impl PageArm {
         found: Found<'_>,
         request: &Request,
         exact_end: bool,
-        lane: usize,
+        shard: usize,
         event: Event,
         rng: &mut Rng,
     ) -> Option<Addr> {
-        let old = Place::of(found.record)?;
+        let old = Extent::of(found.record)?;
         // Its free is to find what is wrong with it.
         if self.wrong_slack(found.record).is_some() {
             return None;
@@ -186,10 +186,10 @@ impl PageArm {
             true => PageCount::holding(old.offset.checked_add(request.size)?),
             false => pages(request.size, align)?,
         };
-        if new_pages.get() <= lane::MAX_PAGES {
+        if new_pages.get() <= shard::MAX_PAGES {
             return None;
         }
-        let (id, record, span) = self.place_large(new_pages, align, lane, rng)?;
+        let (id, record, span) = self.reserve_large(new_pages, align, shard, rng)?;
         let start = match stays {
             true => span.start.plus(old.offset),
             false => address(span, request.size, align, side),
@@ -199,7 +199,7 @@ impl PageArm {
         let Some(relocation) = take_along(old, taken, span, movable && taken <= span.pages) else {
             // What was opened of it is closed again, else it serves nobody any more.
             if vm::decommit(span) {
-                self.give_up_large(span, id, lane);
+                self.cancel_large(span, id, shard);
             }
             return None;
         };
@@ -224,7 +224,7 @@ impl PageArm {
             // Its record stays as it is, so that its chunks serve nobody any more.
             Relocation::Lost => return None,
         }
-        self.finish(record, start, request, span, side, event, lane);
+        self.finish(record, start, request, span, side, event, shard);
         Some(start)
     }
 
@@ -235,7 +235,7 @@ impl PageArm {
 
 /// Opens `new`, closed pages, with the first `taken` pages of `old` as its first if these can be moved; `None` if the
 /// kernel refuses to open it.
-fn take_along(old: Place, taken: PageCount, new: Span, movable: bool) -> Option<Relocation> {
+fn take_along(old: Extent, taken: PageCount, new: Span, movable: bool) -> Option<Relocation> {
     let head = Span::new(new.start, if movable { taken } else { PageCount::new(0) });
     let rest = Span::new(head.end(), PageCount::new(new.pages.get() - head.pages.get()));
     if rest.pages.get() != 0 && !vm::commit(rest) {
@@ -257,14 +257,14 @@ fn side(record: &Record) -> Side {
 
 /// Where an object is.
 #[derive(Clone, Copy)]
-struct Place {
+struct Extent {
     span: Span,
     /// From the start of its pages to its first byte.
     offset: usize,
     size: usize,
 }
 
-impl Place {
+impl Extent {
     fn of(record: &Record) -> Option<Self> {
         let span = record.span();
         let offset = record.address().offset_from(span.start)?;
@@ -282,13 +282,13 @@ mod tests {
 
     #[test]
     fn small_steps_are_shifted_until_the_advance_is_used_up_and_large_ones_always() {
-        let arm = PageArm::NONE;
+        let allocator = PageAllocator::NONE;
         let size = 100 << 20;
-        let shifted = (0..1_000).filter(|_| arm.affords_shift(size, 16)).count();
+        let shifted = (0..1_000).filter(|_| allocator.affords_shift(size, 16)).count();
         assert_eq!(shifted, ADVANCE as usize / size);
         for _ in 0..100 {
-            assert!(arm.affords_shift(size, size / 16));
+            assert!(allocator.affords_shift(size, size / 16));
         }
-        assert!(!arm.affords_shift(size, 16));
+        assert!(!allocator.affords_shift(size, 16));
     }
 }

@@ -235,7 +235,7 @@ fn write_note(buffers: &mut Buffers, what: &str, pc: usize, why: &[u8]) {
     report.clear();
     let modules = Modules::read(maps);
     let _ = write!(report, "fencepost: {what} at pc 0x{pc:012x} ");
-    let _ = render::place(report, pc, &modules);
+    let _ = render::location(report, pc, &modules);
     report.push_bytes(b": ");
     report.push_bytes(why);
     report.push_bytes(b"\n");

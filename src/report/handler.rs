@@ -55,8 +55,8 @@ pub trait Heap {
 /// alone.
 static ENDING: AtomicU32 = AtomicU32::new(0);
 
-/// The last fault that was let through, as one number, and how often it came again.
-static LET_THROUGH: AtomicUsize = AtomicUsize::new(0);
+/// The last fault that was allowed, as one number, and how often it came again.
+static ALLOWED: AtomicUsize = AtomicUsize::new(0);
 static AGAIN: AtomicU32 = AtomicU32::new(0);
 /// So often the same access to an opened page may fault: another thread may have closed it.
 const MOST_AGAIN: u32 = 64;
@@ -81,7 +81,7 @@ impl<H: Heap> Receiver for Faults<H> {
         // SAFETY: the kernel passed it, as the caller says.
         if unsafe { deliver::is_sent(info) } {
             // SAFETY: as above.
-            return unsafe { deliver::hand_on(number, info, context) };
+            return unsafe { deliver::forward(number, info, context) };
         }
         // SAFETY: as above.
         if turn::is_here() && turn::is_of_fault() && unsafe { deliver::begins_own_stack(context) } {
@@ -158,13 +158,13 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
             unsafe { signal::with_interrupted_mask(context, note) };
         }
         // SAFETY: as above.
-        return unsafe { deliver::hand_on(number, info, context) };
+        return unsafe { deliver::forward(number, info, context) };
     };
     let process = thread::pid();
     if ENDING.load(Ordering::Acquire) != process {
         // SAFETY: as above.
         let goes_on = unsafe { report::<H>(reports, address, object, sealed, &registers, context) };
-        if goes_on && let_through::<H>(address, sealed, &registers) {
+        if goes_on && allow::<H>(address, sealed, &registers) {
             return Next::RETURN;
         }
         ENDING.store(process, Ordering::Release);
@@ -290,20 +290,20 @@ unsafe fn report_last(reports: &Context, finding: &Finding, context: *const c_vo
 
 /// Opens the page of an access. `false` where that does not let it through: code is never executed there, what
 /// is sealed stays so, and an access that comes again and again faults for another reason.
-fn let_through<H: Heap>(address: Addr, sealed: bool, registers: &signal::Context) -> bool {
+fn allow<H: Heap>(address: Addr, sealed: bool, registers: &signal::Context) -> bool {
     let access = registers.pc.rotate_left(32) ^ address.get();
-    let again = match LET_THROUGH.swap(access, Ordering::Relaxed) == access {
+    let again = match ALLOWED.swap(access, Ordering::Relaxed) == access {
         true => AGAIN.fetch_add(1, Ordering::Relaxed),
         false => {
             AGAIN.store(0, Ordering::Relaxed);
             0
         }
     };
-    let through = !registers.fetch && !sealed && again < MOST_AGAIN && H::open(address);
-    if !through {
-        file::write_stderr(b"fencepost: the access cannot be let through\n");
+    let opened = !registers.fetch && !sealed && again < MOST_AGAIN && H::open(address);
+    if !opened {
+        file::write_stderr(b"fencepost: the access cannot be allowed\n");
     }
-    through
+    opened
 }
 
 /// A line on the end of a program that closed pages of its own object and handles no fault.

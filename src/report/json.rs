@@ -139,7 +139,7 @@ pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modu
 /// Writes one frame as an object.
 pub fn frame(out: &mut dyn Write, pc: usize, called: bool, modules: &Modules<'_>) -> fmt::Result {
     write!(out, "{{\"pc\":\"0x{pc:x}\"")?;
-    if let Some(place) = modules.place(Addr::new(pc)) {
+    if let Some(place) = modules.locate(Addr::new(pc)) {
         write!(out, ",\"module\":\"")?;
         escaped(out, place.path, render::PATH_BYTES)?;
         write!(out, "\",\"offset\":\"0x{:x}\"", place.offset)?;

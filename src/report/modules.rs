@@ -14,7 +14,7 @@ const START_FRAMES: usize = 2;
 
 /// A place in a mapped file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct Location<'a> {
     /// The file's path.
     pub path: &'a [u8],
     /// Bytes from where the file's first mapping starts.
@@ -25,7 +25,7 @@ pub struct Place<'a> {
     end: usize,
 }
 
-impl Place<'_> {
+impl Location<'_> {
     fn image(&self) -> Option<Image<'static>> {
         Image::open(&vm::peek, self.base, self.end)
     }
@@ -79,7 +79,7 @@ impl<'a> Modules<'a> {
     /// function. They are the outermost in the C library, after the program's entry if that is there. One is always left.
     pub fn shown<'f>(&self, frames: &'f Frames) -> &'f [usize] {
         let all = frames.as_slice();
-        let module = |pc: usize| self.place(Addr::new(pc)).map(|place| place.base);
+        let module = |pc: usize| self.locate(Addr::new(pc)).map(|place| place.base);
         let (library, entry) = (module(libc::__errno_location as *const () as usize), auxv::entry());
         let begun = all.last().is_some_and(|pc| (entry..entry + ENTRY_BYTES).contains(pc));
         // A program that has the C library in it is not told apart from that.
@@ -97,14 +97,14 @@ impl<'a> Modules<'a> {
     /// library or the loader; the innermost if all are.
     pub fn blamed(&self, frames: &Frames) -> Option<(usize, usize)> {
         let shown = self.shown(frames);
-        let own = |pc: &usize| self.place(Addr::new(*pc)).is_none_or(|place| !is_runtime(place.path));
+        let own = |pc: &usize| self.locate(Addr::new(*pc)).is_none_or(|place| !is_runtime(place.path));
         let index = shown.iter().position(own).unwrap_or(0);
         shown.get(index).map(|pc| (index, *pc))
     }
 
     /// Whether a program counter lies in the C library, where that is a file of its own.
     pub fn is_c_library(&self, pc: usize) -> bool {
-        let module = |pc: usize| self.place(Addr::new(pc)).map(|place| place.base);
+        let module = |pc: usize| self.locate(Addr::new(pc)).map(|place| place.base);
         let library = module(libc::__errno_location as *const () as usize);
         library.is_some() && library != module(auxv::entry()) && module(pc) == library
     }
@@ -112,10 +112,10 @@ impl<'a> Modules<'a> {
     /// The place of `address` in its file; `None` for memory that is not a file's. A module's mappings
     /// follow each other, memory of no file between them or not; a mapping of the file's start begins
     /// another module, even of the same file.
-    pub fn place(&self, address: Addr) -> Option<Place<'a>> {
+    pub fn locate(&self, address: Addr) -> Option<Location<'a>> {
         let mut path: &[u8] = &[];
         let mut base = 0;
-        let mut found: Option<Place<'a>> = None;
+        let mut found: Option<Location<'a>> = None;
         for line in self.text.split(|byte| *byte == b'\n') {
             let Some(mapping) = Mapping::parse(line) else { continue };
             let named = mapping.path.first().is_some_and(|byte| *byte == b'/' || *byte == b'[');
@@ -133,7 +133,7 @@ impl<'a> Modules<'a> {
                         return None;
                     }
                     let offset = address.get().saturating_sub(base);
-                    found = Some(Place { path, offset, base, end: mapping.end });
+                    found = Some(Location { path, offset, base, end: mapping.end });
                 }
                 None => {}
             }
@@ -187,25 +187,25 @@ mod tests {
     fn offsets_count_from_the_files_first_mapping() {
         let text = b"1000-2000 r--p 00000000 08:01 7      /bin/a b\n2000-3000 r-xp 00001000 08:01 7      /bin/a b\n3000-4000 rw-p 00000000 00:00 0 \n4000-5000 rw-p 00003000 08:01 7      /bin/a b\n5000-6000 rw-p 00000000 00:00 0 \n6000-7000 r--p 00000000 08:01 7      /bin/a b\n";
         let modules = Modules::of(text);
-        let place = modules.place(Addr::new(0x2010)).expect("mapped");
-        assert_eq!(place, Place { path: b"/bin/a b", offset: 0x1010, base: 0x1000, end: 0x5000 });
-        let behind = modules.place(Addr::new(0x4020)).expect("mapped");
+        let place = modules.locate(Addr::new(0x2010)).expect("mapped");
+        assert_eq!(place, Location { path: b"/bin/a b", offset: 0x1010, base: 0x1000, end: 0x5000 });
+        let behind = modules.locate(Addr::new(0x4020)).expect("mapped");
         assert_eq!((behind.offset, behind.base), (0x3020, 0x1000), "past memory of no file");
-        let again = modules.place(Addr::new(0x6010)).expect("mapped");
+        let again = modules.locate(Addr::new(0x6010)).expect("mapped");
         assert_eq!((again.offset, again.base), (0x10, 0x6000), "mapped a second time");
-        assert_eq!(modules.place(Addr::new(0x5000)), None);
-        assert_eq!(modules.place(Addr::new(0x9000)), None);
+        assert_eq!(modules.locate(Addr::new(0x5000)), None);
+        assert_eq!(modules.locate(Addr::new(0x9000)), None);
     }
 
     #[test]
     fn modules_say_who_they_are() {
         let mut buffer = std::vec![0; 1 << 20];
         let modules = Modules::read(&mut buffer);
-        let place = modules.place(Addr::new(libc::getpid as *const () as usize)).expect("the C library");
+        let place = modules.locate(Addr::new(libc::getpid as *const () as usize)).expect("the C library");
         assert!(place.build_id().is_some_and(|id| id.as_bytes().len() >= 8));
         let symbol = place.symbol(false).expect("a dynamic symbol");
         assert!(symbol.name().ends_with(b"getpid") && symbol.into == 0, "{:?}", symbol.name());
-        let nowhere = Place { path: b"/x", offset: 0, base: 0, end: usize::MAX };
+        let nowhere = Location { path: b"/x", offset: 0, base: 0, end: usize::MAX };
         assert!(nowhere.build_id().is_none() && nowhere.symbol(true).is_none());
     }
 
@@ -228,11 +228,11 @@ mod tests {
     #[test]
     fn damaged_text_is_skipped() {
         let modules = Modules::of(b"zz-\n-\n\n1000\n7-8\n");
-        assert_eq!(modules.place(Addr::new(7)), None);
+        assert_eq!(modules.locate(Addr::new(7)), None);
         let cut = Modules::of(
             b"1000-2000 r-xp 00000000 08:01 7      /bin/a\n2000-3000 r-xp 00000000 08:01 7      /bi",
         );
-        assert!(cut.place(Addr::new(0x1000)).is_some());
-        assert_eq!(cut.place(Addr::new(0x2000)), None, "the line may be longer");
+        assert!(cut.locate(Addr::new(0x1000)).is_some());
+        assert_eq!(cut.locate(Addr::new(0x2000)), None, "the line may be longer");
     }
 }

@@ -9,7 +9,7 @@
 
 use super::fatal::{self, Context};
 use super::finding::{self, Access, Finding, Relation, Resemblance, Wild};
-use super::modules::{Modules, Place};
+use super::modules::{Location, Modules};
 use super::{json, picture};
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::canary::Content;
@@ -69,9 +69,9 @@ pub fn text(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     writeln!(out, "{}", sources.totals)?;
     write!(out, "SUMMARY: fencepost: {}", finding.kind.name())?;
     if let Some((index, pc)) = sources.modules.blamed(&finding.frames) {
-        let found = sources.modules.place(Addr::new(pc));
+        let found = sources.modules.locate(Addr::new(pc));
         write!(out, " ")?;
-        write_place(out, found)?;
+        write_location(out, found)?;
         let called = index != 0 || !finding.is_fault();
         if let Some(symbol) = found.and_then(|place| place.symbol(called)) {
             write!(out, " in ")?;
@@ -257,13 +257,13 @@ pub fn frames(out: &mut dyn Write, frames: &Frames, called: bool, modules: &Modu
     }
     for (index, pc) in modules.shown(frames).iter().enumerate() {
         write!(out, "    #{index} 0x{pc:012x} ")?;
-        let place = modules.place(Addr::new(*pc));
+        let place = modules.locate(Addr::new(*pc));
         if let Some(symbol) = place.and_then(|place| place.symbol(called || index != 0)) {
             write!(out, "in ")?;
             write_symbol(out, symbol.name())?;
             write!(out, "+0x{:x} ", symbol.into)?;
         }
-        write_place(out, place)?;
+        write_location(out, place)?;
         if let Some(id) = place.and_then(|place| place.build_id()) {
             write!(out, " (BuildId: ")?;
             id.as_bytes().iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
@@ -290,11 +290,11 @@ fn write_symbol(out: &mut dyn Write, name: &[u8]) -> fmt::Result {
 }
 
 /// Writes `(module+0xoffset)`.
-pub fn place(out: &mut dyn Write, pc: usize, modules: &Modules<'_>) -> fmt::Result {
-    write_place(out, modules.place(Addr::new(pc)))
+pub fn location(out: &mut dyn Write, pc: usize, modules: &Modules<'_>) -> fmt::Result {
+    write_location(out, modules.locate(Addr::new(pc)))
 }
 
-fn write_place(out: &mut dyn Write, place: Option<Place<'_>>) -> fmt::Result {
+fn write_location(out: &mut dyn Write, place: Option<Location<'_>>) -> fmt::Result {
     match place {
         Some(place) => {
             write!(out, "({}+0x{:x})", Excerpt { bytes: place.path, most: PATH_BYTES }, place.offset)

@@ -120,7 +120,7 @@ impl Rule<'_> {
 
 /// Asks `is_it` about the names that a frame has: its module's path, and its function.
 fn with_names(pc: usize, called: bool, modules: &Modules<'_>, is_it: impl Fn(&[u8]) -> bool) -> bool {
-    let Some(place) = modules.place(Addr::new(pc)) else { return false };
+    let Some(place) = modules.locate(Addr::new(pc)) else { return false };
     is_it(place.path) || place.symbol(called).is_some_and(|symbol| is_it(symbol.name()))
 }
 

@@ -23,14 +23,14 @@ use core::fmt::{self, Write};
 /// Frames in which two equal errors agree.
 const TOP: usize = 4;
 /// Distinct errors that are told apart.
-const PLACES: usize = 1024;
+const ENTRIES: usize = 1024;
 /// Objects that are remembered; a power of two.
 const OBJECTS: usize = 4096;
 const PROBES: usize = 16;
 
 /// A distinct error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct Entry {
     key: u64,
     /// Its kind.
     pub kind: Kind,
@@ -42,7 +42,7 @@ pub struct Place {
 
 /// The counts.
 pub struct Tally {
-    places: [Option<Place>; PLACES],
+    entries: [Option<Entry>; ENTRIES],
     len: usize,
     objects: [u64; OBJECTS],
     /// Whether anything was remembered or counted.
@@ -54,7 +54,7 @@ static ERRORS: AtomicU64 = AtomicU64::new(0);
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
 /// Where tools find both counts.
-pub fn places() -> [&'static AtomicU64; 2] {
+pub fn counters() -> [&'static AtomicU64; 2] {
     [&ERRORS, &SUPPRESSED]
 }
 
@@ -78,20 +78,20 @@ pub static TALLY: Lock<Tally> = Lock::new(Rank::Tally, Tally::NEW);
 
 impl Tally {
     /// Nothing found.
-    pub const NEW: Self = Self { places: [None; PLACES], len: 0, objects: [0; OBJECTS], used: false };
+    pub const NEW: Self = Self { entries: [None; ENTRIES], len: 0, objects: [0; OBJECTS], used: false };
 
     /// Counts an error; whether its like was found before.
     pub fn count(&mut self, finding: &Finding, depot: &Depot) -> bool {
         self.used = true;
         ERRORS.fetch_add(1, Ordering::Relaxed);
         let key = place_key(finding, depot);
-        if let Some(place) = self.places.iter_mut().take(self.len).flatten().find(|place| place.key == key) {
-            place.count = place.count.saturating_add(1);
+        if let Some(entry) = self.entries.iter_mut().take(self.len).flatten().find(|entry| entry.key == key) {
+            entry.count = entry.count.saturating_add(1);
             return true;
         }
-        if let Some(room) = self.places.get_mut(self.len) {
+        if let Some(room) = self.entries.get_mut(self.len) {
             let pc = finding.frames.as_slice().first().copied().unwrap_or(0);
-            *room = Some(Place { key, kind: finding.kind, pc, count: 1 });
+            *room = Some(Entry { key, kind: finding.kind, pc, count: 1 });
             self.len += 1;
         }
         false
@@ -116,8 +116,8 @@ impl Tally {
     }
 
     /// The distinct errors, in the order in which they were found.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
-        self.places.iter().take(self.len).flatten()
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().take(self.len).flatten()
     }
 
     /// How many they are.
@@ -136,7 +136,7 @@ impl Tally {
         if !self.used {
             return;
         }
-        self.places.fill(None);
+        self.entries.fill(None);
         self.objects.fill(0);
         (self.len, self.used) = (0, false);
     }
@@ -201,11 +201,11 @@ pub fn text(out: &mut dyn Write, tally: &Tally, rules: &Rules, modules: &Modules
         "=={pid}==SUMMARY: fencepost: {errors} errors, {distinct} distinct, {} suppressed",
         suppressed(),
     )?;
-    for place in tally.places().take(LISTED) {
-        write!(out, "    {} {}", place.count, place.kind.name())?;
-        if place.pc != 0 {
+    for entry in tally.entries().take(LISTED) {
+        write!(out, "    {} {}", entry.count, entry.kind.name())?;
+        if entry.pc != 0 {
             write!(out, " ")?;
-            render::place(out, place.pc, modules)?;
+            render::location(out, entry.pc, modules)?;
         }
         writeln!(out)?;
     }
@@ -231,10 +231,10 @@ pub fn json(out: &mut dyn Write, tally: &Tally, modules: &Modules<'_>) -> fmt::R
         errors(),
         suppressed(),
     )?;
-    for (index, place) in tally.places().take(LISTED).enumerate() {
+    for (index, entry) in tally.entries().take(LISTED).enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        write!(out, "{comma}{{\"kind\":\"{}\",\"count\":{},\"frame\":", place.kind.name(), place.count)?;
-        json::frame(out, place.pc, true, modules)?;
+        write!(out, "{comma}{{\"kind\":\"{}\",\"count\":{},\"frame\":", entry.kind.name(), entry.count)?;
+        json::frame(out, entry.pc, true, modules)?;
         write!(out, "}}")?;
     }
     writeln!(out, "]}}}}")
@@ -286,7 +286,10 @@ mod tests {
         assert!(!tally.count(&finding(Kind::CanaryOverwritten, 64, &[]), &depot));
         assert!(tally.count(&finding(Kind::CanaryOverwritten, 128, &[]), &depot));
         assert_eq!(tally.distinct(), 4);
-        assert_eq!(tally.places().next().map(|place| (place.kind, place.count)), Some((Kind::DoubleFree, 2)));
+        assert_eq!(
+            tally.entries().next().map(|entry| (entry.kind, entry.count)),
+            Some((Kind::DoubleFree, 2))
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@
 use super::fatal::{self, Orphans};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Lock, Rank, Trying};
-use crate::sys::action::Quiet;
+use crate::sys::action::BlockedSignals;
 use crate::sys::thread;
 
 static TURN: Lock<()> = Lock::new(Rank::Turn, ());
@@ -52,7 +52,7 @@ pub fn enter(of_fault: bool) -> bool {
 /// The same if nobody has the turn.
 pub fn try_enter(of_fault: bool) -> bool {
     // A handler that finds the turn taken finds its owner marked as one that never waits.
-    let _quiet = Quiet::begin();
+    let _blocked = BlockedSignals::begin();
     let Some(turn) = TURN.try_lock() else { return false };
     core::mem::forget(turn);
     PROCESS.store(thread::pid(), Ordering::Release);
@@ -75,7 +75,7 @@ fn take_over(process: u32) {
 /// Ends the calling thread's turn.
 pub fn leave() {
     // As in `try_enter`: no handler comes between the mark and the turn.
-    let _quiet = Quiet::begin();
+    let _blocked = BlockedSignals::begin();
     Trying::end(Trying::REPORT);
     PROCESS.store(0, Ordering::Release);
     // SAFETY: the turn is the calling thread's, and its guard is forgotten.
@@ -86,7 +86,7 @@ pub fn leave() {
 /// middle, and its stack is used by others.
 pub fn abandon() {
     // As in `try_enter`: no handler comes between the mark and the turn.
-    let _quiet = Quiet::begin();
+    let _blocked = BlockedSignals::begin();
     Trying::end(Trying::REPORT);
     PROCESS.store(0, Ordering::Release);
     // SAFETY: the turn is the calling thread's, and its guard is forgotten.

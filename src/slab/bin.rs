@@ -7,14 +7,14 @@
 //!
 //! Where the counts of a cache lie in its bytes, for tools that read another process's.
 
-use super::cache::{AHEAD, BATCH, Cache, LEFT, STACK};
+use super::cache::{AHEAD, Cache, LEFT, MAGAZINE, STACK};
 use super::layout::{ClassInfo, Layout};
 use super::state::StateCell;
 use super::{class, front, quarantine};
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::AtomicU16;
 
-/// Zeros before each batch: a batch that is used up has slot 0 as its next, which is never handed out, and so have those
+/// Zeros before each magazine: a magazine that is used up has slot 0 as its next, which is never handed out, and so have those
 /// that are fetched ahead of it.
 const PAD: usize = AHEAD + 1;
 
@@ -34,7 +34,7 @@ const FRONT: usize = 1;
 /// One class's line.
 #[repr(C, align(64))]
 pub(super) struct Bin {
-    /// Those of the region, and those of the front as of the last batch.
+    /// Those of the region, and those of the front as of the last magazine.
     parts: [Part; 2],
     /// See [`ClassInfo`].
     reciprocal: u64,
@@ -42,15 +42,15 @@ pub(super) struct Bin {
     pub size: u32,
     /// Slot numbers of the slab in the front.
     front_end: u32,
-    /// One past the next slot of the batch, in [`Slots::batches`].
+    /// One past the next slot of the magazine, in [`Slots::magazines`].
     pub next: u32,
     /// Where the next freed slot goes, in [`Slots::stacks`].
     pub top: u32,
     /// One past the most that the stack holds.
     pub end: u32,
-    /// Slots in a full batch.
-    pub batch: u16,
-    /// Whether what is freed waits: the stack's slots go to the quarantine and to no batch.
+    /// Slots in a full magazine.
+    pub magazine: u16,
+    /// Whether what is freed waits: the stack's slots go to the quarantine and to no magazine.
     pub waits: bool,
 }
 
@@ -59,8 +59,8 @@ const _: () = assert!(size_of::<Bin>() == 64);
 impl Bin {
     /// Readies the line of class `class`, with nothing in its lists.
     pub fn init(&mut self, class: usize, info: &ClassInfo, waits: bool) {
-        let batch = quarantine::batch_len(class);
-        let left = if waits { batch.min(LEFT) } else { batch };
+        let magazine = quarantine::magazine_len(class);
+        let left = if waits { magazine.min(LEFT) } else { magazine };
         *self = Self {
             parts: [
                 Part { start: info.start, states: info.states },
@@ -69,21 +69,21 @@ impl Bin {
             reciprocal: info.reciprocal,
             size: info.size as u32,
             front_end: info.front_end,
-            next: Lists::batch_at(class),
+            next: Lists::magazine_at(class),
             top: Lists::stack_at(class),
-            end: Lists::stack_at(class) + (batch + left) as u32,
-            batch: batch as u16,
+            end: Lists::stack_at(class) + (magazine + left) as u32,
+            magazine: magazine as u16,
             waits,
         };
     }
 
-    /// Where the slot numbers are counted from that a slot of a batch has, and the slot's state.
+    /// Where the slot numbers are counted from that a slot of a magazine has, and the slot's state.
     ///
     /// # Safety
-    /// The slot is in the class's batch.
+    /// The slot is in the class's magazine.
     #[inline(always)]
     pub unsafe fn whereabouts(&self, slot: u32) -> (usize, StateCell) {
-        // SAFETY: there are two parts. The tables cover every slot that was opened, and those of batches were.
+        // SAFETY: there are two parts. The tables cover every slot that was opened, and those of magazines were.
         unsafe {
             let part = self.parts.get_unchecked(usize::from(slot < self.front_end));
             (part.start, StateCell::new(&*part.states.add(slot as usize)))
@@ -107,7 +107,7 @@ pub(super) struct Slots {
     /// By class, freed slots in the order of their frees.
     pub stacks: [u32; class::COUNT * STACK],
     /// By class, [`PAD`] zeros, and slots in random order, taken from the end.
-    pub batches: [u32; class::COUNT * (PAD + BATCH)],
+    pub magazines: [u32; class::COUNT * (PAD + MAGAZINE)],
 }
 
 /// A slot that begins at an address.
@@ -125,12 +125,12 @@ pub(super) struct Start<'a> {
 impl Slots {
     /// The lists of a class.
     pub fn lists(&mut self, class: usize) -> Option<Lists<'_>> {
-        let (stack_at, batch_at) = (Lists::stack_at(class) as usize, Lists::batch_at(class) as usize);
+        let (stack_at, magazine_at) = (Lists::stack_at(class) as usize, Lists::magazine_at(class) as usize);
         let bin = self.bins.get_mut(class)?;
         let stack = self.stacks.get_mut(stack_at..)?.first_chunk_mut()?;
-        let batch = self.batches.get_mut(batch_at..)?.first_chunk_mut()?;
-        let (freed, len) = (bin.top as usize - stack_at, bin.next as usize - batch_at);
-        Some(Lists { bin, stack, batch, freed, len, class })
+        let magazine = self.magazines.get_mut(magazine_at..)?.first_chunk_mut()?;
+        let (freed, len) = (bin.top as usize - stack_at, bin.next as usize - magazine_at);
+        Some(Lists { bin, stack, magazine, freed, len, class })
     }
 
     /// The line of the class of a request of `size` bytes, at most [`class::SMALL_MAX`], and its slots' size.
@@ -186,10 +186,10 @@ pub(super) struct Lists<'a> {
     /// As long as it may become.
     pub stack: &'a mut [u32; STACK],
     /// As long as it may become.
-    pub batch: &'a mut [u32; BATCH],
+    pub magazine: &'a mut [u32; MAGAZINE],
     /// Slots on the stack.
     pub freed: usize,
-    /// Slots left in the batch.
+    /// Slots left in the magazine.
     pub len: usize,
     class: usize,
 }
@@ -199,38 +199,38 @@ impl Lists<'_> {
         (class * STACK) as u32
     }
 
-    pub const fn batch_at(class: usize) -> u32 {
-        (class * (PAD + BATCH) + PAD) as u32
+    pub const fn magazine_at(class: usize) -> u32 {
+        (class * (PAD + MAGAZINE) + PAD) as u32
     }
 
-    /// Moves the slots that were freed last from the stack to the batch, which is empty; how many.
+    /// Moves the slots that were freed last from the stack to the magazine, which is empty; how many.
     pub fn pop(&mut self) -> usize {
-        let count = self.freed.min(self.bin.batch.into());
+        let count = self.freed.min(self.bin.magazine.into());
         self.freed -= count;
-        if let (Some(last), Some(room)) = (self.stack.get(self.freed..), self.batch.get_mut(..count)) {
+        if let (Some(last), Some(room)) = (self.stack.get(self.freed..), self.magazine.get_mut(..count)) {
             room.iter_mut().zip(last).for_each(|(room, slot)| *room = *slot);
         }
         count
     }
 
-    /// Says how many slots the stack and the batch have now.
+    /// Says how many slots the stack and the magazine have now.
     pub fn set(self, freed: usize, len: usize) {
         self.bin.parts[FRONT].start = front::start(self.class);
         self.bin.top = Self::stack_at(self.class) + freed as u32;
-        self.bin.next = Self::batch_at(self.class) + len as u32;
+        self.bin.next = Self::magazine_at(self.class) + len as u32;
     }
 }
 
 /// Offsets in bytes from a cache's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CountPlaces {
-    /// The word that counts the slots that batches had.
+    /// The word that counts the slots that magazines had.
     pub filled: usize,
     /// The first class's bin.
     pub bins: usize,
     /// From one bin to the next.
     pub stride: usize,
-    /// In a bin, the 32-bit word that says how far its batch is used.
+    /// In a bin, the 32-bit word that says how far its magazine is used.
     pub next: usize,
     /// How many bins there are.
     pub count: usize,
@@ -246,10 +246,10 @@ impl Cache {
         count: class::COUNT,
     };
 
-    /// [`Cache::allocated`] of a cache whose words another process was asked for: what batches had, and how far they are
+    /// [`Cache::allocated`] of a cache whose words another process was asked for: what magazines had, and how far they are
     /// used, by class.
     pub fn allocated_by(filled: u64, next: impl Iterator<Item = u32>) -> u64 {
-        let left = |(class, next): (usize, u32)| u64::from(next.saturating_sub(Lists::batch_at(class)));
+        let left = |(class, next): (usize, u32)| u64::from(next.saturating_sub(Lists::magazine_at(class)));
         filled.saturating_sub(next.enumerate().map(left).sum())
     }
 }

@@ -1,12 +1,12 @@
 //! A thread's cache of free slots, and the paths over it that every request can take. Those that most take are in
 //! [`fast`](super::fast).
 //!
-//! Each class has a batch of free slots in random order and a stack of freed ones. An allocation takes the batch's next
+//! Each class has a magazine of free slots in random order and a stack of freed ones. An allocation takes the magazine's next
 //! slot. A free puts the slot onto the stack. The oldest of a full stack go to the [`quarantine`](super::quarantine). When
-//! the batch is used up, the next one is made of slots that left the quarantine or of the central store's, and shuffled
-//! ([`exchange`](super::exchange)): so a freed slot comes back after as many bytes of frees as the quarantine holds, and
-//! then at random, and who sees the address of one object knows the next one's as one of the batch. Without a quarantine
-//! the next batch is made of what was freed last. What was allocated together lies close together.
+//! the magazine is used up, the next one is made of slots that left the quarantine or of the central store's, and shuffled
+//! ([`refill`](super::refill)): so a freed slot comes back after as many bytes of frees as the quarantine holds, and
+//! then at random, and who sees the address of one object knows the next one's as one of the magazine. Without a quarantine
+//! the next magazine is made of what was freed last. What was allocated together lies close together.
 //!
 //! Nothing here locks or makes system calls but the `_slow` functions. A cache belongs to one thread.
 //!
@@ -21,17 +21,17 @@ use super::misuse::{freed_object, is_untouched, misuse, overwritten, touched};
 use super::state::SlotState;
 use super::store::HOMES;
 use super::warm::Warm;
-use super::{batches, bytes, canary, class, poison};
+use super::{bytes, canary, class, magazine, poison};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::{Claim, Origin};
 use crate::rng::Rng;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Slots in a batch of a class up to 1 KiB: with one of them known, the next is one of 71.
-pub(super) const BATCH: usize = batches::LEN;
+/// Slots in a magazine of a class up to 1 KiB: with one of them known, the next is one of 71.
+pub(super) const MAGAZINE: usize = magazine::LEN;
 /// Freed slots on such a class's stack at most.
-pub(super) const STACK: usize = 2 * BATCH;
+pub(super) const STACK: usize = 2 * MAGAZINE;
 /// Slots that are left on a full stack when the oldest go to the quarantine, at most.
 pub(super) const LEFT: usize = 8;
 /// How many allocations ahead a slot's memory is fetched.
@@ -48,7 +48,7 @@ pub struct Cache {
     pending_class: u32,
     /// Whether the last allocation was of memory that nobody has cleared or checked.
     pub(super) fresh: bool,
-    /// Slots that batches had, but for those that were given back: what is not in a batch any more was handed out.
+    /// Slots that magazines had, but for those that were given back: what is not in a magazine any more was handed out.
     pub(super) filled: AtomicU64,
     /// The freed slots of the classes from [`class::LARGE`] on that have their memory.
     pub(super) warm: Warm,
@@ -76,7 +76,8 @@ impl Cache {
 
     /// Objects that were allocated here. Other threads may ask: the figure is then of slightly different moments.
     pub fn allocated(&self) -> u64 {
-        let left = |(class, bin): (usize, &Bin)| u64::from(bin.next.saturating_sub(Lists::batch_at(class)));
+        let left =
+            |(class, bin): (usize, &Bin)| u64::from(bin.next.saturating_sub(Lists::magazine_at(class)));
         let left = self.slots.bins.iter().enumerate().map(left).sum();
         self.filled.load(Ordering::Relaxed).saturating_sub(left)
     }
@@ -107,8 +108,8 @@ impl Cache {
         };
         let state = info.state(slot);
         if !state.load().is_freed() || !layout().protection.zero || !layout().protection.canary {
-            // SAFETY: the slot was in the batch: it is this thread's.
-            return unsafe { self.hand_out_slow(info, slot, size, origin) };
+            // SAFETY: the slot was in the magazine: it is this thread's.
+            return unsafe { self.allocate_slot_slow(info, slot, size, origin) };
         }
         let start = info.address(slot);
         let pointer = Addr::new(start).as_ptr::<u8>();
@@ -131,16 +132,16 @@ impl Cache {
         (self.pending, self.pending_class) = (slot, class::of_small(size) as u32);
     }
 
-    /// Takes the next slot of a batch; 0 if it is used up.
+    /// Takes the next slot of a magazine; 0 if it is used up.
     ///
     /// # Safety
     /// The class is below [`class::COUNT`].
     #[inline(always)]
     pub(super) unsafe fn pick(&mut self, class: usize) -> u32 {
-        // SAFETY: the class is in range, and before each batch there are zeros.
+        // SAFETY: the class is in range, and before each magazine there are zeros.
         let slot = unsafe {
             let bin = self.slots.bins.get_unchecked_mut(class);
-            let slot = *self.slots.batches.get_unchecked(bin.next as usize - 1);
+            let slot = *self.slots.magazines.get_unchecked(bin.next as usize - 1);
             bin.next -= u32::from(slot != 0);
             slot
         };

@@ -9,7 +9,7 @@
 //! keeps it as one of a few spare ones (about a MiB, or a quarter of the slabs in use).
 //!
 //! A class's lock may be out of reach, in a signal handler: then there is no slot to be had from it, and what
-//! is given is parked ([`parked`]). Who never waits for locks keeps this one while it opens slabs and releases none,
+//! is given is deferred ([`deferred`]). Who never waits for locks keeps this one while it opens slabs and releases none,
 //! since it might not get the lock again.
 //!
 //! A child of a fork, and a thread that ends inside, make the list and the counts anew from the bits. These
@@ -18,8 +18,8 @@
 use super::layout::{ClassInfo, layout};
 use super::misuse::twice_freed;
 use super::state::{SlotState, StateCell};
-use super::store::{BATCH, Batch, LANES, Store};
-use super::{class, front, parked, sweep};
+use super::store::{OPEN_MAX, SPREAD, SlabRun, Store};
+use super::{class, deferred, front, sweep};
 use crate::addr::{PageCount, Span};
 use crate::fault::Fault;
 use crate::rng::Rng;
@@ -50,7 +50,7 @@ pub fn init() {
 
 /// Takes up to `out.len()` free slots of a class for a thread of `home`, in no particular order; how many it took. 0 when
 /// the region is full, the kernel grants no memory or the lock is out of reach.
-pub fn take(class: usize, home: usize, out: &mut [u32], rng: &mut Rng) -> usize {
+pub fn refill(class: usize, home: usize, out: &mut [u32], rng: &mut Rng) -> usize {
     let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else {
         return 0;
     };
@@ -59,13 +59,13 @@ pub fn take(class: usize, home: usize, out: &mut [u32], rng: &mut Rng) -> usize 
         let Some(mut store) = padded.0.enter() else { break };
         if !exhausted
             && store.wants_slab(info, home)
-            && !store.take_over(info, home, LANES)
+            && !store.take_over(info, home, SPREAD)
             && !store.use_pending(info, home, rng)
         {
             exhausted = !open_more(class, home, padded, info, store, rng);
             continue;
         }
-        match store.take(info, home, rest) {
+        match store.allocate(info, home, rest) {
             0 if store.take_over(info, home, 0) => (),
             0 => break,
             some => taken += some,
@@ -83,16 +83,16 @@ fn open_more(
     mut store: Guard<'_, Store>,
     rng: &mut Rng,
 ) -> bool {
-    let Some(batch) = store.plan(info) else { return false };
-    let in_front = batch.first == 0 && info.has_front();
+    let Some(run) = store.plan(info) else { return false };
+    let in_front = run.first == 0 && info.has_front();
     let kept = only_tries().then_some(store);
-    let opened = if in_front { front::open(class, info, rng) } else { open(info, &batch) };
+    let opened = if in_front { front::open(class, info, rng) } else { open(info, &run) };
     let Some(mut store) = kept.or_else(|| padded.0.enter()) else { return false };
     match opened {
-        true => store.add_pending(info, &batch, home),
+        true => store.add_pending(info, &run, home),
         // The region has others.
         false if in_front => (),
-        false => store.take_back(&batch),
+        false => store.cancel(&run),
     }
     if let Some(opened) = OPENED.get(class) {
         opened.store(store.opened, Ordering::Relaxed);
@@ -102,19 +102,19 @@ fn open_more(
 
 /// Gives slots back. The memory of a slab that this leaves empty may go back to the kernel; what is wrong in it then
 /// goes to `found`, unless something is there, here and below.
-pub fn give(class: usize, slots: &[u32], found: &mut Option<Fault>) {
+pub fn flush(class: usize, slots: &[u32], found: &mut Option<Fault>) {
     let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else { return };
     let mut rest = slots;
     let keep = only_tries();
     while !rest.is_empty() {
         let mut emptied = None;
         let Some(mut store) = padded.0.enter() else {
-            parked::add(class, rest);
+            deferred::add(class, rest);
             break;
         };
         while let (Some((slot, tail)), None) = (rest.split_first(), emptied) {
             rest = tail;
-            emptied = store.give(info, *slot, keep);
+            emptied = store.free(info, *slot, keep);
         }
         drop(store);
         if let Some(slab) = emptied {
@@ -124,18 +124,18 @@ pub fn give(class: usize, slots: &[u32], found: &mut Option<Fault>) {
     }
 }
 
-/// Whether something is parked.
+/// Whether something is deferred.
 #[inline]
-pub fn any_parked() -> bool {
-    parked::len() != 0
+pub fn any_deferred() -> bool {
+    deferred::len() != 0
 }
 
-/// Gives back what is parked, unless the lock of its class is still out of reach.
-pub fn give_parked(found: &mut Option<Fault>) {
-    while let Some((class, slot)) = parked::pop() {
-        let left = parked::len();
-        give(class as usize, &[slot], found);
-        if parked::len() > left {
+/// Gives back what is deferred, unless the lock of its class is still out of reach.
+pub fn flush_deferred(found: &mut Option<Fault>) {
+    while let Some((class, slot)) = deferred::pop() {
+        let left = deferred::len();
+        flush(class as usize, &[slot], found);
+        if deferred::len() > left {
             break;
         }
     }
@@ -176,13 +176,13 @@ fn release(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault>) {
 }
 
 /// Opens slabs: commits them and closes the guard page at the end of each.
-fn open(info: &ClassInfo, batch: &Batch) -> bool {
-    let (first, last) = (info.slab_span(batch.first), info.slab_span(batch.first + batch.count - 1));
+fn open(info: &ClassInfo, run: &SlabRun) -> bool {
+    let (first, last) = (info.slab_span(run.first), info.slab_span(run.first + run.count - 1));
     let bytes = last.end().offset_from(first.start).unwrap_or(0);
     if !vm::commit(Span::new(first.start, PageCount::holding(bytes))) {
         return false;
     }
-    for slab in batch.first..batch.first + batch.count {
+    for slab in run.first..run.first + run.count {
         let affordable = match layout().backend {
             Backend::Madvise => true,
             Backend::Mprotect => {
@@ -240,9 +240,9 @@ pub fn trim(class: usize, found: &mut Option<Fault>) -> usize {
     let (Some(padded), Some(info)) = (STORES.get(class), layout().classes.get(class)) else { return 0 };
     let mut released = 0;
     loop {
-        let mut batch = [0; BATCH];
-        let count = padded.0.enter().map_or(0, |mut store| store.take_spare(info, &mut batch));
-        for slab in batch.iter().take(count) {
+        let mut run = [0; OPEN_MAX];
+        let count = padded.0.enter().map_or(0, |mut store| store.take_spare(info, &mut run));
+        for slab in run.iter().take(count) {
             release(info, *slab, found);
             link(padded, info, *slab);
         }
@@ -266,7 +266,7 @@ pub fn with_opened<R>(class: usize, action: impl FnOnce(u32) -> R) -> Option<R> 
 /// As [`Lock::inherit`].
 pub unsafe fn inherit_all() {
     // SAFETY: as the caller says.
-    unsafe { parked::inherit() };
+    unsafe { deferred::inherit() };
     for (store, info) in STORES.iter().zip(&layout().classes) {
         // SAFETY: as the caller says.
         unsafe { store.0.inherit(|store| store.rebuild(info)) };

@@ -39,7 +39,7 @@ pub const LARGEST: usize = 128 * 1024 + 16;
 pub const TABLE_MAX: usize = 8192 - TAIL;
 /// The first of the classes above 16 KiB, whose freed slots keep their memory for a while only.
 pub const LARGE: usize = smallest_holding(16 * 1024 + 1);
-/// The largest alignment that slots offer; the page arm serves larger ones.
+/// The largest alignment that slots offer; the page allocator serves larger ones.
 pub const MAX_ALIGN: usize = 1024;
 
 /// Bytes between the slot sizes of the small classes.

@@ -67,8 +67,8 @@ pub fn cut(limit: u64) {
         let (states, table_end) = table_of(class, layout.region_shift, table);
         if let Some(before) = before {
             let region = layout.base.wrapping_add(front::BYTES) + (class << layout.region_shift);
-            give_back_region(info, before, region..region + layout.region_mask + 1, &mut regions);
-            give_back_table(info, before, states, table..table_end, &mut tables);
+            unmap_region(info, before, region..region + layout.region_mask + 1, &mut regions);
+            unmap_table(info, before, states, table..table_end, &mut tables);
         }
         table = table_end;
     }
@@ -91,7 +91,7 @@ fn tell(info: &ClassInfo, opened: u32, limit: u64) -> Option<Before> {
     Some(before)
 }
 
-fn give_back_region(info: &ClassInfo, before: Before, region: Range<usize>, gaps: &mut Gaps) {
+fn unmap_region(info: &ClassInfo, before: Before, region: Range<usize>, gaps: &mut Gaps) {
     let kept = kept(info);
     let had = before.slabs as usize * (info.size << info.slab_shift);
     if before.whole {
@@ -102,7 +102,7 @@ fn give_back_region(info: &ClassInfo, before: Before, region: Range<usize>, gaps
     }
 }
 
-fn give_back_table(info: &ClassInfo, before: Before, states: usize, table: Range<usize>, gaps: &mut Gaps) {
+fn unmap_table(info: &ClassInfo, before: Before, states: usize, table: Range<usize>, gaps: &mut Gaps) {
     let below = |slabs: u32| states - slabs as usize * block_bytes(info.slab_shift);
     let above = |slabs: u32| states + ((slabs as usize) << info.slab_shift) * size_of::<u16>();
     let (slabs, had) = (info.slabs(), before.slabs);
@@ -136,7 +136,7 @@ impl Gaps {
         let start = self.0.start.next_multiple_of(PAGE_SIZE);
         let end = self.0.end / PAGE_SIZE * PAGE_SIZE;
         if let Some(bytes) = end.checked_sub(start).filter(|bytes| *bytes != 0) {
-            vm::give_back(Span::new(Addr::new(start), PageCount::holding(bytes)));
+            vm::unreserve(Span::new(Addr::new(start), PageCount::holding(bytes)));
         }
         self.0 = 0..0;
     }

@@ -14,7 +14,7 @@ use crate::sys::machine;
 
 impl Cache {
     /// The fast path of an allocation; null when another path has to serve the request: the
-    /// batch is used up, or the slot is not as a freed one should be. The object's bytes are zero. For small classes it calls
+    /// magazine is used up, or the slot is not as a freed one should be. The object's bytes are zero. For small classes it calls
     /// nothing, so that it needs no stack.
     ///
     /// # Safety
@@ -22,7 +22,7 @@ impl Cache {
     /// - Canary and zero are on. The cache is the calling thread's, and initialised.
     #[inline(always)]
     pub unsafe fn allocate_plain<const SMALL: bool>(&mut self, size: usize, origin: Origin) -> *mut u8 {
-        // SAFETY: the class is one of the table's, and before each batch there are PAD zeros. The slot was in the batch: it
+        // SAFETY: the class is one of the table's, and before each magazine there are PAD zeros. The slot was in the magazine: it
         // is this thread's, in an opened slab.
         unsafe {
             let (bin, slot_size) = if SMALL {
@@ -33,12 +33,12 @@ impl Cache {
             };
             let bin = &mut *bin;
             let next = bin.next as usize - 1;
-            let slot = *self.slots.batches.get_unchecked(next);
+            let slot = *self.slots.magazines.get_unchecked(next);
             if slot == 0 {
                 return core::ptr::null_mut();
             }
             bin.next = next as u32;
-            let ahead = *self.slots.batches.get_unchecked(next - AHEAD);
+            let ahead = *self.slots.magazines.get_unchecked(next - AHEAD);
             let (origin_of_slots, state) = bin.whereabouts(slot);
             // If that slot is one of the few in or out of the front where this is none, nothing is fetched.
             let next = origin_of_slots + ahead as usize * slot_size;

@@ -10,16 +10,16 @@
 //! first touch and copies at every fork. Here they share one mapping and one page of page tables for sixteen of them.
 //! So do their tables.
 //!
-//! A class has its pages for good ([`handout`] says who has them when). A forked child and a thread that ends in the
+//! A class has its pages for good ([`owners`] says who has them when). A forked child and a thread that ends in the
 //! middle leave pages that nobody uses, and a class whose first slab is never used.
 //!
 //! Between two slabs lie the guard page and a random number of closed pages, few, since each has a marker that a fork
 //! copies: who knows an object's address knows that of another class's objects up to that, and up to which slots of a
-//! batch they have.
+//! magazine they have.
 
 use super::class;
-use super::handout::{self, Handout};
 use super::layout::{ClassInfo, layout};
+use super::owners::{self, PageOwners};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::rng::Rng;
 use crate::sync::atomic::{AtomicU8, AtomicUsize};
@@ -37,10 +37,10 @@ pub const BYTES: usize = 8 << 20;
 /// The number of its pages.
 pub const PAGES: usize = BYTES / PAGE_SIZE;
 /// [`owner`] of a page that is nobody's.
-pub const NOBODY: u8 = handout::NOBODY;
+pub const NOBODY: u8 = owners::NOBODY;
 
 /// Whose each page is, and where each class's slab begins.
-static PAGES_OF: Handout<PAGES, { class::COUNT }> = Handout::new();
+static PAGES_OF: PageOwners<PAGES, { class::COUNT }> = PageOwners::new();
 
 const _: () = {
     let (mut class, mut bytes) = (0, 0);
@@ -99,14 +99,14 @@ pub fn open(class: usize, info: &ClassInfo, rng: &mut Rng) -> bool {
     let bytes = info.slab_bytes(0);
     let gap = rng.below(GAP_PAGES as u64 + 1) as usize;
     let count = gap + bytes / PAGE_SIZE;
-    let Some(taken) = PAGES_OF.take(count) else { return false };
+    let Some(taken) = PAGES_OF.claim(count) else { return false };
     let pages = Span::new(Addr::new(layout().base + taken.start * PAGE_SIZE), PageCount::new(count));
     let slab = Span::new(pages.start.plus(gap * PAGE_SIZE), PageCount::holding(bytes - PAGE_SIZE));
     if !open_pages(pages, slab) {
         return false;
     }
     // The closed pages before it stay nobody's: whoever finds an owner is in the slab or its guard page.
-    PAGES_OF.tell(taken.start + gap..taken.end, class, slab.start.get());
+    PAGES_OF.publish(taken.start + gap..taken.end, class, slab.start.get());
     true
 }
 

@@ -1,4 +1,4 @@
-//! Where everything of the slab arm lies: regions, slots, and their out-of-line state.
+//! Where everything of the slab allocator lies: regions, slots, and their out-of-line state.
 //!
 //! ```text
 //! regions: | front | class 0 | class 1 | ... | class 97 |  one reservation, equal parts, inaccessible

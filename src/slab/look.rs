@@ -108,7 +108,7 @@ impl Looks {
         seen.filter(|_| held)
     }
 
-    fn take_back<'a>(&self, word_of: impl FnOnce(Name) -> Option<&'a AtomicU16>) {
+    fn withdraw<'a>(&self, word_of: impl FnOnce(Name) -> Option<&'a AtomicU16>) {
         let (name, state) = Name::split(self.looking.load(Ordering::Relaxed));
         if let Some(word) = word_of(name) {
             exchange(word, LOOKED, state);
@@ -121,7 +121,7 @@ impl Looks {
     /// As [`Lock::inherit`].
     pub unsafe fn inherit<'a>(&self, word_of: impl FnOnce(Name) -> Option<&'a AtomicU16>) {
         // SAFETY: as the caller says.
-        unsafe { self.turn.inherit(|()| self.take_back(word_of)) };
+        unsafe { self.turn.inherit(|()| self.withdraw(word_of)) };
     }
 
     /// Takes back the calling thread's claim, which does not come back to it.
@@ -130,7 +130,7 @@ impl Looks {
     /// As [`Lock::abandon`].
     pub unsafe fn abandon<'a>(&self, word_of: impl FnOnce(Name) -> Option<&'a AtomicU16>) {
         // SAFETY: as the caller says.
-        unsafe { self.turn.abandon(|()| self.take_back(word_of)) };
+        unsafe { self.turn.abandon(|()| self.withdraw(word_of)) };
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is alive in the slab arm, for the search for leaks.
+//! What is alive in the slab allocator, for the search for leaks.
 //!
 //! # Accessible bytes
 //!
@@ -12,7 +12,7 @@
 //!
 //! # Usage
 //!
-//! What the arm holds and what of it is in use, counted when it is asked for.
+//! What the allocator holds and what of it is in use, counted when it is asked for.
 
 use super::class::{self, Place, Sight};
 use super::layout::layout;
@@ -66,7 +66,7 @@ pub fn regions() -> impl Iterator<Item = Range<usize>> {
     [if is_cut { front() } else { region() }].into_iter().chain(each)
 }
 
-/// The answer for what the arm says nothing of: no bound.
+/// The answer for what the allocator says nothing of: no bound.
 pub const UNTOLD: usize = usize::MAX;
 
 /// Whether `len` bytes from `address` on are one live object's, as far as the slot's state tells at first sight; `None`

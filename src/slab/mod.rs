@@ -1,13 +1,13 @@
-//! The slab arm: small objects in slots of size classes, for production.
+//! The slab allocator: small objects in slots of size classes, for production.
 //!
 //! - [`class`]: slot sizes; from an address to a slot.
 //! - [`layout`]: where regions, slots and their states lie. [`state`]: what is known of a slot.
-//! - [`front`]: where the first slabs of small classes lie. [`handout`]: whose its pages are.
-//! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`parked`]: what could not be given to one.
+//! - [`front`]: where the first slabs of small classes lie. [`owners`]: whose its pages are.
+//! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`deferred`]: what could not be given to one.
 //! - [`cut`]: what happens to regions and tables when the process limits its address space.
-//! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`batches`]: what they
-//!   wait in together; [`depot`]: those that waited long enough.
-//! - [`cache`]: a thread's free slots; [`bin`]: what it has of each class; [`fast`]: the fast paths; [`exchange`]: what it takes from and gives to the
+//! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`magazine`]: what they
+//!   wait in together; [`transfer`]: those that waited long enough.
+//! - [`cache`]: a thread's free slots; [`bin`]: what it has of each class; [`fast`]: the fast paths; [`refill`]: what it takes from and gives to the
 //!   central store; [`misuse`]: what is wrong with a slot.
 //! - [`warm`]: which freed large slots keep their memory.
 //! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
@@ -21,7 +21,6 @@
 //!    or free; so is the last word of the slot before it. Who may access it how is said in [`canary`].
 //! 3. With clearing: a freed slot is clear but for that word.
 
-mod batches;
 mod bin;
 mod bytes;
 pub mod cache;
@@ -29,22 +28,23 @@ mod canary;
 pub mod central;
 pub mod class;
 pub mod cut;
-mod depot;
-mod exchange;
+mod deferred;
 mod fast;
 mod fifo;
 pub mod front;
-mod handout;
 pub mod layout;
 mod look;
 pub mod lookup;
+mod magazine;
 pub mod misuse;
-mod parked;
+mod owners;
 pub mod poison;
 mod quarantine;
+mod refill;
 mod state;
 mod store;
 pub mod sweep;
+mod transfer;
 mod warm;
 
 pub use cache::Cache;
@@ -98,7 +98,7 @@ pub fn object_near(address: Addr) -> Option<Object> {
     class::object_at(layout, place).or_else(|| misuse::nearest(info, slot, address, address))
 }
 
-/// What the arm itself put at `address`, for whoever shows the memory around `object`.
+/// What the allocator itself put at `address`, for whoever shows the memory around `object`.
 pub fn content(address: Addr, object: Option<&Object>) -> Content {
     let layout = layout::layout();
     let Some(place) = class::locate(layout, address.get()) else { return Content::Program };

@@ -17,7 +17,7 @@ pub fn poison(place: Place, bytes: &Range<usize>) -> bool {
     let Some(info) = layout().classes.get(place.class) else { return false };
     let cell = info.state(place.slot);
     if cell.load() != SlotState::POISONED {
-        let Some(_lock) = LOCK.lock_quietly() else { return false };
+        let Some(_lock) = LOCK.lock_signal_safe() else { return false };
         if !SLOTS.open(&lookup::region()) {
             return false;
         }

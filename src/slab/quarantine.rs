@@ -1,56 +1,56 @@
 //! The quarantine: freed slots on their way to their next use, oldest first.
 //!
 //! ```text
-//! frees -> a thread's stack -> batch -> queue, up to the budget -> depot of the class -> a thread's batch
+//! frees -> a thread's stack -> magazine -> queue, up to the budget -> transfer cache of the class -> a thread's magazine
 //!                                                                  \-> the class's store, where enough wait
 //! ```
 //!
-//! What a cache's stack cannot hold comes here as a batch, and waits in one queue of all classes and threads. When
-//! the queue holds more bytes than the budget, its oldest batches leave it: so a freed slot comes back after as many
+//! What a cache's stack cannot hold comes here as a magazine, and waits in one queue of all classes and threads. When
+//! the queue holds more bytes than the budget, its oldest magazines leave it: so a freed slot comes back after as many
 //! bytes of other frees as the budget is, whosever they are. A class that is not used any more loses its share to those
-//! that are. With a budget of 0 every batch leaves at once.
+//! that are. With a budget of 0 every magazine leaves at once.
 //!
-//! A thread that ends leaves fewer slots of a class than make a batch. They are collected in one open batch a class,
-//! until that is full or some thread puts a batch of the class: so short-lived threads fill the queue with whole batches.
+//! A thread that ends leaves fewer slots of a class than make a magazine. They are collected in one open magazine a class,
+//! until that is full or some thread puts a magazine of the class: so short-lived threads fill the queue with whole magazines.
 //!
-//! | where a batch is | who has it | how it leaves |
+//! | where a magazine is | who has it | how it leaves |
 //! |---|---|---|
 //! | in hands | one thread, in one of the functions here | into one of the others |
 //! | open, one a class | the word of the class in `open` | a thread swaps the word for 0, and adds to it |
 //! | in the queue | [`fifo`](super::fifo) | taken by whoever put more than the budget allows, or found no other memory |
-//! | in a depot | [`depot`](super::depot) | taken by whoever needs slots of the class |
-//! | in the pool | [`batches`](super::batches) | taken by whoever has slots to put |
+//! | in a transfer cache | [`transfer`](super::transfer) | taken by whoever needs slots of the class |
+//! | in the pool | [`magazine`](super::magazine) | taken by whoever has slots to put |
 //!
-//! Nothing here waits. A forked child has all batches but those that other threads had in hands, and a thread that
-//! ends in the middle loses one: their slots are never used again. A signal handler that interrupts a thread here finds the open batch
+//! Nothing here waits. A forked child has all magazines but those that other threads had in hands, and a thread that
+//! ends in the middle loses one: their slots are never used again. A signal handler that interrupts a thread here finds the open magazine
 //! gone, and opens another; what then does not fit goes into the queue as it is.
 //!
-//! Each home of threads has depots of its own (see [`store`](super::store)), and a batch goes to those of the thread that freed
+//! Each home of threads has transfer caches of its own (see [`store`](super::store)), and a magazine goes to those of the thread that freed
 //! its slots: so threads that free their own objects keep their slots. One that finds nothing in its own takes from others
 //! in which several wait: so what one thread allocates and another frees comes back.
 //!
-//! The slots of a batch are freed, and are checked when they are handed out. Everything is in one sparse table.
+//! The slots of a magazine are freed, and are checked when they are handed out. Everything is in one sparse table.
 
-use super::batches::{self, Batch, Owned, Pool};
-use super::depot::Depot;
 use super::fifo::{self, Ends, Fifo};
 use super::layout::layout;
+use super::magazine::{self, Magazine, Owned, Pool};
 use super::store::HOMES;
+use super::transfer::TransferCache;
 use super::{central, class};
 use crate::addr::Addr;
 use crate::fault::Fault;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sys::vm;
 
-/// Batches of a class that wait for a thread of a home at most.
+/// Magazines of a class that wait for a thread of a home at most.
 const WAITING: usize = 4;
 /// From so many on they may go to the threads of other homes.
 const SHARED: usize = 2;
 /// Bytes of a unit in which the queue weighs.
 const UNIT: usize = 16;
-/// Batches beyond those that the queue, the depots and the open ones hold: in so many threads' hands.
+/// Magazines beyond those that the queue, the transfer caches and the open ones hold: in so many threads' hands.
 const IN_HANDS: usize = 256;
-/// How often a batch is put into a queue that others fill as fast as its oldest are taken out.
+/// How often a magazine is put into a queue that others fill as fast as its oldest are taken out.
 const TRIES: usize = 64;
 /// The largest budget in bytes.
 const BUDGET_MAX: usize = 4 << 30;
@@ -59,19 +59,19 @@ const SPARSE: usize = 1 << 20;
 /// The table takes at most this part of an address space that is limited.
 const PART_OF_LIMIT: u64 = 128;
 
-/// The table: this, the queue's cells, the batches. Zero bytes are an empty one without a queue.
+/// The table: this, the queue's cells, the magazines. Zero bytes are an empty one without a queue.
 #[repr(C)]
 struct Quarantine {
     ends: Ends,
-    words: batches::Words,
+    words: magazine::Words,
     /// Units that the queue may hold.
     budget: u32,
     cell_count: u32,
-    batch_count: u32,
-    /// Of each class, the batch that waits to be full, 0 for none.
+    magazine_count: u32,
+    /// Of each class, the magazine that waits to be full, 0 for none.
     open: [AtomicU32; class::COUNT],
     /// Of each class, those that left the queue.
-    depots: [[Depot<WAITING>; HOMES]; class::COUNT],
+    transfer_caches: [[TransferCache<WAITING>; HOMES]; class::COUNT],
 }
 
 static QUARANTINE: AtomicPtr<Quarantine> = AtomicPtr::new(core::ptr::null_mut());
@@ -97,50 +97,53 @@ pub fn init(budget: usize, limit: Option<u64>) {
     let quarantine = unsafe { &mut *table };
     quarantine.budget = u32::try_from(budget / UNIT).unwrap_or(u32::MAX);
     quarantine.cell_count = cells as u32;
-    quarantine.batch_count = batch_count(cells) as u32;
+    quarantine.magazine_count = magazine_count(cells) as u32;
     QUARANTINE.store(table, Ordering::Release);
 }
 
-/// As many as there can be of the lightest full batches, each with an open one, so that the weight is what counts.
+/// As many as there can be of the lightest full magazines, each with an open one, so that the weight is what counts.
 const fn cells_for(budget: usize) -> usize {
-    (2 * budget / (batches::LEN * class::size(0))).next_power_of_two()
+    (2 * budget / (magazine::LEN * class::size(0))).next_power_of_two()
 }
 
-const fn batch_count(cells: usize) -> usize {
+const fn magazine_count(cells: usize) -> usize {
     cells + class::COUNT * (WAITING * HOMES + 1) + IN_HANDS
 }
 
 /// Bytes of a table with so many cells.
 const fn table_bytes(cells: usize) -> usize {
-    CELLS_AT + cells * size_of::<AtomicU64>() + batch_count(cells) * size_of::<Batch>()
+    CELLS_AT + cells * size_of::<AtomicU64>() + magazine_count(cells) * size_of::<Magazine>()
 }
 
 const _: () = {
-    assert!(batch_count(cells_for(BUDGET_MAX)) < fifo::NUMBERS as usize, "a batch's number fits into a cell");
+    assert!(
+        magazine_count(cells_for(BUDGET_MAX)) < fifo::NUMBERS as usize,
+        "a magazine's number fits into a cell"
+    );
     let mut class = 0;
     while class < class::COUNT {
-        let weight = class::size(class) * batch_len(class) / UNIT;
+        let weight = class::size(class) * magazine_len(class) / UNIT;
         assert!(weight <= fifo::WEIGHT_MAX as usize && class::size(class).is_multiple_of(UNIT));
         class += 1;
     }
 };
 
-/// Slots in a full batch of a class.
-pub const fn batch_len(class: usize) -> usize {
+/// Slots in a full magazine of a class.
+pub const fn magazine_len(class: usize) -> usize {
     match class::size(class) {
-        0..=1024 => batches::LEN,
+        0..=1024 => magazine::LEN,
         1025..=8192 => 16,
         8193..=16384 => 4,
         _ => 2,
     }
 }
 
-/// Puts slots that a cache of `home` freed, a batch or less, and lets go of the oldest that are too many. What is wrong in a slab
+/// Puts slots that a cache of `home` freed, a magazine or less, and lets go of the oldest that are too many. What is wrong in a slab
 /// that is emptied then goes to `found`, unless something is there, here and below.
 pub fn put(class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {
     match quarantine() {
         Some(quarantine) => quarantine.put(class, home, slots, found),
-        None => central::give(class, slots, found),
+        None => central::flush(class, slots, found),
     }
 }
 
@@ -148,42 +151,43 @@ pub fn put(class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) 
 pub fn put_rest(class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {
     match quarantine() {
         Some(quarantine) if quarantine.budget != 0 => quarantine.put_rest(class, home, slots, found),
-        _ => central::give(class, slots, found),
+        _ => central::flush(class, slots, found),
     }
 }
 
-/// Takes a batch that left the quarantine, for a thread of `home`; how many slots it has, 0 if there is none.
+/// Takes a magazine that left the quarantine, for a thread of `home`; how many slots it has, 0 if there is none.
 pub fn take(class: usize, home: usize, out: &mut [u32]) -> usize {
     let Some(quarantine) = quarantine() else { return 0 };
-    let Some(depots) = quarantine.depots.get(class) else { return 0 };
-    let of_others = || depots.iter().filter(|depot| depot.len() >= SHARED).find_map(Depot::take);
-    let number = depots.get(home).and_then(Depot::take).or_else(of_others);
-    let batch = number.and_then(|number| quarantine.own(number));
-    batch.map_or(0, |batch| quarantine.hand_out(batch, out))
+    let Some(transfer_caches) = quarantine.transfer_caches.get(class) else { return 0 };
+    let of_others =
+        || transfer_caches.iter().filter(|cache| cache.len() >= SHARED).find_map(TransferCache::take);
+    let number = transfer_caches.get(home).and_then(TransferCache::take).or_else(of_others);
+    let magazine = number.and_then(|number| quarantine.own(number));
+    magazine.map_or(0, |magazine| quarantine.unload(magazine, out))
 }
 
-/// Takes a batch of a class for which there is no other memory, before its time, and with it all that are older; how
+/// Takes a magazine of a class for which there is no other memory, before its time, and with it all that are older; how
 /// many slots it has.
 pub fn take_early(class: usize, out: &mut [u32], found: &mut Option<Fault>) -> usize {
     let Some(quarantine) = quarantine() else { return 0 };
     // Not more than there were: others may go on putting some.
     for _ in 0..quarantine.cell_count {
-        let Some(batch) = quarantine.oldest() else { break };
-        if batch.class() == class {
-            return quarantine.hand_out(batch, out);
+        let Some(magazine) = quarantine.oldest() else { break };
+        if magazine.class() == class {
+            return quarantine.unload(magazine, out);
         }
-        quarantine.give(batch, found);
+        quarantine.flush(magazine, found);
     }
-    quarantine.take_open(class).map_or(0, |batch| quarantine.hand_out(batch, out))
+    quarantine.take_open(class).map_or(0, |magazine| quarantine.unload(magazine, out))
 }
 
 /// Gives the slots that left the quarantine and wait for a thread to their stores. What is in quarantine stays there.
-pub fn give_waiting(found: &mut Option<Fault>) {
+pub fn flush_transfer(found: &mut Option<Fault>) {
     let Some(quarantine) = quarantine() else { return };
-    for depot in quarantine.depots.iter().flatten() {
+    for cache in quarantine.transfer_caches.iter().flatten() {
         for _ in 0..WAITING {
-            let Some(batch) = depot.take().and_then(|number| quarantine.own(number)) else { break };
-            quarantine.give(batch, found);
+            let Some(magazine) = cache.take().and_then(|number| quarantine.own(number)) else { break };
+            quarantine.flush(magazine, found);
         }
     }
 }
@@ -204,51 +208,53 @@ impl Quarantine {
 
     fn pool(&self) -> Pool<'_> {
         let at = CELLS_AT + self.cell_count as usize * size_of::<AtomicU64>();
-        let batches = Addr::of(core::ptr::from_ref(self)).plus(at).as_ptr::<Batch>();
-        // SAFETY: the table has so many batches behind the cells, zero at first, which share themselves.
-        Pool::new(&self.words, unsafe { core::slice::from_raw_parts(batches, self.batch_count as usize) })
+        let magazines = Addr::of(core::ptr::from_ref(self)).plus(at).as_ptr::<Magazine>();
+        // SAFETY: the table has so many magazines behind the cells, zero at first, which share themselves.
+        Pool::new(&self.words, unsafe {
+            core::slice::from_raw_parts(magazines, self.magazine_count as usize)
+        })
     }
 
-    /// The batch of a number that was just taken out of the queue, a depot or an open word.
+    /// The magazine of a number that was just taken out of the queue, a transfer cache or an open word.
     fn own(&self, number: u32) -> Option<Owned<'_>> {
         // SAFETY: numbers get to those places by `into_number` alone, each to one of them, by an exchange with release
         // order, and are taken out by one with acquire order that one thread wins.
         unsafe { self.pool().own(number) }
     }
 
-    /// The oldest batch, out of the queue.
+    /// The oldest magazine, out of the queue.
     fn oldest(&self) -> Option<Owned<'_>> {
         self.own(self.fifo()?.take()?)
     }
 
     fn put(&self, class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {
-        let Some(mut batch) = self.empty(found) else { return central::give(class, slots, found) };
-        let rest = batch.add(class, home, slots, batches::LEN);
-        self.enqueue(batch, found);
-        // What threads left that ended is as old, and may never become a full batch.
+        let Some(mut magazine) = self.empty(found) else { return central::flush(class, slots, found) };
+        let rest = magazine.add(class, home, slots, magazine::LEN);
+        self.enqueue(magazine, found);
+        // What threads left that ended is as old, and may never become a full magazine.
         if self.open.get(class).is_some_and(|open| open.load(Ordering::Relaxed) != 0)
             && let Some(open) = self.take_open(class)
         {
             self.enqueue(open, found);
         }
-        central::give(class, rest, found);
+        central::flush(class, rest, found);
     }
 
     fn put_rest(&self, class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {
         let mut rest = slots;
         while !rest.is_empty() {
-            let batch = self.take_open(class).or_else(|| self.empty(found));
-            let Some(mut batch) = batch else { return central::give(class, rest, found) };
-            rest = batch.add(class, home, rest, batch_len(class));
-            if batch.slots().len() < batch_len(class) {
-                self.leave_open(class, batch, found);
+            let magazine = self.take_open(class).or_else(|| self.empty(found));
+            let Some(mut magazine) = magazine else { return central::flush(class, rest, found) };
+            rest = magazine.add(class, home, rest, magazine_len(class));
+            if magazine.slots().len() < magazine_len(class) {
+                self.leave_open(class, magazine, found);
             } else {
-                self.enqueue(batch, found);
+                self.enqueue(magazine, found);
             }
         }
     }
 
-    /// The open batch of a class, in hands.
+    /// The open magazine of a class, in hands.
     fn take_open(&self, class: usize) -> Option<Owned<'_>> {
         match self.open.get(class)?.swap(0, Ordering::Acquire) {
             0 => None,
@@ -256,74 +262,79 @@ impl Quarantine {
         }
     }
 
-    /// Opens a batch for others to add to. If there is one by now, this one goes into the queue.
-    fn leave_open(&self, class: usize, batch: Owned<'_>, found: &mut Option<Fault>) {
-        let Some(open) = self.open.get(class) else { return self.give(batch, found) };
-        let number = batch.into_number();
+    /// Opens a magazine for others to add to. If there is one by now, this one goes into the queue.
+    fn leave_open(&self, class: usize, magazine: Owned<'_>, found: &mut Option<Fault>) {
+        let Some(open) = self.open.get(class) else { return self.flush(magazine, found) };
+        let number = magazine.into_number();
         if open.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed).is_err()
-            && let Some(batch) = self.own(number)
+            && let Some(magazine) = self.own(number)
         {
-            self.enqueue(batch, found);
+            self.enqueue(magazine, found);
         }
     }
 
-    /// A batch without slots; if none is left, that of the oldest slots, which go to their store.
+    /// A magazine without slots; if none is left, that of the oldest slots, which go to their store.
     fn empty(&self, found: &mut Option<Fault>) -> Option<Owned<'_>> {
         self.pool().take().or_else(|| {
-            self.give(self.oldest()?, found);
+            self.flush(self.oldest()?, found);
             self.pool().take()
         })
     }
 
-    /// Puts a batch into the queue and lets go of the oldest that are too many.
-    fn enqueue(&self, batch: Owned<'_>, found: &mut Option<Fault>) {
-        let Some(fifo) = self.fifo().filter(|_| self.budget != 0) else { return self.let_go(batch, found) };
-        let size = layout().classes.get(batch.class()).map_or(0, |info| info.size);
-        let weight = (batch.slots().len() * size / UNIT) as u32;
-        let number = batch.into_number();
+    /// Puts a magazine into the queue and lets go of the oldest that are too many.
+    fn enqueue(&self, magazine: Owned<'_>, found: &mut Option<Fault>) {
+        let Some(fifo) = self.fifo().filter(|_| self.budget != 0) else {
+            return self.transfer(magazine, found);
+        };
+        let size = layout().classes.get(magazine.class()).map_or(0, |info| info.size);
+        let weight = (magazine.slots().len() * size / UNIT) as u32;
+        let number = magazine.into_number();
         let mut tries = 0;
         while !fifo.put(number, weight) {
             tries += 1;
             let leaving = if tries < TRIES { self.oldest() } else { self.own(number) };
-            if let Some(batch) = leaving {
-                self.let_go(batch, found);
+            if let Some(magazine) = leaving {
+                self.transfer(magazine, found);
             }
             if tries == TRIES {
                 return;
             }
         }
         while fifo.weight() > self.budget
-            && let Some(batch) = self.oldest()
+            && let Some(magazine) = self.oldest()
         {
-            self.let_go(batch, found);
+            self.transfer(magazine, found);
         }
     }
 
-    /// Lets a batch go to whoever needs slots of its class next, or back to the store if enough wait.
-    fn let_go(&self, batch: Owned<'_>, found: &mut Option<Fault>) {
-        let depot = self.depots.get(batch.class()).and_then(|depots| depots.get(batch.home()));
-        let number = batch.into_number();
-        if !depot.is_some_and(|depot| depot.put(number))
-            && let Some(batch) = self.own(number)
+    /// Lets a magazine go to whoever needs slots of its class next, or back to the store if enough wait.
+    fn transfer(&self, magazine: Owned<'_>, found: &mut Option<Fault>) {
+        let cache = self
+            .transfer_caches
+            .get(magazine.class())
+            .and_then(|transfer_caches| transfer_caches.get(magazine.home()));
+        let number = magazine.into_number();
+        if !cache.is_some_and(|cache| cache.put(number))
+            && let Some(magazine) = self.own(number)
         {
-            self.give(batch, found);
+            self.flush(magazine, found);
         }
     }
 
-    /// Gives a batch's slots to their store and the batch to the pool.
-    fn give(&self, batch: Owned<'_>, found: &mut Option<Fault>) {
-        central::give(batch.class(), batch.slots(), found);
-        self.pool().give(batch);
+    /// Gives a magazine's slots to their store and the magazine to the pool.
+    fn flush(&self, magazine: Owned<'_>, found: &mut Option<Fault>) {
+        central::flush(magazine.class(), magazine.slots(), found);
+        self.pool().put(magazine);
     }
 
-    /// Copies a batch's slots to `out`, which has room for a full one, and gives the batch to the pool.
-    fn hand_out(&self, batch: Owned<'_>, out: &mut [u32]) -> usize {
-        let slots = batch.slots();
+    /// Copies a magazine's slots to `out`, which has room for a full one, and gives the magazine to the pool.
+    fn unload(&self, magazine: Owned<'_>, out: &mut [u32]) -> usize {
+        let slots = magazine.slots();
         let count = slots.len().min(out.len());
         for (out, slot) in out.iter_mut().zip(slots) {
             *out = *slot;
         }
-        self.pool().give(batch);
+        self.pool().put(magazine);
         count
     }
 }

@@ -10,19 +10,19 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 /// Slabs opened at once at most.
-pub const BATCH: usize = 16;
+pub const OPEN_MAX: usize = 16;
 /// About how many bytes are opened at once.
-const BATCH_BYTES: usize = 1 << 20;
+const OPEN_BYTES: usize = 1 << 20;
 /// About how many bytes of empty slabs a class keeps, and one slab at least.
 const SPARE_BYTES: usize = 1 << 20;
 /// Homes of threads. With more threads several have one.
 pub const HOMES: usize = 4;
 /// Slabs that a class's free slots are taken of at once at most. A home that has more listed gives some away.
-pub const LANES: u32 = 8;
+pub const SPREAD: u32 = 8;
 /// The largest slots that are taken of several slabs at once.
-const LANES_SIZE: usize = 256;
+const SPREAD_SIZE: usize = 256;
 /// Opened slabs that wait for use at most.
-const PENDING: usize = 2 * BATCH;
+const PENDING: usize = 2 * OPEN_MAX;
 
 /// A slab's record.
 #[derive(Clone, Copy, Default)]
@@ -105,9 +105,9 @@ impl Store {
     }
 
     /// The slabs to open next, fewer than asked for at the end of the region.
-    pub fn plan(&mut self, info: &ClassInfo) -> Option<Batch> {
+    pub fn plan(&mut self, info: &ClassInfo) -> Option<SlabRun> {
         let slab_bytes = info.size << info.slab_shift;
-        let count = (BATCH_BYTES / slab_bytes).clamp(1, BATCH) as u32;
+        let count = (OPEN_BYTES / slab_bytes).clamp(1, OPEN_MAX) as u32;
         let first = self.opened;
         let count = count.min(info.slabs().checked_sub(first)?);
         // The one in the front lies alone.
@@ -116,22 +116,22 @@ impl Store {
             return None;
         }
         self.opened += count;
-        Some(Batch { first, count })
+        Some(SlabRun { first, count })
     }
 
     /// Forgets slabs that could not be opened, if none were planned after them.
-    pub fn take_back(&mut self, batch: &Batch) {
-        if self.opened == batch.first + batch.count {
-            self.opened -= batch.count;
+    pub fn cancel(&mut self, run: &SlabRun) {
+        if self.opened == run.first + run.count {
+            self.opened -= run.count;
         }
     }
 
     /// Adds slabs that were opened, for `home` first.
-    pub fn add_pending(&mut self, info: &ClassInfo, batch: &Batch, home: usize) {
-        for slab in batch.first..batch.first + batch.count {
+    pub fn add_pending(&mut self, info: &ClassInfo, run: &SlabRun, home: usize) {
+        for slab in run.first..run.first + run.count {
             match self.pending.get_mut(self.pending_len) {
-                Some(place) => {
-                    *place = slab;
+                Some(entry) => {
+                    *entry = slab;
                     self.pending_len += 1;
                 }
                 // Several threads opened at once: what does not fit is used right away.
@@ -181,12 +181,12 @@ impl Store {
 
     /// Whether `home`'s slots are to come from more slabs than have free ones.
     pub fn wants_slab(&mut self, info: &ClassInfo, home: usize) -> bool {
-        self.home(home).listed < self.lanes(info, home)
+        self.home(home).listed < self.spread(info, home)
     }
 
     /// How many slabs a home's free slots are taken of at once: more, the more it has.
-    fn lanes(&mut self, info: &ClassInfo, home: usize) -> u32 {
-        if info.size <= LANES_SIZE { (self.home(home).active / 2).clamp(1, LANES) } else { 1 }
+    fn spread(&mut self, info: &ClassInfo, home: usize) -> u32 {
+        if info.size <= SPREAD_SIZE { (self.home(home).active / 2).clamp(1, SPREAD) } else { 1 }
     }
 
     /// Whether a home has none with free slots.
@@ -197,8 +197,8 @@ impl Store {
 
     /// Takes `home`'s free slots, an equal share of each of the first slabs in its list and the rest of the others; how
     /// many it took.
-    pub fn take(&mut self, info: &ClassInfo, home: usize, out: &mut [u32]) -> usize {
-        let share = out.len().div_ceil(self.lanes(info, home) as usize);
+    pub fn allocate(&mut self, info: &ClassInfo, home: usize, out: &mut [u32]) -> usize {
+        let share = out.len().div_ceil(self.spread(info, home) as usize);
         let (mut taken, mut next) = (0, self.home(home).head);
         while let Some(slab) = next.checked_sub(1) {
             let most = share.min(out.len() - taken);
@@ -252,7 +252,7 @@ impl Store {
 
     /// Marks a slot free. The slab, taken out of the list, if it is empty now, no spare one is wanted, and
     /// not all are to be kept: the caller releases its memory and links it again.
-    pub fn give(&mut self, info: &ClassInfo, slot: u32, keep: bool) -> Option<u32> {
+    pub fn free(&mut self, info: &ClassInfo, slot: u32, keep: bool) -> Option<u32> {
         let slab = slot >> info.slab_shift;
         let index = slot & ((1 << info.slab_shift) - 1);
         let bits = info.free_bits(slab, index / 64);
@@ -371,7 +371,7 @@ impl Store {
 }
 
 /// Slabs with consecutive numbers.
-pub struct Batch {
+pub struct SlabRun {
     /// The first.
     pub first: u32,
     /// How many.
@@ -416,14 +416,14 @@ mod tests {
     fn slots_come_from_several_slabs() {
         let mut rng = Rng::new();
         let (info, mut store) = store_of(3);
-        for _ in 0..PENDING / BATCH {
-            let batch = store.plan(info).expect("room");
-            store.add_pending(info, &batch, 0);
+        for _ in 0..PENDING / OPEN_MAX {
+            let run = store.plan(info).expect("room");
+            store.add_pending(info, &run, 0);
         }
         let (mut out, mut most) = ([0; 72], 0);
         loop {
             while store.wants_slab(info, 0) && store.use_pending(info, 0, &mut rng) {}
-            match store.take(info, 0, &mut out) {
+            match store.allocate(info, 0, &mut out) {
                 0 => break,
                 72 => (),
                 // The list ended.
@@ -431,10 +431,10 @@ mod tests {
             }
             let slabs: BTreeSet<u32> = out.iter().map(|slot| slot >> info.slab_shift).collect();
             let neighbours = out.windows(2).filter(|pair| matches!(pair, [one, two] if one + 1 == *two));
-            assert!(neighbours.count() >= out.len() - 2 * LANES as usize);
+            assert!(neighbours.count() >= out.len() - 2 * SPREAD as usize);
             most = most.max(slabs.len());
         }
-        assert_eq!(most, LANES as usize);
+        assert_eq!(most, SPREAD as usize);
     }
 
     /// No two homes take of one slab while there are others, and what a home has left over another gets in the end.
@@ -442,14 +442,14 @@ mod tests {
     fn homes_have_slabs_of_their_own() {
         let mut rng = Rng::new();
         let (info, mut store) = store_of(5);
-        let batch = store.plan(info).expect("room");
-        store.add_pending(info, &batch, 0);
+        let run = store.plan(info).expect("room");
+        store.add_pending(info, &run, 0);
         let slab_of = |slot: u32| slot >> info.slab_shift;
         let mut taken = [(); HOMES].map(|()| BTreeSet::new());
         for round in 0..3 * HOMES {
             let (home, mut out) = (round % HOMES, [0; 72]);
             while store.wants_slab(info, home) && store.use_pending(info, home, &mut rng) {}
-            assert_eq!(store.take(info, home, &mut out), out.len());
+            assert_eq!(store.allocate(info, home, &mut out), out.len());
             taken[home].extend(out);
         }
         let slabs: Vec<BTreeSet<u32>> =
@@ -458,14 +458,14 @@ mod tests {
             assert!(slabs.iter().skip(home + 1).all(|theirs| theirs.is_disjoint(mine)));
         }
         // A home that has few keeps them unless there is nothing else.
-        assert!(!store.take_over(info, 0, LANES) && store.take_over(info, 0, 0));
+        assert!(!store.take_over(info, 0, SPREAD) && store.take_over(info, 0, 0));
         let mut all: BTreeSet<u32> = taken.iter().flatten().copied().collect();
         while !store.is_out(0) || store.take_over(info, 0, 0) {
             let mut out = [0; 72];
-            let count = store.take(info, 0, &mut out);
+            let count = store.allocate(info, 0, &mut out);
             assert!(out.iter().take(count).all(|slot| all.insert(*slot)), "a slot twice");
         }
-        let used = (batch.count as usize) - store.pending_len;
+        let used = (run.count as usize) - store.pending_len;
         assert_eq!(all.len(), used * (info.usable_end(1) - 1) as usize);
         assert_eq!(store.homes.map(|home| home.listed), [0; HOMES]);
     }
@@ -475,8 +475,8 @@ mod tests {
     fn a_store_is_made_anew_from_its_bits() {
         let mut rng = Rng::new();
         let (info, mut store) = store_of(20);
-        let batch = store.plan(info).expect("room");
-        store.add_pending(info, &batch, 0);
+        let run = store.plan(info).expect("room");
+        store.add_pending(info, &run, 0);
         let mut taken = Vec::new();
         // Two slabs full, one in part.
         while taken.len() < 2 * info.usable_end(0) as usize {
@@ -484,28 +484,28 @@ mod tests {
             while store.is_out(0) {
                 assert!(store.use_pending(info, 0, &mut rng));
             }
-            let count = store.take(info, 0, &mut out);
+            let count = store.allocate(info, 0, &mut out);
             taken.extend(out.iter().take(count).copied());
         }
         let given = taken.split_off(taken.len() - 70);
         for slot in &given {
-            assert_eq!(store.give(info, *slot, true), None);
+            assert_eq!(store.free(info, *slot, true), None);
         }
         let free: u32 =
-            (batch.first..batch.first + batch.count).map(|slab| u32::from(store.slab(info, slab).free)).sum();
+            (run.first..run.first + run.count).map(|slab| u32::from(store.slab(info, slab).free)).sum();
         let before = (store.active, store.spare);
-        for slab in batch.first..batch.first + batch.count {
+        for slab in run.first..run.first + run.count {
             let record = store.slab(info, slab);
             (record.next, record.previous, record.free) = (8_888, 9_999, 7_777);
         }
-        store.homes = [Home { head: batch.first + 1, listed: 3, active: 4 }; HOMES];
+        store.homes = [Home { head: run.first + 1, listed: 3, active: 4 }; HOMES];
         (store.active, store.spare, store.pending_len) = (5, 6, 1);
         store.rebuild(info);
         assert_eq!((store.active, store.spare), before);
         let mut again = BTreeSet::new();
         while !store.is_out(0) {
             let mut out = [0; 64];
-            let count = store.take(info, 0, &mut out);
+            let count = store.allocate(info, 0, &mut out);
             assert!(out.iter().take(count).all(|slot| again.insert(*slot)), "a slot twice");
         }
         assert_eq!(again.len(), free as usize);

@@ -26,7 +26,7 @@
 use super::atomic::{AtomicU32, Ordering};
 use super::rank::{self, Rank};
 use super::{may_wait, pause};
-use crate::sys::action::Quiet;
+use crate::sys::action::BlockedSignals;
 use crate::sys::futex::{self, Lending};
 use crate::sys::thread;
 use core::cell::UnsafeCell;
@@ -267,27 +267,27 @@ impl<T> Drop for Guard<'_, T> {
 }
 
 /// A taken lock; signals are blocked while it lives.
-pub struct QuietGuard<'a, T> {
+pub struct SignalSafeGuard<'a, T> {
     // Released first.
     guard: Guard<'a, T>,
-    _quiet: Quiet,
+    _blocked: BlockedSignals,
 }
 
 impl<T> Lock<T> {
     /// Takes the lock with signals blocked. While it waits for it they are not. `None` if the calling thread has it
     /// (a handler of a fault ran in the middle), or in a process whose lock may bear the name of a thread that is not
     /// there.
-    pub fn lock_quietly(&self) -> Option<QuietGuard<'_, T>> {
+    pub fn lock_signal_safe(&self) -> Option<SignalSafeGuard<'_, T>> {
         #[cfg(debug_assertions)]
         if !self.is_mine() {
             super::rank::check(self.rank());
         }
         loop {
-            let quiet = Quiet::begin();
+            let blocked = BlockedSignals::begin();
             if let Some(guard) = self.try_lock() {
-                return Some(QuietGuard { guard, _quiet: quiet });
+                return Some(SignalSafeGuard { guard, _blocked: blocked });
             }
-            drop(quiet);
+            drop(blocked);
             if self.is_mine() || !thread::is_own_process() {
                 return None;
             }
@@ -296,7 +296,7 @@ impl<T> Lock<T> {
     }
 }
 
-impl<T> Deref for QuietGuard<'_, T> {
+impl<T> Deref for SignalSafeGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -304,7 +304,7 @@ impl<T> Deref for QuietGuard<'_, T> {
     }
 }
 
-impl<T> DerefMut for QuietGuard<'_, T> {
+impl<T> DerefMut for SignalSafeGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.guard
     }

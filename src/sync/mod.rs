@@ -26,7 +26,7 @@ mod lock;
 mod rank;
 
 pub use core::sync::atomic;
-pub use lock::{Guard, Lock, QuietGuard};
+pub use lock::{Guard, Lock, SignalSafeGuard};
 pub use rank::Rank;
 
 /// What a thread does between two looks at a lock that is about to be free.

@@ -14,10 +14,10 @@ pub enum Rank {
     World,
     /// One sweep at a time looks at an object.
     Look,
-    /// A lane's freed objects that wait to be closed together.
+    /// A shard's freed objects that wait to be closed together.
     Batch,
-    /// A lane.
-    Lane,
+    /// A shard.
+    Shard,
     /// The area of large objects.
     Large,
     /// Which chunks are open and which are dead.
@@ -31,7 +31,7 @@ pub enum Rank {
     /// All threads' states.
     Registry,
     /// Slots whose store was out of reach.
-    Parked,
+    Deferred,
     /// Large objects outside the arena.
     Detached,
     /// Which objects have bytes that the program poisoned, and which pages are closed for it.
@@ -52,7 +52,7 @@ impl Rank {
     }
 
     /// Whether its owner blocks signals.
-    const fn is_quiet(self) -> bool {
+    const fn is_signal_safe(self) -> bool {
         Self::Shared as u8 <= self as u8 && self as u8 <= Self::Poison as u8
     }
 }
@@ -63,14 +63,14 @@ mod held {
     use crate::sys::{process, thread};
 
     /// The locks of owners that no handler interrupts.
-    const QUIET: u64 = 2 * Rank::Poison.bit() - Rank::Shared.bit();
+    const SIGNAL_SAFE: u64 = 2 * Rank::Poison.bit() - Rank::Shared.bit();
 
     /// Ends the process if the calling thread, which is about to ask for a lock of this rank and may wait for it, has
     /// one of this rank or a higher one. What a handler interrupted does not count for a lock whose owner is never
     /// interrupted.
     pub fn check(rank: Rank) {
         let all = thread::ranks();
-        let held = if rank.is_quiet() { all & QUIET } else { all };
+        let held = if rank.is_signal_safe() { all & SIGNAL_SAFE } else { all };
         if held >= rank.bit() {
             process::die("a lock is asked for out of order");
         }
@@ -94,7 +94,7 @@ pub(super) use held::{add, check, remove};
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub(super) fn add(rank: Rank) {
-    let _ = (rank.bit(), rank.is_quiet());
+    let _ = (rank.bit(), rank.is_signal_safe());
 }
 
 /// As [`add`].

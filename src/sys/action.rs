@@ -80,12 +80,12 @@ impl Copy {
     }
 }
 
-struct Slot {
+struct Versions {
     number: AtomicU32,
     copies: [Copy; 2],
 }
 
-impl Slot {
+impl Versions {
     const NEW: Self = Self { number: AtomicU32::new(0), copies: [Copy::NEW; 2] };
 
     fn copy(&self, number: u32) -> &Copy {
@@ -117,11 +117,11 @@ impl Slot {
 /// The highest signal.
 pub const SIGNALS: usize = 64;
 
-static SLOTS: [Slot; SIGNALS] = [const { Slot::NEW }; SIGNALS];
+static DISPOSITIONS: [Versions; SIGNALS] = [const { Versions::NEW }; SIGNALS];
 static TURN: Turn = Turn::NEW;
 
-fn slot(signal: c_int) -> Option<&'static Slot> {
-    SLOTS.get(usize::try_from(signal).ok()?.checked_sub(1)?)
+fn disposition(signal: c_int) -> Option<&'static Versions> {
+    DISPOSITIONS.get(usize::try_from(signal).ok()?.checked_sub(1)?)
 }
 
 /// Whether the kernel's disposition of the signal is always ours.
@@ -131,18 +131,18 @@ pub fn is_fault(signal: c_int) -> bool {
 
 /// What was last stored for a signal; the default for none.
 pub fn get(signal: c_int) -> Action {
-    slot(signal).map_or(Action::DEFAULT, Slot::load)
+    disposition(signal).map_or(Action::DEFAULT, Versions::load)
 }
 
 /// Keeps other threads from changing dispositions while `change` does, which is given the one that is stored and a
 /// way to store another. Signals are held back.
 pub fn change<R>(signal: c_int, change: impl FnOnce(Action, &dyn Fn(Action)) -> R) -> R {
     let _turn = TURN.take();
-    let slot = slot(signal);
-    let old = slot.map_or(Action::DEFAULT, Slot::load);
+    let disposition = disposition(signal);
+    let old = disposition.map_or(Action::DEFAULT, Versions::load);
     change(old, &|new| {
-        if let Some(slot) = slot {
-            slot.store(new);
+        if let Some(disposition) = disposition {
+            disposition.store(new);
         }
     })
 }
@@ -240,19 +240,19 @@ pub(super) const SYNCHRONOUS: u64 = bit(libc::SIGSEGV)
 
 /// All signals but faults are held back in the calling thread while it lives, those of the C library, which
 /// cancel threads, among them.
-pub struct Quiet {
+pub struct BlockedSignals {
     before: u64,
     /// Bound to its thread.
     not_send: PhantomData<*mut ()>,
 }
 
-impl Quiet {
+impl BlockedSignals {
     /// Begins it.
     pub fn begin() -> Self {
         Self { before: block(!SYNCHRONOUS), not_send: PhantomData }
     }
 
-    /// Lets the signals stay held back; the mask before, for [`Quiet::end`].
+    /// Lets the signals stay held back; the mask before, for [`BlockedSignals::end`].
     pub fn keep(self) -> u64 {
         core::mem::ManuallyDrop::new(self).before
     }
@@ -263,7 +263,7 @@ impl Quiet {
     }
 }
 
-impl Drop for Quiet {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
         set_mask(self.before);
     }

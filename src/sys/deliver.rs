@@ -35,7 +35,7 @@
 //!
 //! A fault of the thread meets the real block meanwhile, and ends the process as the kernel has it.
 //!
-//! What comes although the interrupted mask blocks it was let through by a wait with a mask of its own (`sigsuspend`,
+//! What comes although the interrupted mask blocks it was allowed by a wait with a mask of its own (`sigsuspend`,
 //! `ppoll`): the program wants it now. So does a signal that finds a fault being handled, once that is over.
 
 use super::action::{self, Action, bit};
@@ -69,7 +69,7 @@ const EXTENDED_MOST: usize = 32 << 10;
 ///
 /// # Safety
 /// `info` and `context` are what the kernel passed to the handler that goes on as the result says.
-pub unsafe fn hand_on(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
+pub unsafe fn forward(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
     let action = take_action(number);
     if action.is_handler() {
         // SAFETY: as the caller says.
@@ -107,14 +107,14 @@ fn take_action(number: c_int) -> Action {
 /// the flags ask for.
 ///
 /// # Safety
-/// As [`hand_on`].
+/// As [`forward`].
 pub(super) unsafe fn relay(number: c_int, info: *mut siginfo_t, context: *mut c_void) -> Next {
     // SAFETY: as the caller says.
     unsafe { deliver(number, info, context.cast(), action::get(number)) }
 }
 
 /// # Safety
-/// As [`hand_on`]; the action is a handler's.
+/// As [`forward`]; the action is a handler's.
 unsafe fn deliver(number: c_int, info: *mut siginfo_t, context: *mut ucontext_t, action: Action) -> Next {
     let own = if action.flags & libc::SA_NODEFER == 0 { bit(number) } else { 0 };
     let mut next = Next {

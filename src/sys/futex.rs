@@ -15,7 +15,7 @@
 //! The owner holds signals back, so that no handler of its own thread waits for it, and waits for nothing. In a
 //! forked child, which does not have the owner any more, [`Turn::in_child`] frees the word.
 
-use super::action::Quiet;
+use super::action::BlockedSignals;
 use super::errno;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::c_int;
@@ -106,7 +106,7 @@ pub struct Turn(AtomicU32);
 pub struct Taken<'a> {
     turn: &'a Turn,
     // Dropped after the word is freed.
-    _quiet: Quiet,
+    _blocked: BlockedSignals,
 }
 
 impl Turn {
@@ -115,14 +115,14 @@ impl Turn {
 
     /// Waits for the turn. Not if the calling thread has it.
     pub fn take(&self) -> Taken<'_> {
-        let quiet = Quiet::begin();
+        let blocked = BlockedSignals::begin();
         if self.0.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_err() {
             // Whoever slept may not be the only one: the word says so until nobody is left to be woken.
             while self.0.swap(AWAITED, Ordering::Acquire) != FREE {
                 wait(&self.0, AWAITED);
             }
         }
-        Taken { turn: self, _quiet: quiet }
+        Taken { turn: self, _blocked: blocked }
     }
 
     /// In a forked child, whose one thread does not have it.

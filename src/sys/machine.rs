@@ -37,7 +37,7 @@ pub fn take_islands(count: u64) -> bool {
 }
 
 /// Counts so many fewer. What was opened before markers lost their effect was not counted.
-pub fn return_islands(count: u64) {
+pub fn release_islands(count: u64) {
     let less = |islands: u64| Some(islands.saturating_sub(count));
     let _ = ISLANDS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
 }

@@ -5,7 +5,7 @@
 //! ([`super::deliver`]); and [`relay_entry`] for other signals whose handler is to run on the program's alternate
 //! stack. Both work on a stack of ours ([`super::stacks`]), with all signals but faults blocked until that stack is
 //! left: nothing of ours is left on any stack then, and no signal finds us there. What may take long is done with the
-//! program's signals let through ([`with_interrupted_mask`]).
+//! program's signals allowed ([`with_interrupted_mask`]).
 
 use super::action::{self, Action, FAULT_SIGNALS};
 use super::{deliver, file, stacks};
@@ -130,13 +130,13 @@ pub(super) extern "C" fn restorer() {
     core::arch::naked_asm!(".byte 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0", "syscall")
 }
 
-/// What the kernel calls: `$place` says on which stack to go on, `$dispatch` what is to follow, in a [`Next`].
+/// What the kernel calls: `$choose` says on which stack to go on, `$dispatch` what is to follow, in a [`Next`].
 ///
 /// Registers need no saving: returning from the signal restores them all. In those that functions keep: `ebx` the signal,
-/// `r12` the kernel's frame and then the handler, `r13` and `r14` the other arguments, `r15` what `$place` lent,
+/// `r12` the kernel's frame and then the handler, `r13` and `r14` the other arguments, `r15` what `$choose` lent,
 /// `rbp` the mask. The mask is set, by the system call, when no stack of ours is in use any more.
 macro_rules! signal_entry {
-    ($place:path, $dispatch:path) => {
+    ($choose:path, $dispatch:path) => {
         core::arch::naked_asm!(
             "mov ebx, edi",
             "mov r12, rsp",
@@ -144,7 +144,7 @@ macro_rules! signal_entry {
             "mov r14, rdx",
             "mov rdi, rsp",
             "sub rsp, 8",
-            "call {place}",
+            "call {choose}",
             "mov r15, rdx",
             "mov rsp, rax",
             "and rsp, -16",
@@ -192,7 +192,7 @@ macro_rules! signal_entry {
             "add rsp, 8",
             "3:",
             "ret",
-            place = sym $place,
+            choose = sym $choose,
             dispatch = sym $dispatch,
             end_loan = sym stacks::end_loan,
             handler = const offset_of!(Next, handler),
@@ -211,13 +211,13 @@ const _: () = assert!(size_of::<Next>() <= 48, "the room that the entries have f
 /// The kernel's handler of the fault signals.
 #[unsafe(naked)]
 extern "C" fn fault_entry<R: Receiver>(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    signal_entry!(stacks::place, receive::<R>)
+    signal_entry!(stacks::choose, receive::<R>)
 }
 
 /// The kernel's handler of other signals whose program's handler asked for the alternate stack.
 #[unsafe(naked)]
 extern "C" fn relay_entry(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    signal_entry!(stacks::place_if_own, relay)
+    signal_entry!(stacks::choose_if_own, relay)
 }
 
 unsafe extern "C" fn receive<R: Receiver>(
@@ -323,7 +323,7 @@ pub fn take_unused(handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void)) -
 const LOWEST_REAL_TIME: c_int = 35;
 const HIGHEST: c_int = 64;
 
-/// Whether the signal, handed on by [`super::deliver::hand_on`], ends the process.
+/// Whether the signal, handed on by [`super::deliver::forward`], ends the process.
 pub fn ends_process(signal: c_int) -> bool {
     !action::get(signal).is_handler()
 }
@@ -376,7 +376,7 @@ pub unsafe fn end_at_return(signal: c_int, info: *const siginfo_t) {
 /// The signal by which the C library cancels a thread.
 const CANCEL: c_int = 32;
 
-/// Runs `action`, which may take long, with the signals let through that are not blocked where the handler's signal came.
+/// Runs `action`, which may take long, with the signals allowed that are not blocked where the handler's signal came.
 /// Their handlers run on the stack that this runs on, may jump out of it, and have their faults handled. Faults are let
 /// through in any case; that the thread is cancelled is not.
 ///

@@ -29,7 +29,7 @@
 //! The list of free stacks is one word, the page of the first head and a number that counts changes; who takes the
 //! first exchanges it for the next. Handlers do so anywhere and wait for nobody.
 
-use super::action::Quiet;
+use super::action::BlockedSignals;
 use super::vm::{self, MADV_GUARD_INSTALL};
 use super::{process, thread};
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
@@ -166,7 +166,7 @@ pub fn cut() {
     let end = END.load(Ordering::Relaxed);
     let start = NEXT.swap(end, Ordering::AcqRel);
     if let Some(bytes) = end.checked_sub(start).filter(|bytes| *bytes != 0) {
-        vm::give_back(Span::new(Addr::new(start), PageCount::holding(bytes)));
+        vm::unreserve(Span::new(Addr::new(start), PageCount::holding(bytes)));
     }
 }
 
@@ -211,7 +211,7 @@ fn beyond() -> Option<Own> {
     if !open(base, count) {
         return None;
     }
-    (1..count).filter_map(|number| at(base, number)).for_each(give_back);
+    (1..count).filter_map(|number| at(base, number)).for_each(put_back);
     at(base, 0)
 }
 
@@ -247,7 +247,7 @@ fn close_below(base: Addr, number: usize) -> bool {
 }
 
 /// Puts a stack back that is not used any more.
-fn give_back(own: Own) {
+fn put_back(own: Own) {
     let mut first = FREE.load(Ordering::Relaxed);
     loop {
         own.0.next.store((first & PAGE_MASK) as usize, Ordering::Relaxed);
@@ -304,7 +304,7 @@ pub fn adopt() {
     let mine = own.as_kernels();
     // SAFETY: the stack is nobody's, mapped and writable; the other structure is live.
     if unsafe { kernel(&raw const mine, &raw mut before) }.is_err() {
-        give_back(own);
+        put_back(own);
         return;
     }
     if before.ss_flags & AUTODISARM != 0 && before.ss_flags & libc::SS_DISABLE == 0 {
@@ -321,7 +321,7 @@ pub fn adopt() {
 /// Takes the stack of ours from the calling thread, which ends: the kernel has the program's again.
 pub fn leave() {
     let Some(own) = own() else { return };
-    let _quiet = Quiet::begin();
+    let _blocked = BlockedSignals::begin();
     let (programs, mut before) = (own.programs(), NOTHING);
     // SAFETY: live structures; the stack is what the kernel said of the program's.
     let left = unsafe { kernel(&raw const programs, &raw mut before) }.is_ok();
@@ -331,7 +331,7 @@ pub fn leave() {
     thread::set_signal_stack(0);
     // If the kernel refuses, the thread is on it.
     if left {
-        give_back(own);
+        put_back(own);
     }
 }
 
@@ -346,7 +346,7 @@ pub unsafe fn exchange(new: *const stack_t, old: *mut stack_t) -> Result<(), c_i
         // SAFETY: as the caller says.
         return unsafe { kernel(new, old) };
     }
-    let _quiet = Quiet::begin();
+    let _blocked = BlockedSignals::begin();
     // SAFETY: as the caller says.
     let Some(own) = own() else { return unsafe { kernel(new, old) } };
     if !own.is(&kernels()) {
@@ -411,7 +411,7 @@ pub fn on_programs() -> bool {
 
 /// Where a handler of ours goes on.
 #[repr(C)]
-pub(super) struct Place {
+pub(super) struct Entry {
     /// Its stack pointer.
     sp: usize,
     /// What [`end_loan`] is to be given.
@@ -420,33 +420,33 @@ pub(super) struct Place {
 
 /// Where a handler of ours goes on that the kernel began at `sp`: on the thread's stack of ours, on one that is lent
 /// to it if it has none, or where it is.
-pub(super) extern "C" fn place(sp: usize) -> Place {
-    let stay = Place { sp, loan: 0 };
+pub(super) extern "C" fn choose(sp: usize) -> Entry {
+    let stay = Entry { sp, loan: 0 };
     // A fault while a fault is handled, on whatever stack: what is below is in use.
     if thread::signal_stack() & HANDLING != 0 {
         return stay;
     }
     match own() {
         Some(own) if own.holds(sp) => stay,
-        Some(own) => Place { sp: own.top(), loan: 0 },
-        None => take().map_or(stay, |(own, _)| Place { sp: own.top(), loan: own.top() }),
+        Some(own) => Entry { sp: own.top(), loan: 0 },
+        None => take().map_or(stay, |(own, _)| Entry { sp: own.top(), loan: own.top() }),
     }
 }
 
 /// The same for a handler that needs little: no stack is lent.
-pub(super) extern "C" fn place_if_own(sp: usize) -> Place {
+pub(super) extern "C" fn choose_if_own(sp: usize) -> Entry {
     match own() {
         Some(own) if thread::signal_stack() & HANDLING == 0 && !own.holds(sp) => {
-            Place { sp: own.top(), loan: 0 }
+            Entry { sp: own.top(), loan: 0 }
         }
-        _ => Place { sp, loan: 0 },
+        _ => Entry { sp, loan: 0 },
     }
 }
 
-/// Takes back what [`place`] lent. The thread is on another stack.
+/// Takes back what [`choose`] lent. The thread is on another stack.
 pub(super) extern "C" fn end_loan(loan: usize) {
     if let Some(own) = head_of((loan >> PAGE_SHIFT) as u64) {
-        give_back(own);
+        put_back(own);
     }
 }
 
@@ -462,7 +462,7 @@ pub fn with_room<R>(action: impl FnOnce() -> R) -> R {
     }
 
     fn call<F: FnOnce() -> R, R>(own: Own, task: &mut Task<F, R>) {
-        let _quiet = Quiet::begin();
+        let _blocked = BlockedSignals::begin();
         // Within, as a handler may have come since it was looked at.
         if begin_fault() {
             // SAFETY: the stack is the thread's, which is not on it: nothing there is in use, and no signal begins it
@@ -554,7 +554,7 @@ mod tests {
         for (number, own) in stacks.iter().enumerate() {
             assert!(stacks.iter().skip(number + 1).all(|other| other.low().abs_diff(own.low()) >= STRIDE));
         }
-        stacks.into_iter().for_each(give_back);
+        stacks.into_iter().for_each(put_back);
         assert_ne!(FREE.load(Ordering::Relaxed) & PAGE_MASK, 0);
     }
 
@@ -568,7 +568,7 @@ mod tests {
                         own.0.low.store(number, Ordering::Relaxed);
                         std::hint::spin_loop();
                         assert_eq!(own.0.low.load(Ordering::Relaxed), number);
-                        give_back(own);
+                        put_back(own);
                     }
                 });
             }

@@ -282,7 +282,7 @@ pub fn clock_ns() -> u64 {
 /// The key whose destructor runs at thread exit, plus one; zero before [`on_exit_init`].
 static EXIT_KEY: AtomicU32 = AtomicU32::new(0);
 
-/// Makes `hook` run at the exit of each thread that called [`arm_exit`], with what it passed, unless that was done.
+/// Makes `hook` run at the exit of each thread that called [`set_exit_hook`], with what it passed, unless that was done.
 pub fn on_exit_init(hook: unsafe extern "C" fn(*mut c_void)) {
     if EXIT_KEY.load(Ordering::Acquire) != 0 {
         return;
@@ -294,9 +294,9 @@ pub fn on_exit_init(hook: unsafe extern "C" fn(*mut c_void)) {
     }
 }
 
-/// Arms the exit hook for the calling thread with `value`. May be called again by
+/// Allocators the exit hook for the calling thread with `value`. May be called again by
 /// the hook to run once more after other destructors. `false` if there is no hook to be had.
-pub fn arm_exit(value: NonNull<c_void>) -> bool {
+pub fn set_exit_hook(value: NonNull<c_void>) -> bool {
     let key = EXIT_KEY.load(Ordering::Acquire);
     // SAFETY: the key was created by `on_exit_init`.
     key != 0 && unsafe { libc::pthread_setspecific(key.wrapping_sub(1), value.as_ptr()) } == 0

@@ -229,7 +229,7 @@ pub fn unmap(span: Span) {
 
 /// Gives a part of a reservation or of tables back, for good: from now on it may be anybody's. What the kernel
 /// refuses, for want of mappings, stays as it is.
-pub fn give_back(part: Span) {
+pub fn unreserve(part: Span) {
     let (from, until) = (part.start.get(), part.end().get());
     for [start, end] in &TABLES {
         let (first, last) = (start.load(Ordering::Acquire), end.load(Ordering::Acquire));

@@ -13,7 +13,7 @@ use libc::{c_int, c_void, siginfo_t};
 /// The most threads that are stopped.
 const THREADS: usize = 4096;
 /// So long threads have to stop, in milliseconds: one that blocks the signal never does.
-const PATIENCE: u32 = 300;
+const STOP_MILLIS: u32 = 300;
 
 const RUN: u32 = 0;
 const STOP: u32 = 1;
@@ -67,14 +67,14 @@ pub fn stop() -> Option<Stopped> {
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) };
             true
         });
-        let end = thread::clock_ns().saturating_add(u64::from(PATIENCE).saturating_mul(1_000_000));
+        let end = thread::clock_ns().saturating_add(u64::from(STOP_MILLIS).saturating_mul(1_000_000));
         loop {
             let stopped = STOPPED.load(Ordering::Acquire);
             let left = end.saturating_sub(thread::clock_ns()) / 1_000_000;
             if stopped as usize >= count || left == 0 {
                 break;
             }
-            futex::wait_millis(&STOPPED, stopped, u32::try_from(left).unwrap_or(PATIENCE));
+            futex::wait_millis(&STOPPED, stopped, u32::try_from(left).unwrap_or(STOP_MILLIS));
         }
         if count == before {
             break;

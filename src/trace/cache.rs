@@ -14,12 +14,12 @@
 //!
 //! Rules by program counter: a table of fixed size that never needs a lock.
 //!
-//! A place is two words, the rule and the program counter mixed with a hash of the rule. Any thread may
-//! write any place at any time, in a signal handler too; whoever reads halves of two writes finds that
-//! they do not belong together, and takes it for a miss. Two places side by side serve one hash, and the
+//! An entry is two words, the rule and the program counter mixed with a hash of the rule. Any thread may
+//! write any entry at any time, in a signal handler too; whoever reads halves of two writes finds that
+//! they do not belong together, and takes it for a miss. Two entries side by side serve one hash, and the
 //! newer rule takes the first.
 //!
-//! The table begins as one page and becomes eight times as long when as many rules were put into it as it has places:
+//! The table begins as one page and becomes eight times as long when as many rules were put into it as it has entries:
 //! the many small processes, and the children of a fork, touch no more of it than they need. What was kept before
 //! is looked up anew then.
 //!
@@ -208,20 +208,20 @@ const SHIFT_FIRST: u32 = 7;
 /// log2 of how much longer a table becomes.
 const GROWTH: u32 = 3;
 
-/// Two places.
+/// Two entries.
 #[repr(C, align(32))]
 struct Pair {
-    places: [Place; 2],
+    entries: [Entry; 2],
 }
 
 /// Zero words are no rule of any program counter but 0.
 #[repr(C)]
-struct Place {
+struct Entry {
     rule: AtomicU64,
     mixed: AtomicU64,
 }
 
-impl Place {
+impl Entry {
     #[inline(always)]
     fn get(&self, pc: u64) -> Option<Rule> {
         let rule = self.rule.load(Ordering::Relaxed);
@@ -286,7 +286,7 @@ impl Cache {
     #[inline(always)]
     pub fn get(&self, pc: usize) -> Option<Rule> {
         let pc = pc as u64;
-        let [first, second] = &self.pair(pc)?.places;
+        let [first, second] = &self.pair(pc)?.entries;
         first.get(pc).or_else(|| second.get(pc))
     }
 
@@ -294,19 +294,19 @@ impl Cache {
     pub fn set(&self, pc: usize, rule: Rule) {
         let pc = pc as u64;
         self.count();
-        let Some(Pair { places: [first, second] }) = self.pair(pc) else {
+        let Some(Pair { entries: [first, second] }) = self.pair(pc) else {
             return;
         };
         if first.get(pc).is_none() {
             let older = first.rule.load(Ordering::Relaxed);
-            // What the two words of the older do not agree on stays so in its new place.
+            // What the two words of the older do not agree on stays so in its new entry.
             second.rule.store(older, Ordering::Relaxed);
             second.mixed.store(first.mixed.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         first.set(pc, rule.to_word());
     }
 
-    /// Counts a rule that is to be kept; the table becomes longer if it has had as many as places.
+    /// Counts a rule that is to be kept; the table becomes longer if it has had as many as entries.
     fn count(&self) {
         let (shift, kept) = (self.shift.load(Ordering::Relaxed), self.kept.load(Ordering::Relaxed));
         if kept < 2 << shift {
@@ -381,7 +381,7 @@ mod tests {
     fn two_of_one_hash_are_both_kept() {
         let cache = Cache::map(true).expect("mapping");
         let home = |pc: usize| cache.pair(pc as u64).map(core::ptr::from_ref);
-        let other = (0x1001..).find(|pc| home(*pc) == home(0x1000)).expect("more than there are places");
+        let other = (0x1001..).find(|pc| home(*pc) == home(0x1000)).expect("more than there are entries");
         cache.set(0x1000, rule(8));
         cache.set(other, rule(16));
         assert_eq!((cache.get(0x1000), cache.get(other)), (Some(rule(8)), Some(rule(16))));
@@ -392,10 +392,10 @@ mod tests {
     #[test]
     fn halves_of_two_rules_are_none() {
         let (first, second) = (rule(8).to_word(), rule(16).to_word());
-        let place = Place { rule: AtomicU64::new(0), mixed: AtomicU64::new(0) };
-        place.set(0x1000, first);
-        place.rule.store(second, Ordering::Relaxed);
-        assert!((0..=u64::from(u16::MAX)).all(|pc| place.get(pc).is_none()));
+        let entry = Entry { rule: AtomicU64::new(0), mixed: AtomicU64::new(0) };
+        entry.set(0x1000, first);
+        entry.rule.store(second, Ordering::Relaxed);
+        assert!((0..=u64::from(u16::MAX)).all(|pc| entry.get(pc).is_none()));
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Depot {
         self.log_words.store(kept, Ordering::Relaxed);
         if kept < had {
             let part = Addr::of(self.log).plus(kept * size_of::<u64>());
-            vm::give_back(Span::new(part, PageCount::holding((had - kept) * size_of::<u64>())));
+            vm::unreserve(Span::new(part, PageCount::holding((had - kept) * size_of::<u64>())));
         }
         // Who takes a place from here on sees the new length.
         self.used.store(used, Ordering::Release);

@@ -6,10 +6,10 @@
 //! mapped, where its tables are, and a part of its build id: another build of a library may be mapped to
 //! the very place of a closed one. A library without a build id gets no number.
 //!
-//! A table of fixed size, hashed by the identity. A place is claimed once and does not change afterwards;
+//! A table of fixed size, hashed by the identity. An entry is claimed once and does not change afterwards;
 //! objects beyond have no number, and rules are read anew for each of their frames.
 //!
-//! | state of a place | next | by |
+//! | state of an entry | next | by |
 //! |---|---|---|
 //! | `VACANT` | `CLAIMED` | whoever describes a new object, by compare and exchange |
 //! | `CLAIMED` | `READY` | the same, when all else is written |
@@ -42,7 +42,7 @@ const PF_R: u32 = 4;
 const NT_GNU_BUILD_ID: u32 = 3;
 
 /// Places, a power of two.
-const PLACES: usize = 512;
+const ENTRIES: usize = 512;
 /// Places tried before an object gets no number.
 const PROBES: usize = 16;
 
@@ -162,16 +162,16 @@ fn sample(at: usize) -> u64 {
     unsafe { Addr::new(at).as_ptr::<u64>().read_unaligned() }
 }
 
-/// A place of the table. All but the state is written while it is `CLAIMED`.
+/// An entry of the table. All but the state is written while it is `CLAIMED`.
 #[repr(C, align(128))]
-struct Place {
+struct Entry {
     object: core::cell::UnsafeCell<Object>,
     state: AtomicU32,
 }
 
 /// The table.
 pub struct Objects {
-    places: *const Place,
+    entries: *const Entry,
 }
 
 // SAFETY: the mapping lives as long as the process; what is in it is handed over by the states.
@@ -180,30 +180,30 @@ unsafe impl Send for Objects {}
 unsafe impl Sync for Objects {}
 
 impl Objects {
-    /// A table without places.
-    pub const EMPTY: Self = Self { places: core::ptr::null() };
+    /// A table without entries.
+    pub const EMPTY: Self = Self { entries: core::ptr::null() };
 
     /// Maps a table; `None` if the kernel refuses.
     pub fn map() -> Option<Self> {
-        Some(Self { places: vm::tables(size_of::<Place>() * PLACES)?.as_ptr() })
+        Some(Self { entries: vm::tables(size_of::<Entry>() * ENTRIES)?.as_ptr() })
     }
 
     /// The place with this index, if the table is mapped.
     #[inline(always)]
-    fn place(&self, index: usize) -> Option<&Place> {
-        if self.places.is_null() {
+    fn entry(&self, index: usize) -> Option<&Entry> {
+        if self.entries.is_null() {
             return None;
         }
-        // SAFETY: masked to the table's length; zeroed memory is a vacant place.
-        Some(unsafe { &*self.places.add(index & (PLACES - 1)) })
+        // SAFETY: masked to the table's length; zeroed memory is a vacant entry.
+        Some(unsafe { &*self.entries.add(index & (ENTRIES - 1)) })
     }
 
     /// The object called `number`.
     #[inline(always)]
     fn get(&self, number: u16) -> Option<&Object> {
-        let place = self.place(usize::from(number.checked_sub(1)?))?;
-        // SAFETY: a place that is ready does not change any more.
-        (place.state.load(Ordering::Acquire) == READY).then(|| unsafe { &*place.object.get() })
+        let entry = self.entry(usize::from(number.checked_sub(1)?))?;
+        // SAFETY: an entry that is ready does not change any more.
+        (entry.state.load(Ordering::Acquire) == READY).then(|| unsafe { &*entry.object.get() })
     }
 
     /// Whether the object called `number` is what the loader has `mapped`.
@@ -220,16 +220,16 @@ impl Objects {
         }
         let identity = object.mapped.start as u64 ^ object.sample.1.rotate_left(17);
         let home = (identity.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize;
-        for index in (home..home.saturating_add(PROBES)).map(|index| index & (PLACES - 1)) {
-            let Some(place) = self.place(index) else {
+        for index in (home..home.saturating_add(PROBES)).map(|index| index & (ENTRIES - 1)) {
+            let Some(entry) = self.entry(index) else {
                 return 0;
             };
             let number = (index + 1) as u16;
-            match place.state.compare_exchange(VACANT, CLAIMED, Ordering::Acquire, Ordering::Acquire) {
+            match entry.state.compare_exchange(VACANT, CLAIMED, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => {
                     // SAFETY: the exchange made this thread the only one that may touch the object.
-                    unsafe { place.object.get().write(*object) };
-                    place.state.store(READY, Ordering::Release);
+                    unsafe { entry.object.get().write(*object) };
+                    entry.state.store(READY, Ordering::Release);
                     return number;
                 }
                 Err(READY) if self.get(number) == Some(object) => return number,
@@ -340,10 +340,10 @@ fn operations<'a>(
     frames: &EhFrame<Reader<'a>>,
 ) -> Option<Operations<'a>> {
     let mut operations = [const { None }; OPERATIONS + 1];
-    let mut places = operations.iter_mut().take(OPERATIONS);
+    let mut entries = operations.iter_mut().take(OPERATIONS);
     let mut all = expression.get(frames).ok()?.operations(ENCODING);
     while let Some(operation) = all.next().ok()? {
-        *places.next()? = Some(operation);
+        *entries.next()? = Some(operation);
     }
     Some(operations)
 }
@@ -430,9 +430,9 @@ mod tests {
     fn objects_beyond_the_table_have_no_number() {
         let objects = Objects::map().expect("mapping");
         let object = mine();
-        let many = (0..4 * PLACES as u64).map(|id| Object { sample: (object.sample.0, id), ..object });
+        let many = (0..4 * ENTRIES as u64).map(|id| Object { sample: (object.sample.0, id), ..object });
         let numbered = many.filter(|object| objects.number_of(object) != 0).count();
-        assert!(numbered <= PLACES && numbered > PLACES / 2, "{numbered}");
+        assert!(numbered <= ENTRIES && numbered > ENTRIES / 2, "{numbered}");
         assert_eq!(Objects::EMPTY.number_of(&object), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The table: which bug must be reported how, by which arm, with the guard on which side.
+//! The table: which bug must be reported how, by which allocator, with the guard on which side.
 //!
 //! Rust's layouts of alignment 1 put an object's last byte at its guard whatever its size.
 
@@ -76,8 +76,8 @@ fn bad_size(size: usize) -> Expectation {
     expect("bad-size", Found::ByCheck, Some((0, Side::Inside, size)))
 }
 
-/// What a wrong free looks like, whichever arm has the object.
-pub fn any_arm(size: usize) -> Vec<Row> {
+/// What a wrong free looks like, whichever allocator has the object.
+pub fn any_allocator(size: usize) -> Vec<Row> {
     let mut rows = vec![
         row(format!("double_free {size}"), double_free(size)),
         row(format!("double_free_thread {size}"), double_free(size)),
@@ -118,7 +118,7 @@ pub fn slot_alignments(size: usize) -> Vec<Row> {
     other_alignments(size, &[(8, 64), (16, 1024), (8, 4096), (4096, 8), (2048, 64)])
 }
 
-/// The slab arm: canaries on both sides, checked at free and on request; freed memory checked at reuse and
+/// The slab allocator: canaries on both sides, checked at free and on request; freed memory checked at reuse and
 /// on request.
 pub fn slab(size: usize) -> Vec<Row> {
     let mut rows = vec![
@@ -147,7 +147,7 @@ pub fn written_later(size: usize) -> Vec<Row> {
     rows
 }
 
-/// The page arm wherever the guard is: a freed object is gone.
+/// The page allocator wherever the guard is: a freed object is gone.
 pub fn page_any_side(size: usize) -> Vec<Row> {
     let mut rows = Vec::new();
     for offset in [0, size / 2, size - 1] {
@@ -161,7 +161,7 @@ pub fn page_any_side(size: usize) -> Vec<Row> {
     rows
 }
 
-/// The page arm with the guard on the right: what is behind an object is found at the access, what is
+/// The page allocator with the guard on the right: what is behind an object is found at the access, what is
 /// before it by its canary.
 pub fn page_right(size: usize) -> Vec<Row> {
     let mut rows = vec![
@@ -191,7 +191,7 @@ pub fn page_right(size: usize) -> Vec<Row> {
     rows
 }
 
-/// The page arm with the guard on the left: the other way round.
+/// The page allocator with the guard on the left: the other way round.
 pub fn page_left(size: usize) -> Vec<Row> {
     let mut rows = Vec::new();
     for distance in [1, 8] {

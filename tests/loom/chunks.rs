@@ -1,8 +1,8 @@
-//! A chunk that its lane opens while it is about to be buried.
+//! A chunk that its shard opens while it is about to be decommitted.
 
 use super::*;
 
-/// A chunk whose lane was left, with one object, and the lock of the order.
+/// A chunk whose shard was left, with one object, and the lock of the order.
 fn left_chunk() -> Arc<(chunk::Chunk, Lock<()>)> {
     let chunk: chunk::Chunk = unsafe_zeroed();
     let order = Lock::new(Rank::Order, ());
@@ -20,7 +20,7 @@ fn unsafe_zeroed<T>() -> T {
     unsafe { std::mem::zeroed() }
 }
 
-fn open_and_bury(open: fn(&chunk::Chunk, &Lock<()>) -> bool) {
+fn open_and_decommit(open: fn(&chunk::Chunk, &Lock<()>) -> bool) {
     model(move || {
         let shared = left_chunk();
         let other = shared.clone();
@@ -30,9 +30,9 @@ fn open_and_bury(open: fn(&chunk::Chunk, &Lock<()>) -> bool) {
                 && let Some(_order) = order.enter()
                 && chunk.die()
             {
-                chunk.begin_bury();
+                chunk.begin_decommit();
                 drop(_order);
-                chunk.end_bury(true);
+                chunk.end_decommit(true);
             }
         });
         let (chunk, order) = &*shared;
@@ -43,11 +43,11 @@ fn open_and_bury(open: fn(&chunk::Chunk, &Lock<()>) -> bool) {
     });
 }
 
-/// A lane comes round to a chunk whose last object goes at that moment: either it finds the chunk in use or being
-/// buried, or it has it, and nobody buries it.
+/// A shard comes round to a chunk whose last object goes at that moment: either it finds the chunk in use or being
+/// decommitted, or it has it, and nobody decommits it.
 #[test]
-fn a_chunk_that_is_opened_is_not_buried() {
-    open_and_bury(|chunk, order| {
+fn a_chunk_that_is_opened_is_not_decommitted() {
+    open_and_decommit(|chunk, order| {
         let order = order.enter();
         chunk.open(order.as_ref()) != chunk::Opening::Occupied
     });
@@ -57,7 +57,7 @@ fn a_chunk_that_is_opened_is_not_buried() {
 #[test]
 #[should_panic(expected = "a live chunk is open")]
 fn a_chunk_that_is_said_to_be_in_use_too_late_is_found() {
-    open_and_bury(|chunk, order| {
+    open_and_decommit(|chunk, order| {
         let order = order.enter();
         let opened = chunk.open(order.as_ref()) != chunk::Opening::Occupied;
         if opened {

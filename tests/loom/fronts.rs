@@ -1,13 +1,13 @@
 //! Two classes take pages of the front while a third thread looks whose they are.
 
 use super::*;
-use handout::{Handout, NOBODY};
+use owners::{NOBODY, PageOwners};
 
-type Front = Handout<3, 2>;
+type Front = PageOwners<3, 2>;
 
 /// Takes pages for a class, whose memory begins in the first of them, and says so by `tell`.
 fn open(front: &Front, class: usize, count: usize, tell: fn(&Front, std::ops::Range<usize>, usize, usize)) {
-    if let Some(pages) = front.take(count) {
+    if let Some(pages) = front.claim(count) {
         let start = start_in(pages.start);
         tell(front, pages, class, start);
     }
@@ -21,7 +21,7 @@ fn two_open(tell: fn(&Front, std::ops::Range<usize>, usize, usize)) {
     model(move || {
         let front = Arc::new(Front::new());
         // Loom's atomics are made before there are threads.
-        assert_eq!(front.take(0), Some(0..0));
+        assert_eq!(front.claim(0), Some(0..0));
         // SAFETY: there are so many pages and owners, here and below.
         unsafe {
             (0..3).for_each(|page| assert_eq!(front.owner(page), NOBODY));
@@ -57,7 +57,7 @@ fn two_open(tell: fn(&Front, std::ops::Range<usize>, usize, usize)) {
 /// Who looks at a page finds nobody's, or whose it is for good and where that one's memory begins.
 #[test]
 fn who_sees_an_owner_sees_where_its_memory_begins() {
-    two_open(|front, pages, class, start| front.tell(pages, class, start));
+    two_open(|front, pages, class, start| front.publish(pages, class, start));
 }
 
 /// The mutation: whose the pages are is said first.
@@ -65,7 +65,7 @@ fn who_sees_an_owner_sees_where_its_memory_begins() {
 #[should_panic(expected = "the owner's memory is known")]
 fn an_owner_that_is_said_too_early_is_found() {
     two_open(|front, pages, class, start| {
-        front.tell(pages, class, 0);
+        front.publish(pages, class, 0);
         front.starts.get(class).expect("two owners").store(start, Ordering::Release);
     });
 }

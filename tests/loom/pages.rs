@@ -1,4 +1,4 @@
-//! In the place of the page arm, for `page/poison.rs`: one object, and whether its page is open.
+//! In the place of the page allocator, for `page/poison.rs`: one object, and whether its page is open.
 
 #[path = "../../src/page/poison.rs"]
 pub mod poison;
@@ -40,7 +40,7 @@ pub struct Config {
     pub backend: Backend,
 }
 
-pub struct PageArm {
+pub struct PageAllocator {
     pub config: Config,
     pub record: Record,
 }
@@ -49,13 +49,13 @@ pub struct Found<'a> {
     pub record: &'a Record,
 }
 
-impl PageArm {
+impl PageAllocator {
     /// With a live object, all atomics made.
     pub fn new() -> Self {
         let backend = Backend { open: AtomicU32::new(0) };
-        let arm = Self { config: Config { close_poisoned: true, backend }, record: Record::default() };
-        arm.config.backend.open(Self::whole());
-        arm.record.allocate(
+        let allocator = Self { config: Config { close_poisoned: true, backend }, record: Record::default() };
+        allocator.config.backend.open(Self::whole());
+        allocator.record.allocate(
             Addr::new(START),
             PAGE_SIZE,
             Self::whole(),
@@ -63,7 +63,7 @@ impl PageArm {
             Default::default(),
             0,
         );
-        arm
+        allocator
     }
 
     fn whole() -> Span {
@@ -82,7 +82,7 @@ impl PageArm {
         self.record.is_live().then_some(Found { record: &self.record })
     }
 
-    /// As the page arm frees: the object's poison ends before its page is closed.
+    /// As the page allocator frees: the object's poison ends before its page is closed.
     pub fn free(&self) {
         assert!(self.record.begin_free(Addr::new(START)), "one frees");
         if self.record.is_poisoned() {

@@ -5,7 +5,7 @@
 use super::*;
 use crate::addr::PAGE_SIZE;
 use crate::marks::{LOCK, PAGES, SLOTS};
-use pages::PageArm;
+use pages::PageAllocator;
 use slots::state::SlotState;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -191,16 +191,16 @@ fn bits_that_are_left_are_found() {
     });
 }
 
-fn share_a_page(unpoison: fn(&PageArm)) {
+fn share_a_page(unpoison: fn(&PageAllocator)) {
     poisoned(move || {
-        let arm = Arc::new(PageArm::new());
-        assert!(arm.record.mark_poisoned(Addr::new(pages::START)));
-        let other = arm.clone();
+        let allocator = Arc::new(PageAllocator::new());
+        assert!(allocator.record.mark_poisoned(Addr::new(pages::START)));
+        let other = allocator.clone();
         let second = thread::spawn(move || assert!(other.poison(&page_word(0))));
-        unpoison(&arm);
-        assert!(arm.config.backend.is_open(), "its owner may use a byte");
+        unpoison(&allocator);
+        assert!(allocator.config.backend.is_open(), "its owner may use a byte");
         second.join().expect("no panic");
-        assert!(arm.config.backend.is_open(), "its owner may use a byte");
+        assert!(allocator.config.backend.is_open(), "its owner may use a byte");
         assert!(!PAGES.is_closed(pages::START));
         let whole = pages::START..pages::START + PAGE_SIZE;
         assert_eq!(PAGES.around(pages::START, &whole), Some(page_word(0)));
@@ -210,50 +210,53 @@ fn share_a_page(unpoison: fn(&PageArm)) {
 /// A page is not closed for one owner's bytes while another may use some of it.
 #[test]
 fn a_page_is_closed_while_all_of_it_is_poisoned() {
-    share_a_page(|arm| arm.unpoison(&page_word(1)));
+    share_a_page(|allocator| allocator.unpoison(&page_word(1)));
 }
 
 /// The mutation: unpoison without the lock.
 #[test]
 #[should_panic(expected = "its owner may use a byte")]
 fn opening_without_the_lock_is_found() {
-    share_a_page(|arm| {
+    share_a_page(|allocator| {
         if PAGES.is_closed(pages::START) {
-            arm.config.backend.open(arm.region());
+            allocator.config.backend.open(allocator.region());
             PAGES.set_closed(pages::START, false);
         }
         PAGES.clear(&page_word(1));
     });
 }
 
-fn free_while_poisoned(poison: fn(&PageArm)) {
+fn free_while_poisoned(poison: fn(&PageAllocator)) {
     poisoned(move || {
-        let arm = Arc::new(PageArm::new());
-        assert!(arm.record.mark_poisoned(Addr::new(pages::START)));
-        let other = arm.clone();
+        let allocator = Arc::new(PageAllocator::new());
+        assert!(allocator.record.mark_poisoned(Addr::new(pages::START)));
+        let other = allocator.clone();
         let second = thread::spawn(move || poison(&other));
-        arm.free();
+        allocator.free();
         second.join().expect("no panic");
-        assert!(!PAGES.is_closed(pages::START) && !arm.record.is_poisoned(), "the page is the next object's");
-        assert!(arm.record.state() == State::Freed && !arm.config.backend.is_open());
+        assert!(
+            !PAGES.is_closed(pages::START) && !allocator.record.is_poisoned(),
+            "the page is the next object's"
+        );
+        assert!(allocator.record.state() == State::Freed && !allocator.config.backend.is_open());
     });
 }
 
 /// A page that is closed for its bytes while its object is freed is not the next object's.
 #[test]
 fn a_closed_page_is_opened_before_its_object_ends() {
-    free_while_poisoned(|arm| drop(arm.poison(&page_word(0))));
+    free_while_poisoned(|allocator| drop(allocator.poison(&page_word(0))));
 }
 
 /// The mutation: closing without the lock.
 #[test]
 #[should_panic(expected = "the page is the next object's")]
 fn closing_without_the_lock_is_found() {
-    free_while_poisoned(|arm| {
-        if arm.record.mark_poisoned(Addr::new(pages::START)) {
+    free_while_poisoned(|allocator| {
+        if allocator.record.mark_poisoned(Addr::new(pages::START)) {
             PAGES.set(&page_word(0));
             PAGES.set_closed(pages::START, true);
-            arm.config.backend.close(arm.region());
+            allocator.config.backend.close(allocator.region());
         }
     });
 }

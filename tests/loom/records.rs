@@ -21,7 +21,7 @@ fn event(life: usize) -> Event {
 fn unused_record() -> Arc<Record> {
     let record = Arc::new(Record::default());
     assert!(!record.is_opened() && record.state() == State::Unused && record.object().is_none());
-    record.lane.store(0, Ordering::Relaxed);
+    record.shard.store(0, Ordering::Relaxed);
     assert!(record.begin_close(Event::default()));
     record.end_free();
     assert!(record.object().is_some() && record.span() == Span::default());
@@ -52,7 +52,7 @@ impl Guarded {
         self.record.end_free();
     }
 
-    /// As the page arm frees; whether this thread freed it.
+    /// As the page allocator frees; whether this thread freed it.
     fn free(&self, thread: usize) -> bool {
         let won = self.record.begin_free(start_of(1));
         if won && self.record.begin_close(event(thread)) {
@@ -160,7 +160,7 @@ fn reuse(stale: fn(&Record) -> bool) {
     });
 }
 
-/// Frees the object of the record's first life as the page arm does, without a sweep.
+/// Frees the object of the record's first life as the page allocator does, without a sweep.
 fn free(record: &Record, thread: usize) -> bool {
     let won = record.begin_free(start_of(1));
     if won && record.begin_close(event(thread)) {

@@ -1,4 +1,4 @@
-//! In the place of the slab arm, for `slab/poison.rs`: one slot and its state.
+//! In the place of the slab allocator, for `slab/poison.rs`: one slot and its state.
 
 #[path = "../../src/slab/poison.rs"]
 pub mod poison;

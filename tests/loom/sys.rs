@@ -43,7 +43,7 @@ pub mod vm {
     }
 
     /// Memory of the models is freed at their end.
-    pub fn give_back(_: crate::addr::Span) {}
+    pub fn unreserve(_: crate::addr::Span) {}
 
     /// As the crate has it; what nothing is marked in is clear as it is.
     pub fn discard(_: crate::addr::Span) -> bool {
@@ -123,9 +123,9 @@ pub mod thread {
 
 /// No signal comes in a model.
 pub mod action {
-    pub struct Quiet(());
+    pub struct BlockedSignals(());
 
-    impl Quiet {
+    impl BlockedSignals {
         pub fn begin() -> Self {
             Self(())
         }
@@ -138,7 +138,7 @@ pub mod machine {
         true
     }
 
-    pub fn return_islands(_: u64) {}
+    pub fn release_islands(_: u64) {}
 }
 
 /// Sleeping, such that a thread that nobody wakes is found: the model ends in a deadlock.

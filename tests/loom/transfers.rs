@@ -1,4 +1,4 @@
-//! Records and batches of slots on their way from thread to thread.
+//! Records and magazines of slots on their way from thread to thread.
 
 use super::*;
 
@@ -7,7 +7,7 @@ use super::*;
 fn returned_records_are_taken_once() {
     bounded_model(2, || {
         let records = Arc::new(Records::map(8).expect("the stub maps"));
-        let returns = Arc::new(Returns::NEW);
+        let returns = Arc::new(RemoteFreeList::NEW);
         returns.take(&records, |_| ());
         (1..4).for_each(|number| {
             records.get(RecordId(number)).expect("in the table").next.store(0, Ordering::Relaxed);
@@ -48,29 +48,29 @@ fn note(written: &Written, taken: &mut Vec<u32>, number: Option<u32>) {
     }
 }
 
-/// Numbers that two threads put into a depot while a third takes some come out once each, and with them what their
+/// Numbers that two threads put into a transfer cache while a third takes some come out once each, and with them what their
 /// giver wrote before.
 #[test]
-fn a_depot_hands_each_number_on_once() {
+fn a_transfer_cache_hands_each_number_on_once() {
     bounded_model(2, || {
-        // SAFETY: all zero bytes are an empty depot.
-        let depot: Arc<slab_depot::Depot<2>> = Arc::new(unsafe { std::mem::zeroed() });
+        // SAFETY: all zero bytes are an empty transfer cache.
+        let cache: Arc<transfer::TransferCache<2>> = Arc::new(unsafe { std::mem::zeroed() });
         let written = nothing_written();
         // All atomics are used once before there are threads.
-        assert!(depot.put(1) && depot.put(1) && depot.take().is_some() && depot.take().is_some());
+        assert!(cache.put(1) && cache.put(1) && cache.take().is_some() && cache.take().is_some());
         let give = |number: u32| {
-            let (depot, written) = (depot.clone(), written.clone());
+            let (cache, written) = (cache.clone(), written.clone());
             thread::spawn(move || {
                 write(&written, number);
-                assert!(depot.put(number), "two places for two numbers");
+                assert!(cache.put(number), "two places for two numbers");
             })
         };
         let (first, second) = (give(2), give(4));
         let mut taken = Vec::new();
-        note(&written, &mut taken, depot.take());
+        note(&written, &mut taken, cache.take());
         first.join().expect("no panic");
         second.join().expect("no panic");
-        (0..2).for_each(|_| note(&written, &mut taken, depot.take()));
+        (0..2).for_each(|_| note(&written, &mut taken, cache.take()));
         taken.sort_unstable();
         assert_eq!(taken, [2, 4]);
     });
@@ -164,49 +164,49 @@ fn a_full_queue_refuses_and_serves_again() {
     beside_another::<2>();
 }
 
-/// A pool's words and its batches, all used once.
-struct Batches(batches::Words, [batches::Batch; 2]);
+/// A pool's words and its magazines, all used once.
+struct Magazines(magazine::Words, [magazine::Magazine; 2]);
 
-impl Batches {
+impl Magazines {
     fn new() -> Arc<Self> {
-        // SAFETY: all zero bytes are a pool whose batches were never used.
+        // SAFETY: all zero bytes are a pool whose magazines were never used.
         let all: Arc<Self> = Arc::new(unsafe { std::mem::zeroed() });
-        let both = [all.pool().take(), all.pool().take()].map(|batch| batch.expect("two"));
-        both.into_iter().for_each(|batch| all.pool().give(batch));
+        let both = [all.pool().take(), all.pool().take()].map(|magazine| magazine.expect("two"));
+        both.into_iter().for_each(|magazine| all.pool().put(magazine));
         all
     }
 
-    fn pool(&self) -> batches::Pool<'_> {
-        batches::Pool::new(&self.0, &self.1)
+    fn pool(&self) -> magazine::Pool<'_> {
+        magazine::Pool::new(&self.0, &self.1)
     }
 }
 
-/// While one thread takes a batch, another takes both and gives the first back: nobody gets what another has.
+/// While one thread takes a magazine, another takes both and gives the first back: nobody gets what another has.
 #[test]
-fn a_batch_has_one_owner() {
+fn a_magazine_has_one_owner() {
     model(|| {
-        let all = Batches::new();
+        let all = Magazines::new();
         let owners = Arc::new([const { AtomicU32::new(0) }; 3]);
         owners.iter().for_each(|owner| owner.store(0, Ordering::Relaxed));
-        let own = |owners: &[AtomicU32; 3], batch: batches::Owned<'_>| {
-            let number = batch.into_number();
+        let own = |owners: &[AtomicU32; 3], magazine: magazine::Owned<'_>| {
+            let number = magazine.into_number();
             assert_eq!(owners[number as usize].swap(1, Ordering::Relaxed), 0, "{number} has an owner");
             number
         };
         let other = thread::spawn({
             let (all, owners) = (all.clone(), owners.clone());
             move || {
-                let first = all.pool().take().map(|batch| own(&owners, batch));
-                let second = all.pool().take().map(|batch| own(&owners, batch));
+                let first = all.pool().take().map(|magazine| own(&owners, magazine));
+                let second = all.pool().take().map(|magazine| own(&owners, magazine));
                 if let Some(number) = first {
                     owners[number as usize].store(0, Ordering::Relaxed);
                     // SAFETY: the number is this thread's.
-                    all.pool().give(unsafe { all.pool().own(number) }.expect("a batch"));
+                    all.pool().put(unsafe { all.pool().own(number) }.expect("a magazine"));
                 }
                 second.is_some()
             }
         });
-        let mine = all.pool().take().map(|batch| own(&owners, batch));
+        let mine = all.pool().take().map(|magazine| own(&owners, magazine));
         let kept = other.join().expect("no panic");
         let left = std::iter::from_fn(|| all.pool().take()).count();
         assert_eq!(left + usize::from(kept) + usize::from(mine.is_some()), 2);

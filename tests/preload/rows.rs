@@ -16,7 +16,7 @@ const fn row(program: &'static str, arguments: &'static str, expected: Expectati
     Row { program, arguments, expected }
 }
 
-/// Objects of this size or more are the page arm's in every mode.
+/// Objects of this size or more are the page allocator's in every mode.
 const PAGE: u64 = 4096;
 
 impl Expectation {
@@ -230,7 +230,7 @@ pub const ALWAYS: &[Row] = &[
 ];
 
 /// Found in every mode with the guard on the right: objects whose pages have no slack, and freed ones.
-pub const PAGE_ARM: &[Row] = &[
+pub const PAGE_ALLOCATOR: &[Row] = &[
     row("overflow_grown", "0 after 0 8192 16384", overflow(Write, 0, 16384)),
     row("overflow_grown", "0 after 0 4096 16384 200704", overflow(Write, 0, 200_704)),
     row("overflow_grown", "0 after 0 65536 8192", overflow(Write, 0, 8192)),

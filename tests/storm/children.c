@@ -10,7 +10,7 @@ extern char **environ;
 
 static const char *kinds[] = {"fork", "raw clone"};
 
-/* Where new objects come to lie. Sizes alternate, so that both arms are asked in every mode. */
+/* Where new objects come to lie. Sizes alternate, so that both allocators are asked in every mode. */
 static void places(uintptr_t *out) {
     for (int i = 0; i < OBJECTS; i++) out[i] = (uintptr_t)malloc(i % 2 ? 40 : 5000);
 }
@@ -39,7 +39,7 @@ int main(int count, char **arguments) {
         pid_t pid = fork();
         if (pid == 0) {
             say("child %d of %d\n", getpid(), getppid());
-            /* Of the page arm in every mode, so that the report has who allocated and who freed it. */
+            /* Of the page allocator in every mode, so that the report has who allocated and who freed it. */
             free(inherited[40]);
             free(inherited[40]);
             _exit(3);

@@ -54,7 +54,7 @@ static uint32_t draw(uint64_t *state) {
     return (uint32_t)(*state >> 16);
 }
 
-/* Mostly small, now and then past a page, rarely past what lanes hold. */
+/* Mostly small, now and then past a page, rarely past what shards hold. */
 static size_t draw_size(uint64_t *state) {
     uint32_t kind = draw(state) % 64;
     return 1 + draw(state) % (kind == 0 ? 300000 : kind < 6 ? 20000 : 900);

@@ -6,10 +6,10 @@
 //!
 //! Nobody else can open the directory, so nobody else can put a report on the user's terminal.
 
+use crate::blocking;
 use crate::colour;
 use crate::complain;
 use crate::input::unique;
-use crate::patient;
 use crate::sarif;
 use crate::worker::Worker;
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub const VARIABLE: &str = "FENCEPOST_COLLECTOR";
 /// The answer to a report that was printed.
 const TAKEN: &[u8] = b"+";
 /// What a process may take to write its report, which lies ready in its memory.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of a report.
 const LONGEST: u64 = 4 << 20;
 /// The longest path of a socket, with its final zero.
@@ -148,7 +148,7 @@ impl Desk {
     }
 
     fn take(&mut self, mut stream: UnixStream) {
-        let ready = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(PATIENCE)));
+        let ready = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(TIMEOUT)));
         let mut raw = Vec::new();
         let read = ready.and_then(|()| Read::by_ref(&mut stream).take(LONGEST).read_to_end(&mut raw));
         if read.is_err() || raw.is_empty() {
@@ -178,7 +178,7 @@ impl Desk {
         let text = symbolised.map_or_else(|| raw.to_owned(), |it| it.text);
         let mut stderr = io::stderr().lock();
         let text = if when.applies(&stderr) { colour::paint(&text) } else { text };
-        patient::write_all(&mut stderr, text.as_bytes())
+        blocking::write_all(&mut stderr, text.as_bytes())
     }
 
     /// Adds the results of `log` to the SARIF file.

@@ -99,12 +99,12 @@ fn describe(address: usize, found: &Found, heap: &Image<'_, Target>, target: &Ta
     let _ = match found {
         Found::Nothing => Ok(()),
         Found::Guarded(None) => {
-            writeln!(out, "0x{address:012x} lies in the page arm, near no object that is remembered")
+            writeln!(out, "0x{address:012x} lies in the page allocator, near no object that is remembered")
         }
         Found::Guarded(Some(object)) => {
             relation(&mut out, address, object);
             let pages = if object.freed { "its pages are inaccessible" } else { "it has pages of its own" };
-            writeln!(out, "state: {} (page arm: {pages})", state(object))
+            writeln!(out, "state: {} (page allocator: {pages})", state(object))
         }
         Found::Slot { start, size, object, state: known } => {
             match object {
@@ -128,7 +128,7 @@ fn describe(address: usize, found: &Found, heap: &Image<'_, Target>, target: &Ta
                 (None, Some(_)) => "never used, or given back",
                 (None, None) => "not in the core file",
             };
-            writeln!(out, "state: {state} (slab arm: slot of {size} bytes at 0x{:012x})", start.get())
+            writeln!(out, "state: {state} (slab allocator: slot of {size} bytes at 0x{:012x})", start.get())
         }
     };
     let object = match found {

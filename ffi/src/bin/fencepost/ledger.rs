@@ -1,9 +1,9 @@
 //! What several runs of a program found: each error once.
 
+use crate::blocking;
 use crate::collect::{self, merge};
 use crate::colour::{self, When};
 use crate::complain;
-use crate::patient;
 use crate::sarif;
 use crate::worker::{Part, Symbolised, Worker};
 use serde_json::Value;
@@ -102,7 +102,7 @@ impl Ledger {
         let mut stderr = io::stderr().lock();
         let painted = if self.colour.applies(&stderr) { colour::paint(text) } else { text.to_owned() };
         // A closed standard error is no reason to stop.
-        let _ = patient::write_all(&mut stderr, painted.as_bytes());
+        let _ = blocking::write_all(&mut stderr, painted.as_bytes());
     }
 
     fn write(&self) {

@@ -14,7 +14,7 @@
 //!                                             ── sigpipe    one signal that exec must not change
 //!                                             ── supervise  signals, job control, how it ended
 //!                                             ── collect    the socket that reports come to
-//!                                             ── patient    a stderr that does not wait
+//!                                             ── blocking    a stderr that does not wait
 //!                                             ── worker     symbolising, in a process apart
 //!      ── passes     several runs              ── attempt    one of them
 //!                                             ── input      what each of them reads
@@ -47,6 +47,7 @@
 
 mod artefacts;
 mod attempt;
+mod blocking;
 mod cargo;
 mod checkout;
 mod collect;
@@ -68,7 +69,6 @@ mod model;
 mod nolines;
 mod oom;
 mod passes;
-mod patient;
 mod pools;
 mod printable;
 mod program;
@@ -295,5 +295,5 @@ fn print(text: &str) -> Result<(), Failure> {
 /// Writes one line to stderr. A closed stderr is no reason to stop.
 fn complain(line: &str) {
     let line = format!("fencepost: {}\n", printable::line(line));
-    let _ = patient::write_all(&mut io::stderr(), line.as_bytes());
+    let _ = blocking::write_all(&mut io::stderr(), line.as_bytes());
 }

@@ -3,7 +3,7 @@
 use crate::demangle::demangled;
 use crate::printable::printable;
 use crate::runtime;
-use crate::symbols::{Place, Source, Symbols};
+use crate::symbols::{Location, Source, Symbols};
 use serde_json::{Map, Value};
 use std::fmt::Write;
 use std::ops::Range;
@@ -58,7 +58,7 @@ pub struct Frame {
     /// The program counter.
     pub pc: u64,
     /// Where that is, if it is in a file.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
     /// What is known of it.
     pub source: Source,
 }
@@ -217,7 +217,7 @@ pub fn test<'a>(frames: impl Iterator<Item = &'a Frame>) -> Option<String> {
 }
 
 /// The frames that a program counter stands for.
-pub fn expand(pc: u64, place: Option<Place>, is_return: bool, symbols: &mut Symbols) -> Vec<Frame> {
+pub fn expand(pc: u64, place: Option<Location>, is_return: bool, symbols: &mut Symbols) -> Vec<Frame> {
     let sources = place.as_ref().map(|place| symbols.at(place, is_return)).unwrap_or_default();
     if sources.is_empty() {
         return vec![Frame { pc, place, source: Source::default() }];
@@ -293,7 +293,7 @@ fn symbolise_frames(
         let place = text("module").and_then(|module| {
             let offset = hexadecimal(text("offset")?)?;
             let build_id = text("build_id").map(str::to_owned);
-            Some(Place { module: printable(module.as_bytes()), offset, build_id })
+            Some(Location { module: printable(module.as_bytes()), offset, build_id })
         });
         let pc = text("pc").and_then(hexadecimal).unwrap_or(0);
         for frame in expand(pc, place, index != 0 || !exact, symbols) {

@@ -4,7 +4,7 @@
 use crate::demangle::demangled;
 use crate::model::{self, Frame, Report, Role, Stack, expand, hexadecimal};
 use crate::printable::{self, printable};
-use crate::symbols::{Place, Symbols};
+use crate::symbols::{Location, Symbols};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -194,7 +194,7 @@ struct RawFrame<'a> {
     written: &'a str,
     /// The dynamic symbol, and how far into it the frame is.
     symbol: Option<(&'a str, &'a str)>,
-    place: Option<Place>,
+    place: Option<Location>,
 }
 
 impl<'a> RawFrame<'a> {
@@ -215,7 +215,7 @@ impl<'a> RawFrame<'a> {
         let rest = rest.strip_suffix(')')?;
         let place = match rest.rsplit_once('+') {
             Some((module, offset)) => {
-                Some(Place { module: module.to_owned(), offset: hexadecimal(offset)?, build_id })
+                Some(Location { module: module.to_owned(), offset: hexadecimal(offset)?, build_id })
             }
             None if rest == "unknown" => None,
             None => return None,
@@ -235,7 +235,7 @@ impl<'a> RawFrame<'a> {
                 let _ = write!(out, "+{into}");
             }
         }
-        let Some(Place { module, offset, build_id }) = &self.place else {
+        let Some(Location { module, offset, build_id }) = &self.place else {
             out.push_str(" (unknown)");
             return;
         };
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn frames_are_read() {
         let place = |module: &str, id: Option<&str>| {
-            Some(Place { module: module.to_owned(), offset: 0x1f, build_id: id.map(str::to_owned) })
+            Some(Location { module: module.to_owned(), offset: 0x1f, build_id: id.map(str::to_owned) })
         };
         for (line, symbol, expected) in [
             ("    #3 0x10 (/tmp/a b (c)+0x1f)", None, place("/tmp/a b (c)", None)),

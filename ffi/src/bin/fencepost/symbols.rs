@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 /// A place in a module, as a report gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The module's path, as [`printable`] shows it.
     pub module: String,
     /// Bytes from where its first mapping starts.
@@ -51,7 +51,7 @@ pub struct Symbols {
 impl Symbols {
     /// The functions that the place is in, the innermost first; empty if nothing is known. A return
     /// address stands for the call before it.
-    pub fn at(&mut self, place: &Place, is_return: bool) -> Vec<Source> {
+    pub fn at(&mut self, place: &Location, is_return: bool) -> Vec<Source> {
         let key = (place.module.clone(), place.build_id.clone());
         let loaded = self.modules.entry(key).or_insert_with(|| load(place));
         let Some(loaded) = loaded else { return Vec::new() };
@@ -63,7 +63,7 @@ impl Symbols {
     }
 }
 
-fn load(place: &Place) -> Option<Loaded> {
+fn load(place: &Location) -> Option<Loaded> {
     let found = debugfiles::find(&printable::path(&place.module), place.build_id.as_deref())?;
     let loader = Loader::new_with_sup(&found.file, found.shared.as_ref()).ok()?;
     let ends = debugfiles::ends(&found.file).unwrap_or_default();
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_not_there_has_no_symbols() {
         let mut symbols = Symbols::default();
-        let place = Place { module: "/nonexistent".to_owned(), offset: 16, build_id: None };
+        let place = Location { module: "/nonexistent".to_owned(), offset: 16, build_id: None };
         assert!(symbols.at(&place, true).is_empty());
     }
 }

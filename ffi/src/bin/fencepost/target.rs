@@ -5,7 +5,7 @@
 
 use crate::failure::Failure;
 use crate::printable::printable;
-use crate::symbols::Place;
+use crate::symbols::Location;
 use fencepost_core::addr::Addr;
 use fencepost_core::heap::image::Memory;
 use fencepost_core::report::elf::Image;
@@ -150,7 +150,7 @@ impl Target {
     }
 
     /// The place of `pc` in its module, with the build id that the module has in memory.
-    pub fn place(&self, pc: u64) -> Option<Place> {
+    pub fn place(&self, pc: u64) -> Option<Location> {
         let index = self.mappings.iter().position(|mapping| (mapping.start..mapping.end).contains(&pc))?;
         let path = &self.mappings.get(index)?.path;
         if path.is_empty() {
@@ -166,7 +166,7 @@ impl Target {
         let ends = (usize::try_from(base).ok()?, usize::try_from(last?.end).ok()?);
         let build_id = Image::open(&read, ends.0, ends.1).and_then(|image| image.build_id());
         let hex = |byte: &u8| format!("{byte:02x}");
-        Some(Place {
+        Some(Location {
             module: path.clone(),
             offset: pc - base,
             build_id: build_id.map(|id| id.as_bytes().iter().map(hex).collect()),

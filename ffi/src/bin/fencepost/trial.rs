@@ -1,7 +1,7 @@
 //! A small program under the library, for `doctor`: the launcher itself.
 //!
 //! The loader only complains when it cannot preload, and goes on; so the program looks into its own
-//! mappings for the library, after it has used the heap in sizes for both arms.
+//! mappings for the library, after it has used the heap in sizes for both allocators.
 
 use crate::failure::Failure;
 use crate::launch::PRELOAD;

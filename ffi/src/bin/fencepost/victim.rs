@@ -13,7 +13,7 @@ use std::process::ExitCode;
 /// The hidden subcommand that commits a bug.
 pub const COMMAND: &str = "__victim";
 /// A victim that hangs is killed after this many seconds.
-const PATIENCE: u32 = 30;
+const TIMEOUT: u32 = 30;
 /// The size of the object that is overflowed: no multiple of any alignment.
 pub const SMALL: usize = 13;
 /// The size of the object that is used after its free.
@@ -56,7 +56,7 @@ fn behave() {
     // process, which nothing else runs in.
     unsafe {
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        libc::alarm(PATIENCE);
+        libc::alarm(TIMEOUT);
     }
 }
 

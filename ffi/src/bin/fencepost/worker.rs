@@ -23,7 +23,7 @@ use std::time::Duration;
 /// The hidden subcommand.
 pub const COMMAND: &str = "__symbolize";
 /// What one report may take: less than the process waits that it is about.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A symbolised report.
 #[derive(Debug, Default, PartialEq)]
@@ -159,7 +159,7 @@ impl Running {
     fn ask(&mut self, raw: &str) -> Option<Symbolised> {
         let question = format!("{}\n", json!({ "raw": raw }));
         self.child.stdin.as_mut()?.write_all(question.as_bytes()).ok()?;
-        let answer = self.answers.recv_timeout(PATIENCE).ok()?;
+        let answer = self.answers.recv_timeout(TIMEOUT).ok()?;
         let mut answer: Value = serde_json::from_str(&answer).ok()?;
         let text = answer.get("text")?.as_str()?.to_owned();
         let parts = answer.get("parts")?.as_array()?.iter().map(Part::read).collect::<Option<_>>()?;

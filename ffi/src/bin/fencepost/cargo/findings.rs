@@ -2,11 +2,11 @@
 
 use super::names::Names;
 use super::runner::{self, Run};
+use crate::blocking;
 use crate::collect;
 use crate::colour::{self, When};
 use crate::complain;
 use crate::ledger::error;
-use crate::patient;
 use crate::printable::printable;
 use crate::sarif;
 use crate::worker::{Part, Worker};
@@ -159,7 +159,7 @@ impl Findings {
     fn print(&self, text: &str) -> io::Result<()> {
         let mut stderr = io::stderr().lock();
         let painted = if self.manner.colour.applies(&stderr) { colour::paint(text) } else { text.to_owned() };
-        patient::write_all(&mut stderr, painted.as_bytes())
+        blocking::write_all(&mut stderr, painted.as_bytes())
     }
 
     fn write(&self) {

@@ -35,7 +35,7 @@ const MOST: usize = 4;
 /// Bytes of the name of a doctest that are looked at.
 const LONGEST_NAME: usize = 512;
 /// What a list of tests may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// In the names of functions of doctests that are one program.
 const MERGED: &str = "__doctest_";
 
@@ -146,7 +146,7 @@ fn tests_of(binary: &Path) -> Option<Vec<String>> {
     });
     let begin = Instant::now();
     while child.try_wait().ok()?.is_none() {
-        if begin.elapsed() > PATIENCE {
+        if begin.elapsed() > TIMEOUT {
             let _ = child.kill();
             let _ = child.wait();
             return None;

@@ -1,14 +1,14 @@
-//! Records of freed objects that could not be remembered, because their lane's lock was out of reach: in a signal
+//! Records of freed objects that could not be remembered, because their shard's lock was out of reach: in a signal
 //! handler. They are linked by their `next` into a list without a lock, which is taken whole by whoever next
-//! takes a record from the lane.
+//! takes a record from the shard.
 
 use crate::meta::{RecordId, Records};
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The first record's number, 0 for none.
-pub struct Returns(AtomicU32);
+pub struct RemoteFreeList(AtomicU32);
 
-impl Returns {
+impl RemoteFreeList {
     /// None.
     pub const NEW: Self = Self(AtomicU32::new(0));
 
@@ -48,12 +48,12 @@ mod tests {
     #[test]
     fn all_are_taken_once() {
         let records = Records::map(100).expect("mapping");
-        let returns = Returns::NEW;
-        (1..50).for_each(|number| returns.push(&records, RecordId(number)));
+        let remote = RemoteFreeList::NEW;
+        (1..50).for_each(|number| remote.push(&records, RecordId(number)));
         let mut taken = Vec::new();
-        returns.take(&records, |id| taken.push(id.0));
+        remote.take(&records, |id| taken.push(id.0));
         taken.sort_unstable();
         assert_eq!(taken, (1..50).collect::<Vec<_>>());
-        returns.take(&records, |id| panic!("{id:?} again"));
+        remote.take(&records, |id| panic!("{id:?} again"));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! | a page | who has it | next | by |
 //! |---|---|---|---|
-//! | behind the last that was taken | nobody | taken | [`Handout::take`]: one addition |
-//! | taken | who took it, and opens it | told | [`Handout::tell`]: first where the owner's memory begins, then whose the page is |
+//! | behind the last that was taken | nobody | taken | [`PageOwners::claim`]: one addition |
+//! | taken | who took it, and opens it | told | [`PageOwners::publish`]: first where the owner's memory begins, then whose the page is |
 //! | told | its owner, for good | | |
 //!
 //! Nobody waits. Who looks at a page finds nobody's or, with its owner, where that one's memory begins: the first
@@ -17,7 +17,7 @@ use core::ops::Range;
 pub const NOBODY: u8 = u8::MAX;
 
 /// So many pages for so many owners, each of which takes some once.
-pub struct Handout<const PAGES: usize, const OWNERS: usize> {
+pub struct PageOwners<const PAGES: usize, const OWNERS: usize> {
     /// Of each owner, where its memory begins; 0 for none.
     pub starts: [AtomicUsize; OWNERS],
     /// Of each page, who has it.
@@ -26,7 +26,7 @@ pub struct Handout<const PAGES: usize, const OWNERS: usize> {
     taken: AtomicU32,
 }
 
-impl<const PAGES: usize, const OWNERS: usize> Handout<PAGES, OWNERS> {
+impl<const PAGES: usize, const OWNERS: usize> PageOwners<PAGES, OWNERS> {
     /// All pages are nobody's.
     pub const fn new() -> Self {
         assert!(OWNERS <= NOBODY as usize);
@@ -38,15 +38,15 @@ impl<const PAGES: usize, const OWNERS: usize> Handout<PAGES, OWNERS> {
     }
 
     /// The next pages, which nobody else gets; `None` if there are not so many.
-    pub fn take(&self, count: usize) -> Option<Range<usize>> {
+    pub fn claim(&self, count: usize) -> Option<Range<usize>> {
         let first = self.taken.fetch_add(count as u32, Ordering::Relaxed) as usize;
         (first + count <= PAGES).then(|| first..first + count)
     }
 
     /// Says whose the pages are, and that this one's memory begins at `start`. They were taken for it.
-    pub fn tell(&self, pages: Range<usize>, owner: usize, start: usize) {
-        let (Some(place), Some(pages)) = (self.starts.get(owner), self.owners.get(pages)) else { return };
-        place.store(start, Ordering::Relaxed);
+    pub fn publish(&self, pages: Range<usize>, owner: usize, start: usize) {
+        let (Some(entry), Some(pages)) = (self.starts.get(owner), self.owners.get(pages)) else { return };
+        entry.store(start, Ordering::Relaxed);
         for page in pages {
             page.store(owner as u8, Ordering::Release);
         }
@@ -62,7 +62,7 @@ impl<const PAGES: usize, const OWNERS: usize> Handout<PAGES, OWNERS> {
         unsafe { self.owners.get_unchecked(page) }.load(Ordering::Acquire)
     }
 
-    /// Where the owner's memory begins: what was told if [`Handout::owner`] named it before, else perhaps 0.
+    /// Where the owner's memory begins: what was told if [`PageOwners::owner`] named it before, else perhaps 0.
     ///
     /// # Safety
     /// There is such an owner.

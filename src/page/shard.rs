@@ -1,12 +1,12 @@
-//! A lane: a stretch of the arena in which one thread, or a few, place objects.
+//! A shard: a stretch of the arena in which one thread, or a few, place objects.
 //!
-//! A lane goes through its chunks in order, round and round, so that a freed address is not used again
-//! before the whole lane was, and then the oldest first. A chunk is cut into [`RUNS`] runs; an object
+//! A shard goes through its chunks in order, round and round, so that a freed address is not used again
+//! before the whole shard was, and then the oldest first. A chunk is cut into [`RUNS`] runs; an object
 //! goes into a random run with room, after a gap of one guard page or two. So the page before
 //! an object is always a guard, and the page behind it is a gap, the first page of the next run or
 //! the first page of the next chunk, all guards.
 //!
-//! A lane also keeps the records of objects that were freed on it, oldest first; the oldest are used
+//! A shard also keeps the records of objects that were freed on it, oldest first; the oldest are used
 //! again when there are more than the history holds.
 //!
 //! # Objects of zero bytes
@@ -17,10 +17,10 @@
 //! it costs no system call, no memory but its record and its page's name (some 75 bytes), and neither a mapping nor a
 //! part of the budget, and there can be millions. It is freed like any other, and a freed one goes on being known.
 //!
-//! The void is a lane in everything else: oldest addresses first, records that are remembered.
+//! The void is a shard in everything else: oldest addresses first, records that are remembered.
 
 use super::arena::{Arena, CHUNK_PAGES, CHUNKS_A_TABLE_PAGE, VOID};
-use super::{PageArm, Side};
+use super::{PageAllocator, Side};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Event;
 use crate::meta::{RecordId, Records};
@@ -32,7 +32,7 @@ use core::ops::Range;
 /// Runs of a chunk. A power of two.
 const RUNS: usize = 8;
 const RUN_PAGES: usize = CHUNK_PAGES / RUNS;
-/// The most pages of an object in a lane: a run less the largest gap.
+/// The most pages of an object in a shard: a run less the largest gap.
 pub const MAX_PAGES: usize = RUN_PAGES - MAX_GAP;
 /// The most guard pages before an object.
 const MAX_GAP: usize = 2;
@@ -40,25 +40,25 @@ const MAX_GAP: usize = 2;
 const GAPS: usize = 4;
 /// Chunks behind the one in use whose names are left alone: the page of the table may be shared.
 const MARGIN: usize = 4;
-/// Chunks looked at for one that is free, when a lane comes round.
+/// Chunks looked at for one that is free, when a shard comes round.
 const MAX_OCCUPIED: usize = 4096;
 /// Records taken from the table at once.
 const RECORD_BLOCK: u32 = 64;
 
-/// A lane's state, under its lock.
-pub struct Lane {
-    /// First chunk and number of chunks; 0 before the lane is used.
+/// A shard's state, under its lock.
+pub struct Shard {
+    /// First chunk and number of chunks; 0 before the shard is used.
     first: usize,
     len: usize,
-    /// The chunk in use, from `first`; `None` before the lane's first object.
+    /// The chunk in use, from `first`; `None` before the shard's first object.
     chunk: Option<usize>,
     /// Pages used of each run of it.
     used: [u16; RUNS],
     /// The chunk, from `first`, at which old names are looked for next.
     cursor: usize,
-    /// The first chunk, from `first`, that the lane used.
+    /// The first chunk, from `first`, that the shard used.
     origin: usize,
-    /// Whether the lane came round already.
+    /// Whether the shard came round already.
     went_round: bool,
     /// Unused records: the rest of a block.
     fresh: u32,
@@ -78,8 +78,8 @@ pub struct Spot {
     pub chunk: usize,
 }
 
-impl Lane {
-    /// A lane that has not been used.
+impl Shard {
+    /// A shard that has not been used.
     pub const NEW: Self = Self {
         first: 0,
         len: 0,
@@ -138,9 +138,9 @@ impl Lane {
     }
 
     /// Finds room for an object of `pages` pages, at most [`MAX_PAGES`], where it could grow to `room` pages as
-    /// long as nothing is placed behind it. `None` if the kernel grants nothing more or every chunk of the lane
+    /// long as nothing is placed behind it. `None` if the kernel grants nothing more or every chunk of the shard
     /// has live objects.
-    pub fn place(
+    pub fn reserve(
         &mut self,
         arena: &Arena,
         records: &Records,
@@ -150,12 +150,12 @@ impl Lane {
         rng: &mut Rng,
     ) -> Option<Spot> {
         if self.len == 0 {
-            let chunks = arena.chunks_of_lane(index);
+            let chunks = arena.chunks_of_shard(index);
             (self.first, self.len) = (chunks.start, chunks.len());
         }
         loop {
             if let Some(chunk) = self.chunk
-                && let Some(page) = self.place_in_chunk(pages, room, rng)
+                && let Some(page) = self.reserve_in_chunk(pages, room, rng)
             {
                 let number = self.first + chunk;
                 arena.enter_chunk(number);
@@ -167,7 +167,7 @@ impl Lane {
         }
     }
 
-    /// Gives the object in `span`, on this lane, `more` pages behind its own, closed; `false` if others have them.
+    /// Gives the object in `span`, on this shard, `more` pages behind its own, closed; `false` if others have them.
     pub fn extend(&mut self, arena: &Arena, span: Span, more: PageCount) -> bool {
         let current = self.chunk.map(|chunk| arena.chunk_span(self.first + chunk, 1).start);
         let Some(first) = current.and_then(|start| span.start.offset_from(start)) else { return false };
@@ -182,7 +182,7 @@ impl Lane {
         true
     }
 
-    fn place_in_chunk(&mut self, pages: PageCount, room: PageCount, rng: &mut Rng) -> Option<usize> {
+    fn reserve_in_chunk(&mut self, pages: PageCount, room: PageCount, rng: &mut Rng) -> Option<usize> {
         let draw = usize::from(rng.byte());
         let gap = if (draw / RUNS).is_multiple_of(GAPS) { MAX_GAP } else { 1 };
         for step in 0..RUNS {
@@ -199,7 +199,7 @@ impl Lane {
 
     /// Leaves the chunk and opens the next that is free.
     fn advance(&mut self, arena: &Arena, rng: &mut Rng) -> Option<()> {
-        // The last chunk of a lane stays closed: it is the guard behind the one before.
+        // The last chunk of a shard stays closed: it is the guard behind the one before.
         let round = self.len.checked_sub(1).filter(|round| *round > 0)?;
         let mut next = match self.chunk.take() {
             Some(chunk) => {
@@ -226,7 +226,7 @@ impl Lane {
         None
     }
 
-    /// Goes on looking for names that are of no use any more, round and round in what the lane used.
+    /// Goes on looking for names that are of no use any more, round and round in what the shard used.
     fn forget_old(&mut self, arena: &Arena, records: &Records) {
         let Some(chunk) = self.chunk else { return };
         // The part in use: from the first chunk on, and after a round everything but the chunk itself.
@@ -295,22 +295,22 @@ pub fn page_at(address: Addr, pages: isize) -> Option<Addr> {
     address.page_floor().get().checked_add_signed(bytes).map(Addr::new)
 }
 
-impl PageArm {
+impl PageAllocator {
     /// Allocates an object of zero bytes, aligned to a page. `None` if the void is full, or out of reach of a signal
     /// handler.
     pub(super) fn allocate_nothing(&self, request: &Request, event: Event, rng: &mut Rng) -> Option<Addr> {
-        let slot = self.lanes.get(VOID)?;
-        let mut state = slot.lane.enter()?;
-        let id = self.take_record(slot, &mut state)?;
+        let entry = self.shards.get(VOID)?;
+        let mut state = entry.shard.enter()?;
+        let id = self.take_record(entry, &mut state)?;
         let page = PageCount::new(1);
-        let Some(spot) = state.place(&self.arena, &self.records, VOID, page, page, rng) else {
+        let Some(spot) = state.reserve(&self.arena, &self.records, VOID, page, page, rng) else {
             state.remember(&self.records, id);
             return None;
         };
         drop(state);
         let record = self.records.get(id)?;
-        if self.let_through.load(Ordering::Relaxed) && !self.close_around(spot.span) {
-            // An access may have been let through here, and cannot be kept out any more.
+        if self.any_allowed.load(Ordering::Relaxed) && !self.close_around(spot.span) {
+            // An access may have been allowed here, and cannot be kept out any more.
             self.arena.leave_chunk(spot.chunk);
             self.remember(VOID, id);
             return None;
@@ -332,30 +332,30 @@ mod tests {
     use crate::sys::guard::Backend;
 
     /// Where an object of so many pages comes to lie that has room to grow.
-    fn spot(lane: &mut Lane, arena: &Arena, pages: usize, room: usize) -> Spot {
+    fn spot(shard: &mut Shard, arena: &Arena, pages: usize, room: usize) -> Spot {
         let (records, mut rng) = (Records::map(64).expect("a table"), Rng::new());
         let (pages, room) = (PageCount::new(pages), PageCount::new(room));
-        lane.place(arena, &records, 0, pages, room, &mut rng).expect("room")
+        shard.reserve(arena, &records, 0, pages, room, &mut rng).expect("room")
     }
 
     #[test]
     fn an_object_grows_until_others_lie_behind_it_or_its_run_ends() {
         let arena = Arena::reserve(Backend::Mprotect, 1 << 30, None).expect("address space");
-        let mut lane = Lane::NEW;
-        let first = spot(&mut lane, &arena, 2, MAX_PAGES).span;
-        assert!(lane.extend(&arena, first, PageCount::new(3)));
+        let mut shard = Shard::NEW;
+        let first = spot(&mut shard, &arena, 2, MAX_PAGES).span;
+        assert!(shard.extend(&arena, first, PageCount::new(3)));
         // Its end is another one now.
-        assert!(!lane.extend(&arena, first, PageCount::new(1)));
+        assert!(!shard.extend(&arena, first, PageCount::new(1)));
         let grown = Span::new(first.start, PageCount::new(5));
-        assert!(lane.extend(&arena, grown, PageCount::new(MAX_PAGES - 5)));
+        assert!(shard.extend(&arena, grown, PageCount::new(MAX_PAGES - 5)));
         let full = Span::new(first.start, PageCount::new(MAX_PAGES));
-        assert!(!lane.extend(&arena, full, PageCount::new(MAX_GAP)));
+        assert!(!shard.extend(&arena, full, PageCount::new(MAX_GAP)));
         // The page before the next run stays closed only as that run's gap.
         for _ in 0..RUNS {
-            spot(&mut lane, &arena, 1, 1);
+            spot(&mut shard, &arena, 1, 1);
         }
-        assert!(!lane.extend(&arena, full, PageCount::new(RUN_PAGES)));
+        assert!(!shard.extend(&arena, full, PageCount::new(RUN_PAGES)));
         let elsewhere = Span::new(Addr::new(PAGE_SIZE), PageCount::new(1));
-        assert!(!lane.extend(&arena, elsewhere, PageCount::new(1)));
+        assert!(!shard.extend(&arena, elsewhere, PageCount::new(1)));
     }
 }

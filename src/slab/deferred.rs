@@ -10,21 +10,21 @@ use crate::sync::{Lock, Rank};
 use crate::sys::vm;
 
 /// A slot: class and number.
-pub type Parked = (u32, u32);
+pub type Deferred = (u32, u32);
 
 /// Bytes of the mapping. What finds no room is lost to the process.
 const BYTES: usize = 1 << 20;
-const ROOM: usize = BYTES / size_of::<Parked>();
+const ROOM: usize = BYTES / size_of::<Deferred>();
 
 struct List {
-    entries: *mut Parked,
+    entries: *mut Deferred,
     len: usize,
 }
 
 // SAFETY: the pointer is to a mapping that lives as long as the process, reached under the lock.
 unsafe impl Send for List {}
 
-static LIST: Lock<List> = Lock::new(Rank::Parked, List { entries: core::ptr::null_mut(), len: 0 });
+static LIST: Lock<List> = Lock::new(Rank::Deferred, List { entries: core::ptr::null_mut(), len: 0 });
 /// Its length, for those who only ask.
 static LEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -36,7 +36,7 @@ pub fn len() -> usize {
 
 /// Adds slots of a class.
 pub fn add(class: usize, slots: &[u32]) {
-    let Some(mut list) = LIST.lock_quietly() else { return };
+    let Some(mut list) = LIST.lock_signal_safe() else { return };
     if list.entries.is_null() {
         list.entries = vm::tables(BYTES).map_or(core::ptr::null_mut(), Addr::as_ptr);
     }
@@ -52,8 +52,8 @@ pub fn add(class: usize, slots: &[u32]) {
 }
 
 /// Takes the one that was added last.
-pub fn pop() -> Option<Parked> {
-    let mut list = LIST.lock_quietly()?;
+pub fn pop() -> Option<Deferred> {
+    let mut list = LIST.lock_signal_safe()?;
     list.len = list.len.checked_sub(1)?;
     LEN.store(list.len, Ordering::Relaxed);
     // SAFETY: what lies below the length was written.
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_parked_comes_back_until_there_is_no_room() {
+    fn what_is_deferred_comes_back_until_there_is_no_room() {
         add(3, &[10, 11]);
         add(4, &[12]);
         assert_eq!(

@@ -1,27 +1,27 @@
-//! Batches: slots of one class that change hands together, by the number of the batch.
+//! Magazines: slots of one class that change hands together, by the number of the magazine.
 //!
-//! A batch belongs to whoever has its number, and the number is in one place at a time: in the hands of a thread, in a
-//! queue, in a depot, or in the pool. Only its owner looks at what it holds.
+//! A magazine belongs to whoever has its number, and the number is in one place at a time: in the hands of a thread, in a
+//! queue, in a transfer cache, or in the pool. Only its owner looks at what it holds.
 //!
 //! The pool of those that hold nothing is a stack, and how many were ever made of the table:
 //!
 //! | word | bits | changed by |
 //! |---|---|---|
-//! | `free` | times it was changed: 32, the first batch's number or 0: 32 | [`Pool::take`], [`Pool::give`], by one exchange |
-//! | `made` | batches ever made | `take`, by one exchange |
-//! | a batch's `next` | the number of the next in the stack, or 0 | `give`, before the batch is in the stack |
+//! | `free` | times it was changed: 32, the first magazine's number or 0: 32 | [`Pool::take`], [`Pool::put`], by one exchange |
+//! | `made` | magazines ever made | `take`, by one exchange |
+//! | a magazine's `next` | the number of the next in the stack, or 0 | `put`, before the magazine is in the stack |
 //!
-//! A `take` may read the `next` of a batch that another thread took meanwhile. The count in `free` then makes its
-//! exchange fail. A thread that ends, or is not there in a forked child, leaves the pool whole and keeps the batch that
+//! A `take` may read the `next` of a magazine that another thread took meanwhile. The count in `free` then makes its
+//! exchange fail. A thread that ends, or is not there in a forked child, leaves the pool whole and keeps the magazine that
 //! it had in its hands.
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::cell::UnsafeCell;
 
-/// Slots of a batch at most.
+/// Slots of a magazine at most.
 pub const LEN: usize = 72;
 
-/// What a batch holds.
+/// What a magazine holds.
 #[repr(C)]
 struct Contents {
     class: u8,
@@ -31,74 +31,74 @@ struct Contents {
     slots: [u32; LEN],
 }
 
-/// A batch. All zero bytes are one that holds nothing.
+/// A magazine. All zero bytes are one that holds nothing.
 #[repr(C)]
-pub struct Batch {
+pub struct Magazine {
     next: AtomicU32,
     contents: UnsafeCell<Contents>,
 }
 
-// SAFETY: the contents are reached through an `Owned` alone, of which there is one for a batch at a time.
-unsafe impl Sync for Batch {}
+// SAFETY: the contents are reached through an `Owned` alone, of which there is one for a magazine at a time.
+unsafe impl Sync for Magazine {}
 
-/// The words of a pool. All zero bytes are those of one whose batches were never used.
+/// The words of a pool. All zero bytes are those of one whose magazines were never used.
 #[repr(C)]
 pub struct Words {
     free: AtomicU64,
     made: AtomicU32,
 }
 
-/// A pool: its words, and the table of batches. Their numbers begin at 1.
+/// A pool: its words, and the table of magazines. Their numbers begin at 1.
 #[derive(Clone, Copy)]
 pub struct Pool<'a> {
     words: &'a Words,
-    batches: &'a [Batch],
+    magazines: &'a [Magazine],
 }
 
-/// A batch in its owner's hands. One that is dropped is lost to the pool.
+/// A magazine in its owner's hands. One that is dropped is lost to the pool.
 pub struct Owned<'a> {
     number: u32,
-    batch: &'a Batch,
+    magazine: &'a Magazine,
 }
 
 impl<'a> Pool<'a> {
     /// The pool of these parts.
-    pub const fn new(words: &'a Words, batches: &'a [Batch]) -> Self {
-        Self { words, batches }
+    pub const fn new(words: &'a Words, magazines: &'a [Magazine]) -> Self {
+        Self { words, magazines }
     }
 
-    /// A batch that holds nothing; `None` if all are in use.
+    /// A magazine that holds nothing; `None` if all are in use.
     pub fn take(self) -> Option<Owned<'a>> {
         loop {
             let seen = self.words.free.load(Ordering::Acquire);
-            let Some(batch) = self.batch(seen as u32) else { return self.make() };
-            let next = batch.next.load(Ordering::Relaxed);
+            let Some(magazine) = self.magazine(seen as u32) else { return self.make() };
+            let next = magazine.next.load(Ordering::Relaxed);
             if self.exchange(seen, next, Ordering::Acquire) {
-                return Some(Owned { number: seen as u32, batch });
+                return Some(Owned { number: seen as u32, magazine });
             }
         }
     }
 
-    /// A batch that was never used.
+    /// A magazine that was never used.
     fn make(self) -> Option<Owned<'a>> {
         let mut made = self.words.made.load(Ordering::Relaxed);
         loop {
             let number = made.checked_add(1)?;
-            let batch = self.batch(number)?;
+            let magazine = self.magazine(number)?;
             match self.words.made.compare_exchange(made, number, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(Owned { number, batch }),
+                Ok(_) => return Some(Owned { number, magazine }),
                 Err(other) => made = other,
             }
         }
     }
 
-    /// Takes a batch back, whatever it holds.
-    pub fn give(self, mut batch: Owned<'a>) {
-        batch.clear();
+    /// Takes a magazine back, whatever it holds.
+    pub fn put(self, mut magazine: Owned<'a>) {
+        magazine.clear();
         loop {
             let seen = self.words.free.load(Ordering::Relaxed);
-            batch.batch.next.store(seen as u32, Ordering::Relaxed);
-            if self.exchange(seen, batch.number, Ordering::Release) {
+            magazine.magazine.next.store(seen as u32, Ordering::Relaxed);
+            if self.exchange(seen, magazine.number, Ordering::Release) {
                 return;
             }
         }
@@ -110,29 +110,29 @@ impl<'a> Pool<'a> {
         self.words.free.compare_exchange(seen, new, success, Ordering::Relaxed).is_ok()
     }
 
-    /// The batch of this number; `None` if there is none.
+    /// The magazine of this number; `None` if there is none.
     ///
     /// # Safety
     /// The caller took the number from where its last owner left it, by [`Owned::into_number`], and nobody else has it.
     /// What that owner wrote before is seen.
     pub unsafe fn own(self, number: u32) -> Option<Owned<'a>> {
-        self.batch(number).map(|batch| Owned { number, batch })
+        self.magazine(number).map(|magazine| Owned { number, magazine })
     }
 
-    fn batch(self, number: u32) -> Option<&'a Batch> {
-        self.batches.get(number.checked_sub(1)? as usize)
+    fn magazine(self, number: u32) -> Option<&'a Magazine> {
+        self.magazines.get(number.checked_sub(1)? as usize)
     }
 }
 
 impl Owned<'_> {
     fn contents(&self) -> &Contents {
-        // SAFETY: this is the batch's one owner, so nobody writes while it is borrowed.
-        unsafe { &*self.batch.contents.get() }
+        // SAFETY: this is the magazine's one owner, so nobody writes while it is borrowed.
+        unsafe { &*self.magazine.contents.get() }
     }
 
     fn contents_mut(&mut self) -> &mut Contents {
-        // SAFETY: this is the batch's one owner, borrowed for as long as the contents are.
-        unsafe { &mut *self.batch.contents.get() }
+        // SAFETY: this is the magazine's one owner, borrowed for as long as the contents are.
+        unsafe { &mut *self.magazine.contents.get() }
     }
 
     /// The class of its slots.
@@ -170,7 +170,7 @@ impl Owned<'_> {
         self.contents_mut().len = 0;
     }
 
-    /// Lets the batch go to whoever takes the number from where it is put now.
+    /// Lets the magazine go to whoever takes the number from where it is put now.
     pub fn into_number(self) -> u32 {
         self.number
     }
@@ -182,14 +182,14 @@ mod tests {
     use std::vec::Vec;
 
     #[test]
-    fn batches_are_made_and_used_again() {
+    fn magazines_are_made_and_used_again() {
         let words = Words { free: AtomicU64::new(0), made: AtomicU32::new(0) };
-        let batch = || Batch {
+        let magazine = || Magazine {
             next: AtomicU32::new(0),
             contents: UnsafeCell::new(Contents { class: 0, home: 0, len: 0, slots: [0; LEN] }),
         };
-        let batches: Vec<_> = (0..3).map(|_| batch()).collect();
-        let pool = Pool::new(&words, &batches);
+        let magazines: Vec<_> = (0..3).map(|_| magazine()).collect();
+        let pool = Pool::new(&words, &magazines);
         let mut first = pool.take().expect("three");
         let (second, third) = (pool.take().expect("three"), pool.take().expect("three"));
         assert!(pool.take().is_none());
@@ -199,13 +199,13 @@ mod tests {
         assert_eq!(numbers, [1, 2, 3]);
         for number in numbers {
             // SAFETY: the number was let go just now.
-            pool.give(unsafe { pool.own(number) }.expect("a batch"));
+            pool.put(unsafe { pool.own(number) }.expect("a magazine"));
         }
         // The last that was given, so that few of the table are in use, and empty.
         let again: Vec<_> = core::iter::from_fn(|| pool.take()).collect();
-        assert!(again.iter().all(|batch| batch.slots().is_empty()));
+        assert!(again.iter().all(|magazine| magazine.slots().is_empty()));
         assert_eq!(again.into_iter().map(Owned::into_number).collect::<Vec<_>>(), [3, 2, 1]);
-        // SAFETY: there are no such batches.
+        // SAFETY: there are no such magazines.
         assert!(unsafe { pool.own(0).is_none() && pool.own(4).is_none() });
     }
 }

@@ -1,6 +1,6 @@
-//! What a thread's cache exchanges with the quarantine and the central store, in batches, and how fresh slots are readied.
+//! What a thread's cache exchanges with the quarantine and the central store, in magazines, and how fresh slots are readied.
 
-use super::cache::{BATCH, Cache};
+use super::cache::{Cache, MAGAZINE};
 use super::layout::{ClassInfo, layout};
 use super::misuse::{is_as_freed, overwritten};
 use super::state::{SlotState, StateCell};
@@ -13,14 +13,14 @@ use crate::sync::atomic::Ordering;
 use crate::sync::only_tries;
 
 impl Cache {
-    /// [`Cache::allocate`] for a class whose batch is used up.
+    /// [`Cache::allocate`] for a class whose magazine is used up.
     ///
     /// # Safety
     /// As [`Cache::allocate`].
     #[cold]
     #[inline(never)]
     pub(super) unsafe fn allocate_slow(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
-        self.give_parked();
+        self.flush_deferred();
         let Some(info) = layout().classes.get(class) else {
             return core::ptr::null_mut();
         };
@@ -28,32 +28,32 @@ impl Cache {
         if self.has_fault() {
             return core::ptr::null_mut();
         }
-        // SAFETY: the class is in range, as the caller says; the slot was in the batch: it is this thread's.
+        // SAFETY: the class is in range, as the caller says; the slot was in the magazine: it is this thread's.
         unsafe {
             match self.pick(class) {
                 0 => core::ptr::null_mut(),
-                slot => self.hand_out_slow(info, slot, size, origin),
+                slot => self.allocate_slot_slow(info, slot, size, origin),
             }
         }
     }
 
-    /// Makes a new batch where there is none: of what was freed last if nothing waits, else of what left the quarantine;
+    /// Makes a new magazine where there is none: of what was freed last if nothing waits, else of what left the quarantine;
     /// for the rest, of the central store's slots.
     fn refill(&mut self, class: usize) {
         let Some(mut lists) = self.slots.lists(class).filter(|lists| lists.len == 0) else { return };
         // SAFETY: `init` set the generator, which is this thread's.
         let rng = unsafe { &mut *self.rng };
-        let wanted = usize::from(lists.bin.batch);
+        let wanted = usize::from(lists.bin.magazine);
         let mut count = if lists.bin.waits { 0 } else { lists.pop() };
         if count == 0
-            && let Some(room) = lists.batch.get_mut(..wanted)
+            && let Some(room) = lists.magazine.get_mut(..wanted)
         {
             count = quarantine::take(class, self.home, room);
         }
-        if let Some(room) = lists.batch.get_mut(count..wanted)
+        if let Some(room) = lists.magazine.get_mut(count..wanted)
             && !room.is_empty()
         {
-            let taken = central::take(class, self.home, room, rng);
+            let taken = central::refill(class, self.home, room, rng);
             if let Some(fresh) = room.get(..taken) {
                 self.fault = self.fault.or_else(|| ready(class, fresh));
             }
@@ -62,27 +62,27 @@ impl Cache {
         // Whoever may not wait for a lock has no memory for want of that, and does without.
         if count == 0
             && !only_tries()
-            && let Some(room) = lists.batch.get_mut(..wanted)
+            && let Some(room) = lists.magazine.get_mut(..wanted)
         {
             count = match quarantine::take_early(class, room, &mut self.fault) {
                 0 => lists.pop(),
                 early => early,
             };
         }
-        shuffle(lists.batch, count, rng);
+        shuffle(lists.magazine, count, rng);
         let freed = lists.freed;
         lists.set(freed, count);
         let filled = self.filled.load(Ordering::Relaxed);
         self.filled.store(filled.wrapping_add(count as u64), Ordering::Relaxed);
     }
 
-    /// Draws a new order for what is left of the batches: a forked child would go on in its parent's.
+    /// Draws a new order for what is left of the magazines: a forked child would go on in its parent's.
     pub fn reorder(&mut self) {
         // SAFETY: `init` set the generator, which is this thread's.
         let rng = unsafe { &mut *self.rng };
         for class in 0..class::COUNT {
             if let Some(lists) = self.slots.lists(class) {
-                shuffle(lists.batch, lists.len, rng);
+                shuffle(lists.magazine, lists.len, rng);
             }
         }
     }
@@ -92,7 +92,7 @@ impl Cache {
     /// # Safety
     /// The slot is this thread's, and its class holds `size` bytes and the tail.
     #[inline(never)]
-    pub(super) unsafe fn hand_out_slow(
+    pub(super) unsafe fn allocate_slot_slow(
         &mut self,
         info: &'static ClassInfo,
         slot: u32,
@@ -143,7 +143,7 @@ impl Cache {
     #[inline(never)]
     pub(super) fn flush_slow(&mut self, class: usize) {
         let Some(lists) = self.slots.lists(class) else { return };
-        let (oldest, freed, len) = (usize::from(lists.bin.batch), lists.freed, lists.len);
+        let (oldest, freed, len) = (usize::from(lists.bin.magazine), lists.freed, lists.len);
         let slots = lists.stack.get(..oldest).unwrap_or(&[]);
         if class >= class::LARGE
             && let Err(fault) = self.warm.release(class, slots)
@@ -155,32 +155,32 @@ impl Cache {
         lists.set(freed - oldest, len);
     }
 
-    /// Gives back what other caches could not; see [`central::give_parked`].
+    /// Gives back what other caches could not; see [`central::flush_deferred`].
     #[inline]
-    pub fn give_parked(&mut self) {
-        if central::any_parked() {
-            central::give_parked(&mut self.fault);
+    pub fn flush_deferred(&mut self) {
+        if central::any_deferred() {
+            central::flush_deferred(&mut self.fault);
         }
     }
 
     /// Gives the free slots back to their stores, those that wait for other threads as well. What is in quarantine or
     /// on the way there stays.
-    pub fn give_free(&mut self) {
-        self.give_back(false);
-        quarantine::give_waiting(&mut self.fault);
+    pub fn flush_free(&mut self) {
+        self.flush_all(false);
+        quarantine::flush_transfer(&mut self.fault);
     }
 
     /// Gives everything away, at thread exit: free slots to their stores, freed ones to the quarantine.
     pub fn drain(&mut self) {
-        self.give_back(true);
+        self.flush_all(true);
     }
 
-    fn give_back(&mut self, ends: bool) {
+    fn flush_all(&mut self, ends: bool) {
         for class in 0..class::COUNT {
             let Some(lists) = self.slots.lists(class) else { continue };
             let left = if ends || !lists.bin.waits { 0 } else { lists.freed };
             let freed = lists.stack.get(..lists.freed - left).unwrap_or(&[]);
-            let free = lists.batch.get(..lists.len).unwrap_or(&[]);
+            let free = lists.magazine.get(..lists.len).unwrap_or(&[]);
             if class >= class::LARGE {
                 for slots in [freed, free] {
                     if let Err(fault) = self.warm.release(class, slots) {
@@ -189,7 +189,7 @@ impl Cache {
                 }
             }
             quarantine::put_rest(class, self.home, freed, &mut self.fault);
-            central::give(class, free, &mut self.fault);
+            central::flush(class, free, &mut self.fault);
             let given = lists.len as u64;
             lists.set(left, 0);
             let filled = self.filled.load(Ordering::Relaxed);
@@ -198,18 +198,18 @@ impl Cache {
     }
 }
 
-/// Puts the first `count` slots of a batch in random order.
-fn shuffle(batch: &mut [u32; BATCH], count: usize, rng: &mut Rng) {
-    let mut random = [0; BATCH];
-    let count = count.min(BATCH);
+/// Puts the first `count` slots of a magazine in random order.
+fn shuffle(magazine: &mut [u32; MAGAZINE], count: usize, rng: &mut Rng) {
+    let mut random = [0; MAGAZINE];
+    let count = count.min(MAGAZINE);
     rng.fill(random.get_mut(..count).unwrap_or_default());
     for last in (1..count).rev() {
-        // SAFETY: `last` is below BATCH, and a byte's share of `last + 1` is at most `last`.
+        // SAFETY: `last` is below MAGAZINE, and a byte's share of `last + 1` is at most `last`.
         unsafe {
             let other = (usize::from(*random.get_unchecked(last)) * (last + 1)) >> 8;
-            let slot = *batch.get_unchecked(other);
-            *batch.get_unchecked_mut(other) = *batch.get_unchecked(last);
-            *batch.get_unchecked_mut(last) = slot;
+            let slot = *magazine.get_unchecked(other);
+            *magazine.get_unchecked_mut(other) = *magazine.get_unchecked(last);
+            *magazine.get_unchecked_mut(last) = slot;
         }
     }
 }

@@ -145,7 +145,10 @@ impl Fencepost {
     #[inline(never)]
     fn alloc_general(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ABI_ALIGN {
-            let pointer = heap::try_allocate_fast(layout.size(), Origin::Rust);
+            let mut pointer = heap::try_allocate_plain(layout.size(), Origin::Rust);
+            if pointer.is_null() {
+                pointer = heap::try_allocate_fast(layout.size(), Origin::Rust);
+            }
             if !pointer.is_null() {
                 return pointer;
             }
@@ -248,7 +251,7 @@ pub fn unpoison<T>(pointer: *const T, len: usize) -> Option<()> {
 #[inline(never)]
 fn dealloc_general(pointer: *mut u8, layout: Layout) {
     let claim = claim(pointer, layout);
-    if !heap::try_free_fast(&claim) {
+    if !heap::try_free_plain(&claim) && !heap::try_free_fast(&claim) {
         heap::free(&claim, site());
     }
 }

@@ -90,6 +90,7 @@ fn part() {
         Ok("short_threads") => short_threads(),
         Ok("classes") => classes(),
         Ok("off") => off(),
+        Ok("touched") => touched(),
         Ok("memory") => memory(),
         Ok("no_memory") => no_memory(),
         Ok("forks") => forks(),
@@ -295,6 +296,39 @@ fn off() {
         });
         assert!(found, "{size} bytes: withheld beyond the thread's end");
     }
+}
+
+/// Freed objects that [`touched`] writes to, of each size.
+const TOUCHED: usize = 10;
+
+#[test]
+fn what_was_written_after_free_is_found_when_its_slot_comes() {
+    let this = env::current_exe().expect("the system knows which file this is");
+    let mut command = process::command(this, None, "");
+    command.args(["part", "--exact", "--nocapture", "--test-threads=1"]).env(PART, "touched");
+    command.env("FENCEPOST_OPTIONS", "quarantine_mb=0:on_error=continue:exitcode=0:unmap_threshold=131072");
+    let run = process::run(&mut command, LIMIT);
+    assert_eq!(run.end, End::Status(0), "{}", run.stderr);
+    // One report, and how many there were in the summary.
+    let found = format!(" {} write-after-free ", TOUCHED * SIZES.len());
+    assert!(run.stderr.contains(&found), "{}", run.stderr);
+}
+
+fn touched() {
+    for (size, _) in SIZES {
+        let all: Vec<_> = (0..40).map(|_| allocate(size)).collect();
+        all.iter().for_each(|address| free(*address, size));
+        let touched: Vec<_> = all.iter().rev().take(TOUCHED).copied().collect();
+        for address in &touched {
+            // SAFETY: the slot was freed, and its memory is still there: that it is written to is what this is about.
+            unsafe { std::ptr::with_exposed_provenance_mut::<u8>(*address).write_volatile(1) };
+        }
+        // More than are in the cache, so that each slot comes once.
+        let again: Vec<_> = (0..300).map(|_| allocate(size)).collect();
+        assert!(touched.iter().all(|address| !again.contains(address)), "{size} bytes: handed out");
+    }
+    // What was found stays out of use, and a check would find it again.
+    std::process::exit(0);
 }
 
 #[test]

@@ -78,10 +78,7 @@ fn free_slow(claim: &Claim, at: ReturnSlot, fp: usize) {
 /// The paths of `malloc` past the shortest one.
 pub unsafe extern "C" fn malloc(size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
     let pointer = heap::try_allocate_fast(size, Origin::Malloc);
-    if !pointer.is_null() {
-        return pointer.cast();
-    }
-    allocate_slow(&Request::c(size), at, fp)
+    if pointer.is_null() { allocate_slow(&Request::c(size), at, fp) } else { pointer.cast() }
 }
 
 pub unsafe extern "C" fn calloc(count: usize, size: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
@@ -90,8 +87,14 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize, at: ReturnSlot, fp: u
     };
     let mut pointer = heap::try_allocate_small(bytes, Origin::Malloc);
     if pointer.is_null() {
-        pointer = heap::try_allocate_zeroed_fast(bytes, Origin::Malloc);
+        pointer = heap::try_allocate_plain(bytes, Origin::Malloc);
     }
+    if pointer.is_null() { calloc_otherwise(bytes, at, fp) } else { pointer.cast() }
+}
+
+#[inline(never)]
+fn calloc_otherwise(bytes: usize, at: ReturnSlot, fp: usize) -> *mut c_void {
+    let pointer = heap::try_allocate_zeroed_fast(bytes, Origin::Malloc);
     if !pointer.is_null() {
         return pointer.cast();
     }
@@ -100,12 +103,18 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize, at: ReturnSlot, fp: u
 
 /// The paths of `free` past the shortest one.
 pub unsafe extern "C" fn free_general(pointer: *mut c_void, at: ReturnSlot, fp: usize) {
-    let claim = claim(pointer, None, Origin::Malloc);
-    free_claim(&claim, at, fp);
+    free_past_shortest(&claim(pointer, None, Origin::Malloc), at, fp);
 }
 
-/// The paths of a free past the shortest one.
+/// A free.
 pub fn free_claim(claim: &Claim, at: ReturnSlot, fp: usize) {
+    if !heap::try_free_plain(claim) {
+        free_past_shortest(claim, at, fp);
+    }
+}
+
+/// The paths of a free past the shortest ones.
+fn free_past_shortest(claim: &Claim, at: ReturnSlot, fp: usize) {
     if !heap::try_free_fast(claim) && claim.address != Addr::NULL {
         free_slow(claim, at, fp);
     }

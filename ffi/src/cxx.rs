@@ -143,7 +143,10 @@ unsafe extern "C" fn new(size: usize, second: usize, at: ReturnSlot, fp: usize, 
     // Where some operators are replaced, the others deal in objects of `malloc`.
     let origin = if replaced::nothing() { own_origin } else { Origin::Malloc };
     if !aligned {
-        let pointer = heap::try_allocate_fast(size, origin);
+        let mut pointer = heap::try_allocate_plain(size, origin);
+        if pointer.is_null() {
+            pointer = heap::try_allocate_fast(size, origin);
+        }
         if !pointer.is_null() {
             return pointer.cast();
         }

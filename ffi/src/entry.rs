@@ -4,7 +4,7 @@
 //! frame pointer of the caller, and jump to the function that does the work. So the work knows where
 //! in the program it was called from without a frame of its own in between, at a cost of two moves.
 //!
-//! `malloc` and `free` do without: they serve the common case themselves, need no stack for it, and
+//! `malloc` and `free` do without: they serve the common cases themselves, need no stack for the most common, and
 //! else jump to an entry of this kind, which finds the stack as the program left it.
 
 use crate::tuning::{MallInfo, MallInfo2};
@@ -56,6 +56,20 @@ pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
         return pointer.cast();
     }
     // SAFETY: the caller vouches for the same.
+    unsafe { malloc_plain(size) }
+}
+
+/// [`malloc`] past its shortest path.
+///
+/// # Safety
+/// None but the ABI's.
+#[inline(never)]
+unsafe extern "C" fn malloc_plain(size: usize) -> *mut c_void {
+    let pointer = heap::try_allocate_plain(size, Origin::Malloc);
+    if !pointer.is_null() {
+        return pointer.cast();
+    }
+    // SAFETY: the caller vouches for the same.
     unsafe { malloc_rest(size) }
 }
 
@@ -66,6 +80,18 @@ pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(pointer: *mut c_void) {
     if !heap::try_free_small(&crate::c::claim(pointer, None, Origin::Malloc)) {
+        // SAFETY: the caller vouches for the same.
+        unsafe { free_plain(pointer) };
+    }
+}
+
+/// [`free`] past its shortest path.
+///
+/// # Safety
+/// As [`free`].
+#[inline(never)]
+unsafe extern "C" fn free_plain(pointer: *mut c_void) {
+    if !heap::try_free_plain(&crate::c::claim(pointer, None, Origin::Malloc)) {
         // SAFETY: the caller vouches for the same.
         unsafe { free_rest(pointer) };
     }

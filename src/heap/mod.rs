@@ -56,8 +56,8 @@ mod thread;
 pub use lifecycle::{check, check_leaks, on_exit, on_quick_exit};
 pub use ops::{
     allocate, expect_libc_objects, free, is_granted, lock_memory, may_ask_libc, set_origin, size_of,
-    try_allocate_fast, try_allocate_small, try_allocate_zeroed_fast, try_free_aligned, try_free_fast,
-    try_free_small, try_resize_small,
+    try_allocate_fast, try_allocate_plain, try_allocate_small, try_allocate_zeroed_fast, try_free_aligned,
+    try_free_fast, try_free_plain, try_free_small, try_resize_small,
 };
 pub use query::{Answer, Usage, ask_size, trim, usage};
 pub use resize::{Denied, resize};

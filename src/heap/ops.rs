@@ -57,10 +57,34 @@ pub fn try_allocate_small(size: usize, origin: Origin) -> *mut u8 {
     }
 }
 
+/// [`try_allocate_small`] for objects of any size that the mode sends to slabs whatever they are.
+#[inline(always)]
+pub fn try_allocate_plain(size: usize, origin: Origin) -> *mut u8 {
+    match small_thread() {
+        // SAFETY: the state is this thread's and its gate open, so that no other reference exists; below the limit the table has a
+        // class.
+        Some(thread) if size.wrapping_sub(1) < unsafe { (*thread).fast_most } => unsafe {
+            (*thread).gate.store(BUSY, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            let pointer = (*thread).slab.allocate_plain::<false>(size, origin);
+            compiler_fence(Ordering::SeqCst);
+            (*thread).gate.store(0, Ordering::Relaxed);
+            pointer
+        },
+        _ => core::ptr::null_mut(),
+    }
+}
+
 /// The shortest path of a free; `false` when another has to look at it.
 #[inline(always)]
 pub fn try_free_small(claim: &Claim) -> bool {
     free_plain::<true>(claim)
+}
+
+/// [`try_free_small`] for objects of any size.
+#[inline(always)]
+pub fn try_free_plain(claim: &Claim) -> bool {
+    free_plain::<false>(claim)
 }
 
 #[inline(always)]
@@ -99,9 +123,9 @@ pub fn try_resize_small(claim: &Claim, size: usize) -> bool {
     }
 }
 
-/// The fast path of an allocation of any size with the ABI's alignment; null when the slow path has
+/// The fast path of an allocation of any size with the ABI's alignment, past the shortest; null when the slow path has
 /// to look at it.
-#[inline(always)]
+#[inline(never)]
 pub fn try_allocate_fast(size: usize, origin: Origin) -> *mut u8 {
     fast(size, origin, allocate_otherwise)
 }
@@ -158,12 +182,9 @@ fn idle_for(size: usize) -> Option<&'static mut Thread> {
     (size.wrapping_sub(1) < thread.fast_most && !thread.is_due()).then_some(thread)
 }
 
-/// The fast path of a free; `false` when the slow path has to look at it.
-#[inline(always)]
+/// The fast path of a free, past the shortest; `false` when the slow path has to look at it.
+#[inline(never)]
 pub fn try_free_fast(claim: &Claim) -> bool {
-    if free_plain::<false>(claim) {
-        return true;
-    }
     let (Some(place), Some(thread)) = (cache::place(claim.address), thread::idle()) else {
         return false;
     };
@@ -182,7 +203,7 @@ pub fn try_free_aligned(claim: &Claim) -> bool {
         let _unsealed = Unsealed::begin();
         cache::place(claim.address).and_then(|place| slab::misuse::other_alignment(place, claim))
     };
-    wrong.is_none() && (try_free_small(claim) || try_free_fast(claim))
+    wrong.is_none() && (try_free_plain(claim) || try_free_fast(claim))
 }
 
 /// Allocates as `request` says; `None` when there is no memory.

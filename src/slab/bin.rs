@@ -11,8 +11,9 @@ use super::cache::{AHEAD, Cache, LEFT, MAGAZINE, STACK};
 use super::layout::{ClassInfo, Layout};
 use super::state::StateCell;
 use super::{class, front, quarantine};
+use crate::sys::machine;
 use core::mem::{offset_of, size_of};
-use core::sync::atomic::AtomicU16;
+use core::sync::atomic::{AtomicU16, Ordering};
 
 /// Zeros before each magazine: a magazine that is used up has slot 0 as its next, which is never handed out, and so have those
 /// that are fetched ahead of it.
@@ -26,6 +27,18 @@ struct Part {
     start: usize,
     /// Where its state is.
     states: *const AtomicU16,
+}
+
+impl Part {
+    /// Where the slot's state is.
+    ///
+    /// # Safety
+    /// The part's table has the slot.
+    #[inline(always)]
+    unsafe fn state(&self, slot: usize) -> StateCell {
+        // SAFETY: the caller vouches for the slot. Tables are there as long as the process.
+        unsafe { StateCell::new(&*machine::kept_pointer(self.states.add(slot))) }
+    }
 }
 
 const REGION: usize = 0;
@@ -86,7 +99,7 @@ impl Bin {
         // SAFETY: there are two parts. The tables cover every slot that was opened, and those of magazines were.
         unsafe {
             let part = self.parts.get_unchecked(usize::from(slot < self.front_end));
-            (part.start, StateCell::new(&*part.states.add(slot as usize)))
+            (part.start, part.state(slot as usize))
         }
     }
 
@@ -114,8 +127,6 @@ pub(super) struct Slots {
 pub(super) struct Start<'a> {
     /// Its class's line.
     pub bin: &'a mut Bin,
-    /// The class's number.
-    pub class: usize,
     /// Its number in the class.
     pub slot: usize,
     /// Where its state is; where no slab is the state says that nothing lives there.
@@ -133,50 +144,63 @@ impl Slots {
         Some(Lists { bin, stack, magazine, freed, len, class })
     }
 
-    /// The line of the class of a request of `size` bytes, at most [`class::SMALL_MAX`], and its slots' size.
+    /// The line of the class of a request of `size` bytes, at most [`class::SMALL_MAX`], and the slots' size of the class before.
     #[inline(always)]
     pub fn of_tiny(&mut self, size: usize) -> (*mut Bin, usize) {
-        let before = class::before_tiny(size);
+        let before = machine::plus::<{ class::TAIL - 1 }>(size) & !(class::FINE_STEP - 1);
         // SAFETY: the classes up to that of SMALL_MAX bytes step by FINE_STEP, so that this is the class's line.
         let bin = unsafe { self.bins.as_mut_ptr().byte_add(before * (size_of::<Bin>() / class::FINE_STEP)) };
-        (bin, before + class::FINE_STEP)
+        (bin, before)
     }
+}
 
-    /// The fast paths' [`locate`](super::class::locate), in a class with small slots if `SMALL`: the slot that begins at
-    /// the address; `None` if none begins there.
-    #[inline(always)]
-    pub fn find<const SMALL: bool>(&mut self, layout: &Layout, address: usize) -> Option<Start<'_>> {
-        let classes = if SMALL { class::SMALL_COUNT } else { class::COUNT };
-        let offset = address.wrapping_sub(layout.base);
-        // SAFETY: the classes are below COUNT. The tables have a state for each slot number that a byte of a slab of the
-        // front or of a region leads to; of a region that was cut, for those that are not beyond.
-        unsafe {
-            if offset < front::BYTES {
-                let class = usize::from(front::owner(offset));
-                if class >= classes {
-                    return None;
-                }
-                let bin = self.bins.get_unchecked_mut(class);
-                // A page that has an owner lies in its slab. The guard page has the numbers behind those of the slots.
-                let slot = bin.slot_of_start(address.wrapping_sub(front::start_unchecked(class)))?;
-                let state = StateCell::new(&*bin.parts[FRONT].states.add(slot));
-                return Some(Start { bin, class, slot, state });
-            }
-            let offset = offset - front::BYTES;
-            if offset >= if SMALL { layout.small_span } else { layout.span } {
-                return None;
-            }
-            let class = offset >> layout.region_shift;
-            let bin = self.bins.get_unchecked_mut(class);
-            let slot =
-                bin.slot_of_start(address.wrapping_sub(bin.parts[REGION].start) & layout.region_mask)?;
-            if layout.classes.get_unchecked(class).is_beyond(slot as u32) {
-                return None;
-            }
-            // Those of the front have no state in this table.
-            let state = StateCell::new(&*bin.parts[REGION].states.add(slot));
-            Some(Start { bin, class, slot, state })
+/// The fast paths' [`locate`](super::class::locate), in a class with small slots if `SMALL`: the slot that begins at
+/// the address; `None` if none begins there.
+#[inline(always)]
+pub fn find<'a, const SMALL: bool>(
+    bins: &'a mut [Bin; class::COUNT],
+    layout: &Layout,
+    address: usize,
+) -> Option<Start<'a>> {
+    let offset = address.wrapping_sub(layout.regions);
+    let span = layout.fast_spans[usize::from(!SMALL)].load(Ordering::Relaxed);
+    // SAFETY: the classes are below COUNT. The tables have a state for each slot number that a byte of a region that was not
+    // cut leads to, or of a slab of the front.
+    unsafe {
+        if offset >= span {
+            return find_in_front::<SMALL>(bins, address, offset);
         }
+        let bin = bins.get_unchecked_mut(offset >> layout.region_shift);
+        let slot = bin.slot_of_start(address.wrapping_sub(bin.parts[REGION].start) & layout.region_mask)?;
+        // Those of the front have no state in this table.
+        let state = bin.parts[REGION].state(slot);
+        Some(Start { bin, slot, state })
+    }
+}
+
+/// [`find`] at so many bytes behind the start of the regions, or before it.
+#[inline(always)]
+fn find_in_front<const SMALL: bool>(
+    bins: &mut [Bin; class::COUNT],
+    address: usize,
+    offset: usize,
+) -> Option<Start<'_>> {
+    let offset = offset.wrapping_add(front::BYTES);
+    if offset >= front::BYTES {
+        return None;
+    }
+    let classes = if SMALL { class::SMALL_COUNT } else { class::COUNT };
+    // SAFETY: the class is below COUNT. The table has a state for each slot number that a byte of the slab leads to.
+    unsafe {
+        let class = usize::from(front::owner(offset));
+        if class >= classes {
+            return None;
+        }
+        let bin = bins.get_unchecked_mut(class);
+        // A page that has an owner lies in its slab. The guard page has the numbers behind those of the slots.
+        let slot = bin.slot_of_start(address.wrapping_sub(front::start_unchecked(class)))?;
+        let state = bin.parts[FRONT].state(slot);
+        Some(Start { bin, slot, state })
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Cache {
     /// What the last call found; taken by the heap when a call says it failed.
     pub(super) fault: Option<Fault>,
     /// A slot that the fast path took and left to the slow one, with its class; 0 for none.
-    pending: u32,
+    pub(super) pending: u32,
     pending_class: u32,
     /// Whether the last allocation was of memory that nobody has cleared or checked.
     pub(super) fresh: bool,

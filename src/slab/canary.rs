@@ -15,6 +15,7 @@
 
 use super::class::TAIL;
 use crate::canary::Key;
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const WORD: usize = 8;
@@ -78,12 +79,12 @@ pub unsafe fn fill(start: *mut u8, size: usize, slot: usize, canary: u64) {
 /// As [`fill`], and `slot - size` is at most [`super::class::SMALL_SLACK`].
 #[inline(always)]
 pub unsafe fn fill_small(start: *mut u8, size: usize, slot: usize, canary: u64) {
-    let first = size & !(WORD - 1);
-    let last = slot - TAIL;
-    // SAFETY: both words lie between the object's end and the slot's.
+    debug_assert!(size + TAIL <= slot);
+    // SAFETY: both words lie between the object's end and the slot's: the one that it ends in and the next whole one, which
+    // are the same for an object that ends with a word.
     unsafe {
-        set(start.add(first), partial(canary, size));
-        set(start.add((first + WORD).min(last)), canary);
+        set(start.add(size & !(WORD - 1)), partial(canary, size));
+        set(start.add(size.wrapping_add(WORD - 1) & !(WORD - 1)), canary);
     }
 }
 
@@ -93,15 +94,75 @@ pub unsafe fn fill_small(start: *mut u8, size: usize, slot: usize, canary: u64) 
 /// As [`fill_small`], readable is enough.
 #[inline(always)]
 pub unsafe fn intact_small(start: *const u8, size: usize, slot: usize, canary: u64) -> bool {
-    let first = size & !(WORD - 1);
-    let last = slot - TAIL;
-    // SAFETY: as in `fill_small`.
+    // SAFETY: the words are those of `fill_small` and the slot's last; the eight bytes behind the object end in the slot. What
+    // is shared with who has the next slot is read by instructions of the processor, which does so at once.
     unsafe {
-        let edge = get(start.add(first));
-        let wrong = (edge ^ partial(canary, size)) >> (8 * (size % WORD));
-        let middle = get(start.add((first + WORD).min(last))) ^ canary;
-        wrong | middle | (get(start.add(last)) ^ canary) == 0
+        asm!(
+            "cmp qword ptr [{start} + {slot} - 8], {canary}",
+            "jne {wrong}",
+            "lea {seen}, [rcx - 1]",
+            "and {seen}, -8",
+            "cmp qword ptr [{start} + {seen}], {canary}",
+            "jne {wrong}",
+            // Of the bytes behind the object those in the word that it ends in. A shift by none leaves the flags of the line before.
+            "mov {seen}, qword ptr [{start} + rcx - 8]",
+            "shl ecx, 3",
+            "xor {seen}, {canary}",
+            "shl {seen}, cl",
+            "jne {wrong}",
+            start = in(reg) start,
+            slot = in(reg) slot,
+            canary = in(reg) canary,
+            inout("rcx") size + WORD => _,
+            seen = out(reg) _,
+            wrong = label { return false },
+            options(nostack, readonly),
+        );
     }
+    true
+}
+
+/// Whether the word before `at` is `canary`.
+///
+/// # Safety
+/// `at` is aligned to eight bytes, and the word before it readable.
+#[inline(always)]
+pub unsafe fn is_before(at: *const u8, canary: u64) -> bool {
+    // SAFETY: the caller vouches for the word, which others may read at the same time.
+    unsafe {
+        asm!(
+            "cmp qword ptr [{at} - 8], {canary}",
+            "jne {wrong}",
+            at = in(reg) at,
+            canary = in(reg) canary,
+            wrong = label { return false },
+            options(nostack, readonly),
+        );
+    }
+    true
+}
+
+/// Whether a clear word and `canary` lie `at` bytes behind `start`.
+///
+/// # Safety
+/// The two words are readable, and aligned to eight bytes.
+#[inline(always)]
+pub unsafe fn is_last_of_clear(start: *const u8, at: usize, canary: u64) -> bool {
+    // SAFETY: the caller vouches for the words, of which others may read the last at the same time.
+    unsafe {
+        asm!(
+            "cmp qword ptr [{start} + {at} + 8], {canary}",
+            "jne {wrong}",
+            "cmp qword ptr [{start} + {at}], 0",
+            "jne {wrong}",
+            start = in(reg) start,
+            at = in(reg) at,
+            canary = in(reg) canary,
+            wrong = label { return false },
+            options(nostack, readonly),
+        );
+    }
+    true
 }
 
 /// Makes the slack behind an object of `old` bytes that of one of `new` bytes: the first bytes of both stay, what else the
@@ -134,19 +195,34 @@ pub unsafe fn move_edge(start: *mut u8, old: usize, new: usize, slot: usize, can
 /// As [`fill`], readable is enough.
 #[inline(always)]
 pub unsafe fn intact(start: *const u8, size: usize, slot: usize, canary: u64) -> bool {
-    let first = size & !(WORD - 1);
-    let last = slot - TAIL;
-    // SAFETY: the words from `first` to `last` lie in the slot and are aligned.
+    // SAFETY: the words from the first whole one on lie in the slot and are aligned; the eight bytes behind the object end in
+    // the slot. What is shared with who has the next slot is read by instructions of the processor, which does so at once.
     unsafe {
-        let edge = get(start.add(first));
-        let mut wrong = (edge ^ partial(canary, size)) >> (8 * (size % WORD));
-        let mut at = first + WORD;
-        while at < last {
-            wrong |= get(start.add(at)) ^ canary;
-            at += WORD;
-        }
-        wrong | (get(start.add(last)) ^ canary) == 0
+        asm!(
+            "lea {seen}, [rcx - 1]",
+            "and {seen}, -8",
+            "2:",
+            "cmp qword ptr [{start} + {seen}], {canary}",
+            "jne {wrong}",
+            "add {seen}, 8",
+            "cmp {seen}, {slot}",
+            "jb 2b",
+            // As in `intact_small`.
+            "mov {seen}, qword ptr [{start} + rcx - 8]",
+            "shl ecx, 3",
+            "xor {seen}, {canary}",
+            "shl {seen}, cl",
+            "jne {wrong}",
+            start = in(reg) start,
+            slot = in(reg) slot,
+            canary = in(reg) canary,
+            inout("rcx") size + WORD => _,
+            seen = out(reg) _,
+            wrong = label { return false },
+            options(nostack, readonly),
+        );
     }
+    true
 }
 
 /// What the byte at `at` in a slot with an object of `size` bytes holds if it is slack.

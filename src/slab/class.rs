@@ -41,6 +41,8 @@ pub const TABLE_MAX: usize = 8192 - TAIL;
 pub const LARGE: usize = smallest_holding(16 * 1024 + 1);
 /// The largest alignment that slots offer; the page allocator serves larger ones.
 pub const MAX_ALIGN: usize = 1024;
+/// Their smallest slots, in bytes.
+pub const LARGE_SIZE: usize = size(LARGE);
 
 /// Bytes between the slot sizes of the small classes.
 pub const FINE_STEP: usize = 16;
@@ -89,12 +91,6 @@ pub const SMALL_COUNT: usize = FINE_CLASSES + 2;
 pub const SMALL_MAX: usize = SMALL_COUNT * FINE_STEP - TAIL;
 /// The most slack in such a class unless an object shrank in its slot.
 pub const SMALL_SLACK: usize = TAIL + FINE_STEP - 1;
-
-/// The slot size of the class before that for a request of at most [`SMALL_MAX`] bytes.
-#[inline(always)]
-pub const fn before_tiny(size: usize) -> usize {
-    (size + TAIL - 1) & !(FINE_STEP - 1)
-}
 
 /// The class for a request of `size` bytes with the ABI's alignment, at most [`TABLE_MAX`] bytes.
 #[inline(always)]
@@ -321,7 +317,7 @@ mod tests {
     #[test]
     fn every_request_fits_and_no_smaller_class_would() {
         for bytes in 0..=SMALL_MAX {
-            let slot = before_tiny(bytes) + FINE_STEP;
+            let slot = (bytes + TAIL).next_multiple_of(FINE_STEP);
             assert_eq!((slot, slot % FINE_STEP), (size(of_small(bytes)), 0));
             assert!(slot - bytes <= SMALL_SLACK);
         }

@@ -10,7 +10,7 @@
 //!
 //! The order is what makes it safe beside threads that go on. Under the class's lock, in which slabs are planned, the
 //! class is told how many slabs it has. From then on nobody opens one beyond them, and no address beyond them is taken
-//! for a slot ([`ClassInfo::is_beyond`]). Only then are they unmapped: the slots there were never handed out, so that
+//! for a slot ([`ClassInfo::is_beyond`]; the fast paths leave the regions to the general ones). Only then are they unmapped: the slots there were never handed out, so that
 //! no correct program has a pointer to one. What the kernel refuses to unmap stays, unused.
 
 use super::layout::{self, ClassInfo, WHOLE, block_bytes, layout, table_of};
@@ -55,6 +55,9 @@ pub fn cut(limit: u64) {
         return;
     }
     CUT.store(true, Ordering::Release);
+    for span in &layout.fast_spans {
+        span.store(0, Ordering::Release);
+    }
     let mut before = [None; class::COUNT];
     for (class, (info, before)) in layout.classes.iter().zip(&mut before).enumerate() {
         *before = central::with_opened(class, |opened| tell(info, opened, limit)).flatten();
@@ -66,7 +69,7 @@ pub fn cut(limit: u64) {
     for (class, (info, before)) in layout.classes.iter().zip(before).enumerate() {
         let (states, table_end) = table_of(class, layout.region_shift, table);
         if let Some(before) = before {
-            let region = layout.base.wrapping_add(front::BYTES) + (class << layout.region_shift);
+            let region = layout.regions + (class << layout.region_shift);
             unmap_region(info, before, region..region + layout.region_mask + 1, &mut regions);
             unmap_table(info, before, states, table..table_end, &mut tables);
         }

@@ -2,7 +2,7 @@
 //!
 //! Each changes nothing, and says so, when another path has to look at the request.
 
-use super::bin::Start;
+use super::bin::{Slots, Start, find};
 use super::cache::{AHEAD, Cache, suits};
 use super::layout::layout;
 use super::state::SlotState;
@@ -11,6 +11,10 @@ use crate::addr::Addr;
 use crate::request::Origin;
 use crate::sync::atomic::{Ordering, compiler_fence};
 use crate::sys::machine;
+use core::hint;
+
+/// Bytes of a slot's last two words: when it was freed they are a clear one and the canary.
+const LAST: usize = 16;
 
 impl Cache {
     /// The fast path of an allocation; null when another path has to serve the request: the
@@ -25,12 +29,17 @@ impl Cache {
         // SAFETY: the class is one of the table's, and before each magazine there are PAD zeros. The slot was in the magazine: it
         // is this thread's, in an opened slab.
         unsafe {
-            let (bin, slot_size) = if SMALL {
+            // The slot's size without its last two words.
+            let (bin, most) = if SMALL {
                 self.slots.of_tiny(size)
             } else {
                 let bin = self.slots.bins.as_mut_ptr().add(class::of_small(size));
-                (bin, (*bin).size as usize)
+                (bin, (*bin).size as usize - LAST)
             };
+            // A slot that was left comes first.
+            if !SMALL && self.pending != 0 {
+                return core::ptr::null_mut();
+            }
             let bin = &mut *bin;
             let next = bin.next as usize - 1;
             let slot = *self.slots.magazines.get_unchecked(next);
@@ -41,30 +50,30 @@ impl Cache {
             let ahead = *self.slots.magazines.get_unchecked(next - AHEAD);
             let (origin_of_slots, state) = bin.whereabouts(slot);
             // If that slot is one of the few in or out of the front where this is none, nothing is fetched.
-            let next = origin_of_slots + ahead as usize * slot_size;
-            machine::fetch(Addr::new(next));
+            let next = ahead as usize * (most + LAST);
+            machine::fetch_at(origin_of_slots, next);
             if !SMALL {
-                machine::fetch(Addr::new(next + slot_size - 16));
+                machine::fetch_at(origin_of_slots, next + most);
             }
-            let start = origin_of_slots + slot as usize * slot_size;
+            let start = origin_of_slots + slot as usize * (most + LAST);
             let pointer = Addr::new(start).as_ptr::<u8>();
-            let word = canary::word(&layout().key, start + slot_size);
-            let untouched = || {
-                let end = pointer.add(slot_size - 16);
-                let zero = if SMALL { bytes::is_zero_small } else { bytes::is_zero };
-                end.cast::<u64>().read() | (canary::get(end.add(8)) ^ word) == 0
-                    && zero(pointer, slot_size - 16)
-            };
-            if !state.load().is_freed() || !untouched() {
+            hint::assert_unchecked(!pointer.is_null());
+            // What is made of them above is not kept but made again: there are too few registers.
+            let most = machine::kept(most);
+            let word = canary::word(&layout().key, start + most + LAST);
+            if !state.is_of_freed()
+                || !canary::is_last_of_clear(pointer, most, word)
+                || !bytes::is_zero(pointer, most)
+            {
                 self.leave(slot, size);
                 return core::ptr::null_mut();
             }
             state.store_busy();
             match SMALL {
-                true => canary::fill_small(pointer, size, slot_size, word),
-                false => canary::fill(pointer, size, slot_size, word),
+                true => canary::fill_small(pointer, size, most + LAST, word),
+                false => canary::fill(pointer, size, most + LAST, word),
             }
-            state.store(SlotState::live(slot_size - size, origin));
+            state.store(SlotState::live(most + LAST - size, origin));
             pointer
         }
     }
@@ -83,7 +92,8 @@ impl Cache {
     ) -> bool {
         let layout = layout();
         let start = address.get();
-        let Some(Start { bin, class, slot, state: cell }) = self.slots.find::<SMALL>(layout, start) else {
+        let Slots { bins, stacks, .. } = &mut self.slots;
+        let Some(Start { bin, slot, state: cell }) = find::<SMALL>(bins, layout, start) else {
             return false;
         };
         let slot_size = bin.size as usize;
@@ -93,8 +103,9 @@ impl Cache {
             return false;
         };
         let size = (slot_size - class::TAIL).wrapping_sub(over);
-        if !SMALL && class >= class::LARGE
-            || bin.top == bin.end
+        let top = bin.top;
+        if !SMALL && slot_size >= class::LARGE_SIZE
+            || top == bin.end
             || stated.is_some_and(|stated| stated != size)
         {
             return false;
@@ -103,8 +114,9 @@ impl Cache {
         // SAFETY: the slot is live, so it and the word before it are mapped, and whoever frees it owns
         // it. `top` is below the stack's end.
         unsafe {
-            let before = canary::word(&layout.key, start);
-            if before != canary::get(pointer.sub(class::TAIL)) {
+            // On the stack, but for the number of what is on it.
+            *stacks.get_unchecked_mut(top as usize) = slot as u32;
+            if !canary::is_before(pointer, canary::word(&layout.key, start)) {
                 return false;
             }
             // The key is read again: as operands in memory its parts take no registers, which there are too few of.
@@ -115,13 +127,10 @@ impl Cache {
                 return false;
             }
             cell.store_busy();
-            let clear = if SMALL { bytes::clear_small } else { bytes::clear };
-            clear(pointer, slot_size - 16);
-            pointer.add(slot_size - 16).cast::<u64>().write(0);
+            bytes::clear(pointer, slot_size - LAST);
+            pointer.add(slot_size - LAST).cast::<u64>().write(0);
             cell.store(state.freed());
-            let top = bin.top;
-            bin.top = top + 1;
-            *self.slots.stacks.get_unchecked_mut(top as usize) = slot as u32;
+            bin.top += 1;
         }
         true
     }
@@ -139,7 +148,8 @@ impl Cache {
         origin: Origin,
     ) -> bool {
         let layout = layout();
-        let Some(Start { bin, state: cell, .. }) = self.slots.find::<false>(layout, address.get()) else {
+        let Some(Start { bin, state: cell, .. }) = find::<false>(&mut self.slots.bins, layout, address.get())
+        else {
             return false;
         };
         let slot_size = bin.size as usize;

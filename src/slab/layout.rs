@@ -32,7 +32,7 @@ use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Which protections are on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -273,8 +273,11 @@ pub struct Layout {
     pub region_shift: u32,
     /// A region's length less one.
     pub region_mask: usize,
-    /// The length of the regions of the small classes, which come first.
-    pub small_span: usize,
+    /// The first byte of the regions; `usize::MAX` before [`init`], so that nothing is in them.
+    pub regions: usize,
+    /// What the fast paths know of the regions, in bytes from the first: those of the small classes, which come first, and
+    /// all. Both are 0 when regions were cut: the general paths tell what is left.
+    pub(super) fast_spans: [AtomicUsize; 2],
     /// The first byte of the tables.
     pub(super) tables: usize,
     /// How guard pages are made.
@@ -300,7 +303,8 @@ static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
     has_front: false,
     region_shift: 36,
     region_mask: (1 << 36) - 1,
-    small_span: 0,
+    regions: usize::MAX,
+    fast_spans: [const { AtomicUsize::new(0) }; 2],
     tables: 0,
     backend: Backend::Mprotect,
     protection: Protection { canary: true, zero: true, mismatch: true },
@@ -479,7 +483,8 @@ fn fill(config: Config, shift: u32, mapped: Mapped, rng: &mut Rng) {
     layout.span = class::COUNT << shift;
     layout.region_shift = shift;
     layout.region_mask = (1 << shift) - 1;
-    layout.small_span = class::SMALL_COUNT << shift;
+    layout.regions = regions;
+    layout.fast_spans = [class::SMALL_COUNT, class::COUNT].map(|classes| AtomicUsize::new(classes << shift));
     let (fronts, _) = front_tables(mapped.front_tables.map_or(0, Addr::get));
     layout.tables = mapped.tables.get();
     layout.backend = config.backend;

@@ -2,6 +2,7 @@
 
 use super::{class, look};
 use crate::request::Origin;
+use core::arch::asm;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
 /// A slot's state.
@@ -56,7 +57,7 @@ impl SlotState {
     /// Live with this slack, at least [`class::TAIL`] and at most [`class::MAX_SLACK`].
     #[inline(always)]
     pub const fn live(slack: usize, origin: Origin) -> Self {
-        Self((origin as u16) << Self::ORIGIN_SHIFT | (slack as u16).wrapping_sub(Self::SLACK_BASE))
+        Self((origin as u16) << Self::ORIGIN_SHIFT | slack.wrapping_sub(Self::SLACK_BASE as usize) as u16)
     }
 
     /// Bytes of the slack of a live slot of this origin before its last [`class::TAIL`], if all of it is at most `most`.
@@ -150,6 +151,23 @@ impl StateCell {
     #[inline(always)]
     pub fn load(self) -> SlotState {
         SlotState(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Whether the state is that of a freed slot which still has its memory, for the fast paths.
+    #[inline(always)]
+    pub fn is_of_freed(self) -> bool {
+        // SAFETY: reads the state at once, as an instruction of the processor does.
+        unsafe {
+            asm!(
+                "cmp word ptr [{state}], {released}",
+                "jbe {other}",
+                state = in(reg) self.0.as_ptr(),
+                released = const SlotState::FREED_BIT.cast_signed(),
+                other = label { return false },
+                options(nostack, readonly),
+            );
+        }
+        true
     }
 
     /// Sets the state, after everything that was written to the slot before.

@@ -1,8 +1,7 @@
 //! What the machine, the cgroup and the process limits grant, and what the processor can do beyond the baseline.
 
 use super::file;
-use crate::addr::Addr;
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use core::arch::asm;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -128,11 +127,46 @@ pub fn has_avx2() -> bool {
     AVX2.load(Ordering::Relaxed)
 }
 
-/// Has the processor fetch the cache line of `address`, which need not be mapped.
+/// Has the processor fetch the cache line `offset` bytes behind `base`, which need not be mapped.
 #[inline(always)]
-pub fn fetch(address: Addr) {
-    // SAFETY: a prefetch changes nothing and cannot fault.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.as_ptr()) };
+pub fn fetch_at(base: usize, offset: usize) {
+    // SAFETY: a prefetch changes nothing and cannot fault. Not the intrinsic: it would be moved to where it is late and takes
+    // two registers until then.
+    unsafe {
+        asm!("prefetcht0 byte ptr [{base} + {offset}]", base = in(reg) base, offset = in(reg) offset, options(nomem, nostack, preserves_flags));
+    }
+}
+
+/// The same, of which the compiler forgets how it came about: it is in one register from here on, or made anew.
+#[inline(always)]
+pub fn kept(mut value: usize) -> usize {
+    // SAFETY: there is no instruction, and the value stays.
+    unsafe {
+        asm!("/* {0} */", inout(reg) value, options(nomem, nostack, preserves_flags));
+    }
+    value
+}
+
+/// `value + MORE`, made anew and not kept from before.
+#[inline(always)]
+pub fn plus<const MORE: usize>(value: usize) -> usize {
+    let sum: usize;
+    // SAFETY: an addition, without flags.
+    unsafe {
+        asm!("lea {sum}, [{value} + {more}]", value = in(reg) value, sum = out(reg) sum, more = const MORE, options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// [`kept`] for a pointer.
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "there is no instruction")]
+#[inline(always)]
+pub fn kept_pointer<T>(mut pointer: *const T) -> *const T {
+    // SAFETY: as in `kept`.
+    unsafe {
+        asm!("/* {0} */", inout(reg) pointer, options(nomem, nostack, preserves_flags));
+    }
+    pointer
 }
 
 /// The extended control register 0: which register state the operating system saves.
@@ -143,7 +177,7 @@ unsafe fn xcr0() -> u32 {
     let low: u32;
     // SAFETY: the caller saw OSXSAVE.
     unsafe {
-        core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack, preserves_flags));
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack, preserves_flags));
     }
     low
 }

@@ -1,21 +1,20 @@
 //! Canary words, which both allocators put around objects: a keyed function of an address. Pure.
 //!
 //! ```text
-//! word = fold((address ^ whitener) × multiplier)       the product's high half xor its low half
-//! byte:  | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |             byte 1 is 0 in slots; all others are odd, 0x81 to 0xbf
+//! word = fold((address ^ whitener) × multiplier)     the product's high half xor its low half
+//! byte:  | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |           byte 1 is 0 in slots; all others are odd, 0x81 to 0xbf
 //! ```
 //!
 //! **What a word tells.** Both keys are secret, independent and of 64 bits. A word shows 35 bits. The words of two
-//! addresses differ by the multiplier times a distance whose sign the whitener decides bit by bit, so that
-//! whoever read one word knows nothing of another: for every other address each value of each byte is as likely
-//! as any other. Whoever reads many words of one allocator can in principle solve for its keys; the allocators have keys of
-//! their own, and a slot keeps its word as long as its slab has memory.
+//! addresses differ by the multiplier times a distance whose sign the whitener decides bit by bit. So one word tells
+//! nothing of another: for every other address each value of each byte is as likely as any other. An attacker who reads
+//! many words of one allocator can in principle solve for its keys. Each allocator has keys of its own, and a slot
+//! keeps its word as long as its slab has memory.
 //!
-//! **What a write of one byte leaves unseen.** A 0 on byte 1 of a word, and the one value that is there
-//! already: one of 32, odd, from 0x81 to 0xbf. Text, a NUL, small numbers, even numbers and 0xc0 to 0xff are seen on
-//! every byte for certain, but for the NUL on byte 1. Byte 0 lies behind an object and byte 7 before the next
-//! one: what runs over by one byte or under by one meets an odd byte. Byte 1 ends a string that is read past its
-//! object.
+//! **Which writes of one byte go unseen.** A 0 on byte 1 of a word, and the value that is there already: one of 32,
+//! odd, from 0x81 to 0xbf. Text, a NUL, small numbers, even numbers and 0xc0 to 0xff are seen on every byte for
+//! certain, except for the NUL on byte 1. Byte 0 lies behind an object and byte 7 before the next one, so an overflow
+//! or underflow by one byte meets an odd byte. Byte 1 ends a string that is read past its object.
 
 /// Bits that an address decides.
 const FREE: u64 = 0x3e3e_3e3e_3e3e_3e3e;

@@ -1,4 +1,4 @@
-//! What a caller asks of the allocator, and what a freer claims about an object.
+//! What a caller requests of the allocator, and what the caller of a free claims about an object.
 
 use crate::addr::{ABI_ALIGN, Addr};
 

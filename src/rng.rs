@@ -1,16 +1,14 @@
-//! Random numbers: ChaCha8 in blocks of 256 bytes, kept in pages that the kernel wipes in a forked
-//! child.
+//! Random numbers: ChaCha8 in blocks of 256 bytes, kept in pages that the kernel wipes in a forked child.
 //!
-//! A generator whose page was wiped has `seeded == 0` and no bytes left, so the next draw takes a new
-//! key: parent and child never share a stream, however the child came to be (`fork`, raw `clone`). A handler may fork in
-//! the middle of a draw, which the child then ends: so each draw looks at `seeded` behind its reads, and begins anew if
-//! the page was wiped under it.
-//! Where the kernel does not wipe, without `MADV_WIPEONFORK` or in spite of what it answered, the fork hook does the
-//! same by [`Rng::forget`].
+//! A generator whose page was wiped has `seeded == 0` and no bytes left, so the next draw takes a new key. So parent
+//! and child never share a stream, whether the child came by `fork` or by a raw `clone`. A handler may fork in the
+//! middle of a draw, which the child then finishes. So each draw reads `seeded` after its other reads, and begins anew
+//! if the page was wiped meanwhile. Where the kernel does not wipe, because it has no `MADV_WIPEONFORK` or only says
+//! that it does, the fork hook does the same by [`Rng::forget`].
 //!
-//! With a fixed `seed` option the n-th generator made in a process has the key (seed, n, which child of which
-//! child the process is), so that a single-threaded run can be repeated. Of a child of a bare `clone` nobody
-//! counts which it is: its key has its process id.
+//! With a fixed `seed` option the n-th generator of a process has the key (seed, n, the process's position among forked
+//! children), so a single-threaded run can be repeated. The children of a bare `clone` are not counted; the key of one
+//! has its process id.
 
 use crate::sys::{auxv, thread};
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
@@ -103,7 +101,8 @@ impl Rng {
     pub fn fill(&mut self, out: &mut [u8]) {
         let mut filled = 0;
         while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            // SAFETY: as in `is_seeded`.
+            // SAFETY: `left` is a field of this generator, which is borrowed. The read is volatile because a
+            // fork may wipe the page.
             let left = unsafe { (&raw const self.left).read_volatile() } as usize;
             if left == 0 {
                 self.refill_slow();

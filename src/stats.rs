@@ -1,4 +1,4 @@
-//! Counts of what went where, kept by each thread and added up for reports.
+//! Counts of allocations and their routes, kept by each thread and added up for reports.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use core::fmt;

@@ -1,8 +1,8 @@
 //! Formatting into fixed buffers, and showing bytes that others chose.
 //!
-//! A report's lines are read by people at terminals and by programs that go by lines. Names and paths come from the
-//! program, which may be under attack: [`Printable`] shows them so that they stay within their line and steer no
-//! terminal, and so that the bytes can be had back.
+//! People at terminals read a report's lines, and programs that go by lines. Names and paths come from the program,
+//! which may be under attack. [`Printable`] shows them so that they stay within their line and control no terminal, and
+//! so that the bytes can be recovered.
 
 use core::fmt;
 

@@ -162,7 +162,8 @@ pub unsafe extern "C" fn realloc(
         return unsafe { malloc(size, at, fp) };
     }
     if size == 0 {
-        // SAFETY: as above.
+        // SAFETY: the pointer is not null, and an object that the caller gives up, as `realloc` with size 0
+        // says.
         unsafe { free_general(pointer, at, fp) };
         return core::ptr::null_mut();
     }

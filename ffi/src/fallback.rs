@@ -40,7 +40,7 @@ pub fn free(pointer: *mut c_void) {
 /// The C library's `realloc`, for a pointer that is its own.
 pub fn realloc(pointer: *mut c_void, size: usize) -> *mut c_void {
     match real!(Realloc, unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void) {
-        // SAFETY: as in `free`.
+        // SAFETY: the caller found that the pointer is not this allocator's, so it is the C library's.
         Some(realloc) => unsafe { realloc(pointer, size) },
         None => core::ptr::null_mut(),
     }
@@ -60,7 +60,7 @@ pub fn reallocarray(pointer: *mut c_void, count: usize, size: usize) -> Option<*
 /// The C library's `malloc_usable_size`, for a pointer that is its own.
 pub fn usable_size(pointer: *mut c_void) -> usize {
     match real!(UsableSize, unsafe extern "C" fn(*mut c_void) -> usize) {
-        // SAFETY: as in `free`.
+        // SAFETY: the caller found that the pointer is not this allocator's, so it is the C library's.
         Some(size) => unsafe { size(pointer) },
         None => 0,
     }
@@ -141,7 +141,7 @@ fn keep_one_arena() {
         let mallopt = unsafe {
             core::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int, c_int) -> c_int>(address)
         };
-        // SAFETY: as above.
+        // SAFETY: `mallopt` takes any two numbers; this parameter is one of the C library's.
         unsafe { mallopt(ARENA_MAX, 1) };
     }
 }
@@ -158,7 +158,7 @@ pub fn look_for_earlier_objects() {
     }
     // SAFETY: the C library's function of this name takes nothing and returns ten numbers.
     let figures = unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> Figures>(address) };
-    // SAFETY: as above.
+    // SAFETY: `mallinfo2` takes nothing and returns its figures by value.
     let Figures([arena, _, _, _, mapped, ..]) = unsafe { figures() };
     if arena != 0 || mapped != 0 {
         heap::expect_libc_objects();

@@ -47,7 +47,7 @@ fn program_options() -> &'static [u8] {
     if text.is_null() {
         return &[];
     }
-    // SAFETY: as above; it lives as long as the program.
+    // SAFETY: the program's pointer is not null, and leads to a string that lives as long as the program.
     unsafe { CStr::from_ptr(text) }.to_bytes()
 }
 
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn fencepost_bounds(
         unsafe { start.write(bounds.start.as_ptr()) };
     }
     if !size.is_null() {
-        // SAFETY: as above.
+        // SAFETY: the pointer is not null, so the caller passed a place for a size.
         unsafe { size.write(bounds.end.get() - bounds.start.get()) };
     }
     1

@@ -58,7 +58,7 @@ fn to_libc(action: Action) -> SigAction {
     let mut result: SigAction = unsafe { core::mem::zeroed() };
     result.sa_sigaction = action.handler;
     result.sa_flags = action.flags;
-    // SAFETY: as in `first_word`.
+    // SAFETY: the set is live and an array of words, the first of which has the signals from 1 on.
     unsafe { (&raw mut result.sa_mask).cast::<u64>().write(action.mask) };
     result
 }
@@ -263,7 +263,7 @@ pub unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> sighand
     let old = if handler == SIG_HOLD {
         // SAFETY: a live place for the answer.
         let mut current = to_libc(Action::DEFAULT);
-        // SAFETY: as above.
+        // SAFETY: nothing is set, and the answer is a live structure.
         let status = unsafe { sigaction(number, core::ptr::null(), &raw mut current) };
         if status == 0 { current.sa_sigaction } else { libc::SIG_ERR }
     } else {

@@ -102,7 +102,8 @@ unsafe extern "C" fn take(call: *mut Call) -> Call {
     action::unblock_faults();
     // SAFETY: as the caller says.
     let taken = unsafe { call.read() };
-    // SAFETY: as above, and it is not looked at again.
+    // SAFETY: the C library's `malloc` made the object, this thread alone has it, and what it held was just
+    // copied out.
     unsafe { libc::free(call.cast()) };
     taken
 }

@@ -1,25 +1,23 @@
-//! Leaks: what is still allocated, and what of it nothing points at any more.
+//! Leaks: objects that are still allocated, and those of them that nothing points to any more.
 //!
-//! Any word that holds an address inside an object counts as a pointer to it. Roots are all private
-//! writable mappings but the allocator's own: data segments, thread-local storage, memory of other
-//! allocators, and stacks from where they are in use, registers with them.
+//! Any word that holds an address inside an object counts as a pointer to it. Roots are all private writable mappings
+//! but the allocator's own: data segments, thread-local storage, memory of other allocators, and the used part of
+//! stacks, with registers.
 //!
-//! All other threads are stopped meanwhile, by a signal, wherever they are: the search takes no lock that one of them
-//! may have, and no handler runs in the searching thread, which could ask for one. What threads may change all the same is read in ways that
-//! do not fault. The time is linear in the memory that is in use; the memory is a byte for each object of
-//! the page allocator and each sixteen bytes of a slab, and eight bytes for each object.
+//! A signal stops all other threads meanwhile, wherever they are. So the search takes no lock that one of them may
+//! hold. No handler runs in the searching thread either, since it might ask for one. Memory that threads can change all
+//! the same is read in ways that do not fault. The time is linear in the memory in use. The search needs a byte for
+//! each object of the page allocator and for each sixteen bytes of a slab, and eight bytes for each object.
 //!
 //! # Marks
 //!
-//! A mark for each object, and the stack of those whose contents are still to be read.
+//! Each object has a mark. A stack holds the objects whose contents are still to be read.
 //!
 //! # The search
 //!
-//! The search itself.
-//!
-//! First everything that the roots lead to is marked as reached. Then each object that is not is taken for
-//! lost, and what it leads to for lost with it; an object that was taken so and that a later one leads to is
-//! lost with that one. Every object's contents are read once.
+//! First everything that the roots lead to is marked as reached. Then each object without a mark is taken for lost, and
+//! every object that it leads to for lost with it. If a later object leads to one that was taken for lost itself, that
+//! one is lost with the later one. Every object's contents are read once.
 
 use super::heap;
 use crate::addr::{ABI_ALIGN, Addr, PAGE_SIZE, PageCount, Span};

@@ -1,36 +1,35 @@
 //! Around `fork`: no lock is taken.
 //!
 //! The C library runs these hooks before it takes the locks of its own that a fork needs: the list of streams, the
-//! resolver's, the loader's. Others allocate while they have one of those, so whoever held a lock of the heap across
-//! a fork could wait in a circle. Hence the other threads go on, and the child repairs what they were in the
-//! middle of.
+//! resolver's, the loader's. Other threads allocate while they hold one of those. A thread that held a lock of the heap
+//! across a fork could therefore wait in a circle. So the other threads go on, and the child repairs what they were in
+//! the middle of.
 //!
-//! What the child finds of another thread is what that thread had written up to some instruction: the kernel copies
-//! the address space under the lock that page faults and memory calls need, so no thread can write to a page that
-//! was copied already and then to one that is still to be copied. Each structure says in its module what its
-//! repair relies on:
+//! The child finds another thread's writes up to some instruction. The kernel copies the address space under the lock
+//! that page faults and memory calls need, so no thread writes to a page that was copied already and then to one that
+//! is still to be copied. Each structure says in its module what its repair relies on:
 //!
-//! | structure | a thread that is not there may have left | the child |
+//! | structure | a missing thread may have left | the child |
 //! |---|---|---|
-//! | a class's store | list and counts half changed | makes them anew from the bits, which change a word at a time |
+//! | a class's store | list and counts half changed | rebuilds them from the bitmaps, which change a word at a time |
 //! | a shard | anything | starts it in another chunk, without its history |
-//! | the order of chunks | chunks that are being opened or decommitted | leaves those alone |
+//! | the order of chunks | chunks that are being opened or decommitted | never uses those chunks |
 //! | a shard's batch, the deferred slots | a number without its entry | forgets them |
 //! | the detached objects | an entry twice or half written | keeps those that a live record confirms |
-//! | a record | a look at the object that does not end | ends it, and what was left to it |
-//! | a slot's state | [`BUSY`](crate::slab::SlotState::BUSY), or a look | leaves it: the slot is not used again |
-//! | poisoned bytes | some of a range, and pages that are open still | leaves them: the object's thread is not there |
+//! | a record | the claim of a sweep | ends the claim, and the free that was left to the sweep |
+//! | a slot's state | [`BUSY`](crate::slab::SlotState::BUSY), or a claim | never uses a busy slot again, and ends the claim |
+//! | poisoned bytes | some of a range, and pages that are still open | leaves them: the object's thread is missing |
 //! | the start of the heap | anything | starts it anew ([`start`]) |
 //! | the shared state, the registry | anything | makes a new one; forgets the unused states |
 //! | a report | the buffers in use | ends it |
 //!
-//! A handler that forks may have interrupted its own thread with a lock. That thread goes on in the child, where
-//! it finds the lock its own. Between the fork and the hook a signal handler in the child may meet a lock of a
-//! thread that is not there: it does without, as everybody does in a process that is not the heap's.
+//! A handler that forks may have interrupted its own thread while that held a lock. The thread goes on in the child,
+//! and the lock stays its own. Between the fork and the hook a signal handler in the child may meet a lock of a missing
+//! thread. It takes its fallback, as every thread does in a process that is not the heap's.
 //!
 //! # Checks and the exit
 //!
-//! Checks on request and at exit, and what a process says and answers when it ends.
+//! Checks on request and at exit, the lines that a process writes at its end, and its exit status.
 
 use super::start::{self, is_started, totals};
 use super::{Heap, heap, leaks, limit, shared, thread};
@@ -88,7 +87,7 @@ unsafe extern "C" fn child() {
     if !start::in_child() {
         return;
     }
-    // SAFETY: as above.
+    // SAFETY: this is the one thread of a new process, so nobody else holds these locks or what they guard.
     unsafe {
         shared::inherit();
         leaks::inherit();
@@ -98,7 +97,7 @@ unsafe extern "C" fn child() {
         heap().page.inherit_all();
     }
     sync::in_child();
-    // SAFETY: as above.
+    // SAFETY: this is the one thread of a new process, and no cut of its own is under way.
     unsafe { limit::in_child() };
     rng::begin_child(thread::fork_number());
     thread::in_child();

@@ -1,10 +1,10 @@
 //! A process that limits its own address space.
 //!
-//! What is reserved counts against `RLIMIT_AS`. Under a limit from the start the reservations are small. Where the
-//! limit comes later, everything that is not in use is given back, but for what lets the heap go on, so that the
-//! program has as much room as without it; afterwards the heap is as under a limit from the start. When there is nothing
-//! left for an object, the heap gives up what it kept to go on in. Other threads go on
-//! meanwhile: each lock is taken for a moment, none with another one of its kind.
+//! Reservations count against `RLIMIT_AS`. Under a limit from the start they are small. Where the limit comes later,
+//! everything that is not in use is unmapped, except for a reserve in which the heap goes on. So the program has as
+//! much room as without the heap, which behaves from then on as under a limit from the start. When an object finds no
+//! room, the heap gives up its reserve as well. Other threads go on meanwhile: each lock is held for a moment, and none
+//! together with another of its kind.
 //!
 //! A child of `vfork` runs in its parent's memory, and its limit is not its parent's.
 

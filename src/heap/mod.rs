@@ -1,27 +1,27 @@
 //! The heap: the only place where allocators, policy, statistics and reports meet.
 //!
 //! - [`start`]: options and everything that is set up once.
-//! - [`thread`]: what each thread has: its slab cache, its shard, its random numbers; [`shared`]: what those
-//!   use that have nothing.
+//! - [`thread`]: a thread's state: its slab cache, its shard, its random numbers; [`shared`]: the state for threads
+//!   that have none.
 //! - [`ops`]: allocate, free, resize; the fast paths first.
-//! - [`query`]: the size of an object; whose bytes an access would touch; figures of what is in use; memory given back.
-//! - [`poison`]: bytes of live objects that nobody may touch.
-//! - [`limit`]: what happens when the process limits its address space.
-//! - [`lifecycle`]: what happens around `fork`; checks on request and at exit, the exit status.
+//! - [`query`]: the size of an object; the bounds of an access; figures; memory released on request.
+//! - [`poison`]: bytes of live objects that nobody may access.
+//! - [`limit`]: a process that limits its address space.
+//! - [`lifecycle`]: fork; checks on request and at exit; the exit status.
 //! - [`image`]: the heap of another process, for tools.
 //! - [`sites`]: allocations that are counted by their stack, refused, or filled.
-//! - [`leaks`]: what is still allocated at the end.
+//! - [`leaks`]: objects that are still allocated at the end.
 //!
-//! A thread's state is reached through one word of thread-local storage. While a thread is inside
-//! the allocator its state is marked busy; a signal handler that allocates meanwhile, and a thread
-//! whose state is gone already, use the shared state under a lock.
+//! One word of thread-local storage leads to a thread's state. While a thread is inside the allocator, its state is
+//! marked busy. A signal handler that allocates meanwhile uses the shared state under a lock, and so does a thread
+//! whose state is gone already.
 //!
-//! Tables may be sealed ([`crate::sys::seal`]). Whatever leads from outside to more than static data begins with
-//! an [`Unsealed`], or with [`thread::with`], which does so for threads whose states are sealed.
+//! Tables may be sealed ([`crate::sys::seal`]). Every entry from outside that needs more than static data begins with
+//! an [`Unsealed`], or with [`thread::with`], which unseals for threads whose states are sealed.
 //!
 //! # The fault handler
 //!
-//! What the fault handler asks of the heap, and its installation.
+//! The heap answers the fault handler's questions about an address, and installs the handler.
 
 use crate::addr::{Addr, PageCount, Span};
 use crate::fault::{Event, Fault};
@@ -110,7 +110,8 @@ static HEAP: Global = Global(UnsafeCell::new(Heap {
 /// The heap. Callers passed the gate of [`start::ensure_started`].
 #[inline(always)]
 fn heap() -> &'static Heap {
-    // SAFETY: see `Global`.
+    // SAFETY: `start` writes the heap before its gate opens. From then on it is only shared, and what changes
+    // locks itself.
     unsafe { &*HEAP.0.get() }
 }
 

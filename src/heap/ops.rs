@@ -1,8 +1,8 @@
 //! Allocate and free.
 //!
-//! Each has a fast path that a front end inlines and a slow path that does everything. The fast path
-//! serves requests that the policy sends to the slab allocator whatever they are ([`Thread::fast_most`]),
-//! from a thread that is not inside the allocator already.
+//! Each has a fast path, which a front end inlines, and a slow path, which does everything. The fast path serves a
+//! thread that is not inside the allocator already, for requests that the policy sends to the slab allocator in any
+//! case ([`Thread::fast_most`]).
 
 use super::start::{is_open, is_started};
 use super::thread::{self, BUSY, Thread};
@@ -35,7 +35,8 @@ fn small_thread() -> Option<*mut Thread> {
 #[inline(always)]
 fn plain_thread() -> Option<*mut Thread> {
     let thread = Addr::new(sys::slot()).as_ptr::<Thread>();
-    // SAFETY: as in `small_thread`.
+    // SAFETY: the word is 0 or the address of this thread's state, which lives as long as the thread. Only
+    // this thread writes the gate.
     (!thread.is_null() && unsafe { (*thread).gate.as_ptr().read() } == 0).then_some(thread)
 }
 
@@ -92,7 +93,8 @@ fn free_plain<const SMALL: bool>(claim: &Claim) -> bool {
     let Some(thread) = plain_thread() else {
         return false;
     };
-    // SAFETY: as in `try_allocate_small`.
+    // SAFETY: the state is this thread's, with an open gate: no reference to it exists, and closing the gate
+    // keeps handlers out.
     unsafe {
         (*thread).gate.store(BUSY, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -109,7 +111,8 @@ pub fn try_resize_small(claim: &Claim, size: usize) -> bool {
     let Some(thread) = plain_thread() else {
         return false;
     };
-    // SAFETY: as in `try_allocate_small`; the caller of a resize owns the object.
+    // SAFETY: the state is this thread's, with an open gate, so no reference to it exists. The caller of a
+    // resize owns the object.
     unsafe {
         if size.wrapping_sub(1) >= (*thread).fast_most {
             return false;
@@ -188,7 +191,8 @@ pub fn try_free_fast(claim: &Claim) -> bool {
     let (Some(place), Some(thread)) = (cache::place(claim.address), thread::idle()) else {
         return false;
     };
-    // SAFETY: as in `fast`.
+    // SAFETY: `idle` gives this thread's own state while no reference to it exists, and the gate is closed
+    // before it is used.
     let thread = unsafe { &mut *thread };
     let gate = thread.close_gate();
     let done = thread.slab.free(place, claim);

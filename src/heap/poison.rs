@@ -1,19 +1,19 @@
-//! Poison: bytes of live objects that the program says nobody may touch, until it says otherwise.
+//! Poison: bytes of live objects that the program declares inaccessible, until it takes the declaration back.
 //!
-//! For pools: what a pool hands out again and again from one object of the heap is no object here, but the pool knows. Which bytes are
-//! poisoned is marked (`meta/poison.rs`), known to functions that look at bounds, and in `hunt` pages of which all bytes are
-//! poisoned are closed. `src/README.md` has the protocol.
+//! It is for pools. A pool serves its own allocations from one object of the heap, and the heap does not see them.
+//! Poisoned bytes are marked (`meta/poison.rs`). Functions that check bounds know the marks, and in `hunt` a page is
+//! closed when all of its bytes are poisoned. `src/README.md` has the protocol.
 //!
 //! | the range | poison and unpoison |
 //! |---|---|
-//! | of no bytes | do nothing |
-//! | not the heap's, as a whole or where it begins | do nothing, and say so |
-//! | in one live object, from anywhere to anywhere | do what they say, whatever its bytes were before |
+//! | is empty | do nothing |
+//! | is not the heap's, as a whole or where it begins | do nothing, and say so |
+//! | lies in one live object | mark or unmark its bytes, whatever they were before |
 //! | goes beyond the object's end | report a `heap-buffer-overflow`, and do nothing |
 //! | begins in freed memory | report a `heap-use-after-free`, and do nothing |
 //! | begins beside an object | report a `wild-access`, and do nothing |
 //!
-//! The object's free ends its poison, and so does a resize, whether or not it succeeds.
+//! The object's free ends its poison. So does a resize, whether or not it succeeds.
 
 use super::heap;
 use super::start::is_started;

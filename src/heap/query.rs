@@ -1,17 +1,17 @@
-//! Questions about an object: its size. To ask of a pointer that is no live object's start is a misuse, as freeing
-//! it would be.
+//! Questions about objects: their size. A question about a pointer that is not the start of a live object is a misuse,
+//! as a free of it would be.
 //!
 //! # Bounds
 //!
-//! The bounds of objects, for those who are about to access memory: the functions of the C library that a front end
-//! stands before, and the program itself.
+//! The bounds of objects, for callers that are about to access memory: functions of the C library that a front end
+//! intercepts, and the program itself.
 //!
-//! Only what is certain is told. Memory that is not the heap's has no bounds here, nor has a slot that a thread is
-//! handing out or taking back at the moment.
+//! Only certain answers are given. Memory outside the heap has no bounds here, and neither has a slot that a thread is
+//! allocating or freeing at the moment.
 //!
 //! # Usage
 //!
-//! What is in use, for those who ask, and memory given back to the kernel when they ask for that.
+//! Figures of the memory in use, and memory released to the kernel on request.
 
 use super::ops::size_of;
 use super::start::is_started;

@@ -1,7 +1,7 @@
 //! Resize: in place, by moving pages, or by copying.
 //!
-//! What freeing the object would find wrong is found first, so that an object that is resized in place, and never
-//! freed by this call, is judged as one that is copied.
+//! A resize first looks for everything that a free of the object would find wrong. So a resize in place, which frees
+//! nothing, reports the same errors as one that copies.
 
 use super::ops::{allocate, allocate_for, free, is_growth_granted};
 use super::start::is_started;

@@ -1,9 +1,14 @@
 //! The state for threads that have none, and for signal handlers that interrupted the allocator.
 //!
-//! Who uses it has its lock, with signals blocked, and waits for no other lock but those that are taken with signals
-//! blocked. A lock may be held by the very thread that was interrupted, or by another that a handler interrupted
-//! and that waits for the shared state. If a try fails there is a fallback: a slot comes from another
-//! class or from pages, pages come without a shard, and what is given back goes to lists that are emptied later.
+//! A thread in the shared state holds its lock, with signals blocked. It never blocks on another lock, except on those
+//! that are taken with signals blocked: any other lock may be held by the very thread that was interrupted, or by one
+//! that a handler interrupted and that waits for the shared state. If a try fails the thread takes a fallback:
+//!
+//! | out of reach | fallback |
+//! |---|---|
+//! | a class's store, for a slot | another class, or pages |
+//! | a shard, for pages | chunks without a shard |
+//! | a store or a shard, for a free | the deferred or the remote free list |
 
 use super::thread::{self, Thread};
 use crate::sync::{Lock, Rank, Trying};

@@ -1,19 +1,19 @@
-//! Allocations that are looked at one by one: counted by the stack they come from, refused, filled.
+//! Allocations that are counted by their stack, refused, or filled.
 //!
-//! With an option that needs it ([`Options::looks_at_all`]) no request takes a fast path, so that without one nothing
-//! here costs an instruction. The front ends ask [`admit`] before they ask the heap, since a refusal must not send them
-//! to the C library's allocator.
+//! An option that needs it ([`Options::looks_at_all`]) keeps every request off the fast paths. So without such an
+//! option nothing here costs an instruction. The front ends ask [`admit`] before they ask the heap: a refused request
+//! must not go to the C library's allocator.
 //!
-//! A stack is named by a hash of its innermost frames, each as an offset in its module: the same in every run of the
-//! program, wherever the kernel put it. Code of no module counts by its place in its page.
+//! A stack is named by a hash of its innermost frames, each as an offset in its module. The name is the same in every
+//! run of the program, wherever the kernel mapped the modules. Code without a module counts by its offset in its page.
 //!
-//! The table of counts is a file that the launcher made and all processes of a run map. Hash tables of fixed
-//! size, open addressing:
+//! The table of counts is a file that the launcher made and all processes of a run map. It is a hash table of fixed
+//! size with open addressing:
 //!
 //! | word of an entry | who writes it |
 //! |---|---|
-//! | `hash`, 0 while vacant | who claims the entry, once, by compare and exchange |
-//! | `first`, `count` | everybody, by additions and minima |
+//! | `hash`, 0 while vacant | the thread that claims the entry, once, by compare and exchange |
+//! | `first`, `count` | any thread, by additions and minima |
 
 use super::{Heap, heap, reports, thread};
 use crate::addr::Addr;

@@ -1,7 +1,7 @@
 //! What is set up once: options, reservations, the fault handler, the hooks.
 //!
-//! The first allocation of the process does it, whoever makes it: the dynamic loader, an IFUNC
-//! resolver, a constructor. Nothing here allocates, needs a constructor to have run, or needs /proc.
+//! The first allocation of the process starts the heap, whether the dynamic loader, an IFUNC resolver or a constructor
+//! makes it. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
 use super::{CALLS, Calls, HEAP, heap, image, lifecycle, sites, thread};
 use crate::addr::{Addr, PAGE_SIZE, PageCount};

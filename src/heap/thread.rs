@@ -1,12 +1,12 @@
-//! What each thread has: its slab cache, its shard, its random numbers.
+//! A thread's state: its slab cache, its shard, its random numbers.
 //!
-//! The word of thread-local storage is 0 in a thread that has not allocated, the address of a
-//! [`Thread`], or that of [`GONE`], which is always busy, in a thread whose state was handed on. Where tables
-//! are sealed, states are: the word is then the address of [`SEALED`], which is always busy, so that
-//! everything takes the general paths, which take the seal off; a second word is the state's address.
+//! The word of thread-local storage is 0 in a thread that has not allocated. Otherwise it is the address of a
+//! [`Thread`], or of [`GONE`], which is always busy, in a thread whose state was passed on. Sealed states need a second
+//! word. The first one is then the address of [`SEALED`], which is always busy, so every request takes the general
+//! paths, which unseal. The second word is the state's address.
 //!
-//! A thread's state is handed on when the last round of its destructors has run; it is kept, with
-//! what its caches could not return, for the next thread that starts.
+//! A thread passes its state on when the last round of its destructors has run. The state is kept, with what its caches
+//! could not flush, for the next thread that starts.
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Fault;

@@ -1,5 +1,4 @@
-//! Out-of-line metadata of guarded objects: their records and the tables that lead to them; and which bytes of objects
-//! the program poisoned.
+//! Out-of-line metadata: the records of guarded objects, the tables that lead to them, and the marks of poisoned bytes.
 
 pub mod poison;
 pub mod record;

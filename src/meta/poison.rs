@@ -1,18 +1,19 @@
-//! Which bytes of live objects the program poisoned: marks for a region of addresses, out of line.
+//! The marks of poisoned bytes: a table for a region of addresses, out of line.
 //!
 //! ```text
 //! table:  | a bit a byte | words of owners | a bit a page: dirty | a bit a page: closed |
 //! ```
 //!
-//! | part | says | changed |
+//! | part | meaning | changed |
 //! |---|---|---|
-//! | bits | the byte is poisoned | by whoever owns the byte, a word at a time, without a lock |
-//! | saved | what a slot's state stands for while it says no more than that the slot has such bytes | under [`LOCK`] |
-//! | dirty | the page may have such bytes: pages that have none are passed over | with the bits: set after them, cleared when they are all clear, and set again if they are not then; a fence lies between either two |
-//! | closed | the page was closed since all its bytes are poisoned | under [`LOCK`] |
+//! | bits | the byte is poisoned | by the byte's owner in the program, a word at a time, without a lock |
+//! | saved | the state of a slot while its state word is `POISONED` | under [`LOCK`] |
+//! | dirty | the page may have poisoned bytes; other pages are skipped | with the bits: set after them, cleared when they are all clear, and set again if they are not then; a fence lies between either two |
+//! | closed | the page was closed because all its bytes are poisoned | under [`LOCK`] |
 //!
-//! The table is mapped by the first poison and is far larger than what is ever touched of it. Who asks has found an object
-//! that is marked as having poisoned bytes: elsewhere the table means nothing. `src/README.md` has the protocol.
+//! The first poison maps the table. The table is far larger than the part that is ever touched. Its bits mean something
+//! only for an object that is marked as having poisoned bytes, so a reader checks the object first. `src/README.md` has
+//! the protocol.
 
 use crate::addr::{Addr, PAGE_SHIFT, PAGE_SIZE, PageCount, Span};
 use crate::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering, fence};
@@ -268,7 +269,8 @@ impl Table {
     /// The slot's saved state.
     fn saved(&self, start: usize) -> &'static AtomicU16 {
         let offset = bits_of(self.len) + (start - self.start) / 16 * STATE;
-        // SAFETY: as in `word`; the offset is a multiple of a state's size.
+        // SAFETY: the offset lies in the table, as callers pass starts of slots in the region, and is a
+        // multiple of a state's size.
         unsafe { &*self.base.plus(offset).as_ptr::<AtomicU16>() }
     }
 

@@ -1,9 +1,9 @@
-//! Records of guarded objects: one for each live object and for the freed ones that are remembered.
+//! Records of guarded objects: one for each live object, and one for each freed object that is remembered.
 //!
-//! Records lie in one table and are named by number. All fields are atomics: a report may read a
-//! record at any moment, while its thread changes it or after it was damaged. The object's address and its state are
-//! one word, the record's lock: who moves it from `Live` to `Freeing` frees the object at that address, and not
-//! another that the record was used for meanwhile.
+//! Records lie in one table and are named by number. All fields are atomics: a report may read a record at any moment,
+//! while its thread changes it or after it was damaged. The object's address and its state are one word, the record's
+//! lock. The thread that moves the word from `Live` to `Freeing` frees the object at that address, and no other object
+//! that the record was used for meanwhile.
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
@@ -11,16 +11,16 @@
 //! | `Live` | `Freeing` | one freeing thread, by compare and exchange | it starts to free |
 //! | `Freeing` | `Freed` | the same | the pages are closed |
 //! | `Freeing` | `Live` | the same | the free was refused, or it was a resize |
-//! | `Live` | `Live`, poisoned | whoever poisons bytes of it, by compare and exchange | its bits are clear |
-//! | `Live`, poisoned | the same without | who resizes it | its bits are clear |
-//! | `Freeing`, poisoned | the same without | the freeing thread | its bits are clear |
-//! | `Live` | `Live`, looked at | a sweep, by compare and exchange | it begins to look at the object's surroundings |
-//! | looked at | the same without | the same | it has looked |
-//! | `Freeing`, looked at | `Left`, looked at | the freeing thread | the free is done but for the pages, which the sweep still reads |
-//! | `Left` | `Freed` | the sweep | it has looked, and closed the pages |
+//! | `Live` | `Live`, poisoned | the thread that poisons bytes of it, by compare and exchange | its bits are clear |
+//! | `Live`, poisoned | `Live` | the thread that resizes it | its bits are clear |
+//! | `Freeing`, poisoned | `Freeing` | the freeing thread | its bits are clear |
+//! | `Live` | `Live`, claimed | a sweep, by compare and exchange | it begins to check the object's slack |
+//! | claimed | not claimed | the same | it has checked |
+//! | `Freeing`, claimed | `Left`, claimed | the freeing thread | the free is complete but for the pages, which the sweep still reads |
+//! | `Left` | `Freed` | the sweep | it has checked, and closed the pages |
 //!
-//! Nobody waits: a free leaves the closing to who looks, a resize in place is refused while somebody looks. A sweep
-//! whose thread is not there in a forked child is ended by the child, which knows the record ([`super::super::page`]).
+//! No thread waits: a free leaves the closing to the sweep, and a resize in place is refused during a claim. A forked
+//! child ends the claim of a sweep whose thread it does not have; it knows the record ([`super::super::page`]).
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::{Event, History, Object};
@@ -369,7 +369,7 @@ pub struct Records {
 
 // SAFETY: the table is a mapping of atomics that lives as long as the process.
 unsafe impl Send for Records {}
-// SAFETY: as above.
+// SAFETY: records are atomics, and the other fields change under `bounds` or are atomics.
 unsafe impl Sync for Records {}
 
 impl Records {
@@ -460,7 +460,8 @@ impl Records {
     /// # Safety
     /// As [`Lock::abandon`].
     pub unsafe fn abandon(&self) {
-        // SAFETY: as above.
+        // SAFETY: no guard of this thread is used any more, as the caller says. The counts under the lock are
+        // right after each step.
         unsafe { self.bounds.abandon(|()| ()) };
     }
 

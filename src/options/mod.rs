@@ -1,12 +1,12 @@
-//! What can be set, by whom, and in which order.
+//! Options: what can be set, by whom, and in which order.
 //!
-//! [`table`] is the one list: a row gives a field of [`Options`], its type, default, range and help
-//! text. [`parse`] turns bytes into options and warnings and touches nothing else; [`item`] writes what it reads, and
-//! [`shell`] makes a shell's word of that.
+//! [`table`] is the one list: a row gives a field of [`Options`], its type, default, range and help text. [`parse`]
+//! turns bytes into options and warnings, without side effects. [`item`] writes what it reads, and [`shell`] makes that
+//! a word of a shell.
 //!
-//! Later sources win: defaults, `/etc/fencepost.conf`, the builder or the program's symbol
-//! `fencepost_options`, the environment variable `FENCEPOST_OPTIONS` (ignored when the kernel set
-//! `AT_SECURE`), the launcher's flags (which travel at the end of the environment variable).
+//! Later sources win: defaults, `/etc/fencepost.conf`, the builder or the program's symbol `fencepost_options`, the
+//! environment variable `FENCEPOST_OPTIONS` (ignored when the kernel set `AT_SECURE`), the launcher's flags (which
+//! travel at the end of the environment variable).
 
 pub mod parse;
 pub mod table;

@@ -1,12 +1,12 @@
-//! Bytes to options and warnings, pure.
+//! Bytes to options and warnings, and options back to bytes. Pure.
 //!
-//! `key=value`, separated by `:`, `,` or white space. A value that itself holds a separator (a path,
-//! say) can stand in double quotes, and a double quote in it is written twice then; a number behind a colon
-//! (`unmap=batch:16`) belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
+//! The form is `key=value`, separated by `:`, `,` or white space. A value that itself holds a separator (a path, say)
+//! can stand in double quotes, with a double quote in it written twice. A number behind a colon (`unmap=batch:16`)
+//! belongs to its value. Nothing here is fatal: a bad item is skipped and reported.
 //!
 //! # Options to bytes
 //!
-//! Options to bytes: what [`super::apply`] and a shell read back as it was.
+//! [`super::apply`] and a shell read the written bytes back as the same options.
 
 use super::Row;
 use super::table::{Options, ROWS};

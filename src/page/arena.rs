@@ -1,27 +1,26 @@
-//! The page allocator's address space: one reservation, cut into shards and an area for large objects, and
-//! the tables that lead from an address to a record.
+//! The page allocator's address space: one reservation, cut into shards and an area for large objects, and the tables
+//! that lead from an address to a record.
 //!
 //! ```text
 //! arena:  | shard 0 | shard 1 | ... | shard 31 | void | large objects (to the end) |
-//! shard:   | chunk | chunk | chunk | ...      chunks of 2 MiB, opened one after another
+//! shard:  | chunk | chunk | chunk | ...      chunks of 2 MiB, opened one after another
 //! ```
 //!
-//! Two tables: a record number a page (objects in shards), and an entry a chunk (how many objects live
-//! in it; for large objects, which record they have). Both are sparse mappings, read with one load.
+//! One table has a record number for each page, for objects in shards. The other has an entry for each chunk: how many
+//! objects live in it, and for a large object its record. Both are sparse mappings, read with one load.
 //!
-//! The void is the shard of objects of zero bytes. Its chunks are used like those of other shards and are never
-//! opened: they stay inaccessible address space, without page tables and in state `EMPTY`.
+//! The void is the shard of objects of zero bytes. Its chunks are used in the same order as those of other shards, but
+//! are never opened: they stay inaccessible address space, without page tables and in state `EMPTY`.
 //!
-//! A chunk's life is in [`chunk`](super::chunk). Neighbours that are dead are decommitted together, in one call for a run
-//! of [`SHORTEST_RUN`] or more. Decommitting
-//! splits a mapping unless the run touches inaccessible space, so the more gaps there are, the longer a
-//! run must be to be worth another: see [`worth`].
+//! [`chunk`](super::chunk) has the states of a chunk. Neighbouring dead chunks are decommitted together, in one call
+//! for a run of [`SHORTEST_RUN`] or more. Decommitting a run splits a mapping, unless the run touches inaccessible
+//! space. So the more gaps there are, the longer a run must be to be worth another gap: see [`worth`].
 //!
-//! A process that limits its address space while it runs keeps the chunks in use and a few more; the others are given
-//! back and are none of the arena's any more: [`Arena::has`] knows them by [`Parts`].
+//! A process that limits its address space while it runs keeps the chunks in use and a few more. The others are
+//! unmapped and no longer belong to the arena: [`Arena::has`] tells them by [`Parts`].
 //!
-//! What pages last held is remembered until the records have been used again for other objects; then
-//! [`Arena::forget_old`], which goes after each shard, gives that part of the table back.
+//! A page keeps the number of its last record until the record has been used again for another object. Then
+//! [`Arena::forget_old`], which follows each shard, releases that part of the table.
 
 use super::chunk::{ACTIVE, Chunk, DEAD, DECOMMITTING, OPEN, Opening};
 use super::cut::Parts;
@@ -120,7 +119,7 @@ const LARGE_PARTS: usize = 64;
 
 // SAFETY: the tables are mappings of atomics that live as long as the process.
 unsafe impl Send for Arena {}
-// SAFETY: as above.
+// SAFETY: the tables hold atomics alone, and the other fields are set before threads share the arena.
 unsafe impl Sync for Arena {}
 
 impl Arena {

@@ -1,20 +1,22 @@
-//! A chunk's entry and its life.
+//! A chunk's entry and its states.
 //!
 //! | state | pages | next | by |
 //! |---|---|---|---|
 //! | [`EMPTY`] | inaccessible, without page tables | [`OPEN`] | its shard |
-//! | [`OPEN`] | guards, and objects | [`DEAD`] | who takes the last object of a chunk that its shard has left |
+//! | [`OPEN`] | guards, and objects | [`DEAD`] | the thread that frees the last object of a chunk that its shard has left |
 //! | | | [`EMPTY`] | its shard, if the kernel refuses to open it |
-//! | [`DEAD`] | guards | [`OPEN`] | its shard, which came round |
-//! | | | [`DECOMMITTING`] | who decommits the run of dead chunks that it is in |
-//! | [`DECOMMITTING`] | some of either | [`EMPTY`], or [`DEAD`] if the kernel refuses | the same |
+//! | [`DEAD`] | guards | [`OPEN`] | its shard, which reached the chunk again |
+//! | | | [`DECOMMITTING`] | the thread that decommits the run of dead chunks around it |
+//! | [`DECOMMITTING`] | some of either | [`EMPTY`], or [`DEAD`] if the kernel refuses | the same thread |
 //!
-//! The state changes under the lock of the order, but for what is this thread's alone already: a chunk that it decommits,
-//! or an empty one of its shard. System calls are made outside of it. Whoever took the last object waits for the lock to say that
-//! the chunk is dead, and by then the shard may have come round and opened it again: so the shard says that the chunk is
-//! in use before it lets the lock go, and who takes the lock then finds it so.
+//! The state changes under the lock of the order. Two kinds of chunks need no lock, since they belong to one thread
+//! already: a chunk that it decommits, and an empty chunk of its shard. System calls are made outside the lock.
 //!
-//! A chunk that a thread was decommitting which is not there in a forked child is not used again there.
+//! A thread that frees the last object waits for the lock before it marks the chunk dead. Meanwhile the shard may reach
+//! the chunk and open it again. So the shard marks the chunk as in use before it releases the lock, and the freeing
+//! thread finds the mark.
+//!
+//! A forked child never uses a chunk that another thread of its parent was decommitting.
 
 use crate::sync::Guard;
 use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};

@@ -1,27 +1,26 @@
 //! The arena and its tables in a process that limits its address space while it runs.
 //!
-//! Chunks with live objects stay, and with the one that a shard is in the next few, which the shard goes round in from
-//! then on. The others are given back: they are opened never again, an address in them is not the arena's, and whoever
-//! maps something there finds it left alone. Large objects get no new chunks: they are mapped alone
-//! ([`large`](super::large)).
+//! Chunks with live objects stay. With the chunk that a shard is in the next few stay as well, and the shard goes round
+//! in these from then on. The other chunks are unmapped: they are never opened again, an address in them is not the
+//! arena's, and whatever is mapped there later is left alone. Large objects get no new chunks: each is a mapping of its
+//! own ([`large`](super::large)).
 //!
-//! | what | who might look at it meanwhile | why not when it is gone |
+//! | unmapped | who might use it meanwhile | why nobody does |
 //! |---|---|---|
-//! | a chunk, its pages' names | its shard, to open it | it is told under the shard's lock |
-//! | | whoever decommits a run | told under the lock of the order, in which runs are looked for |
-//! | | who frees or resizes an object in it | then it has a live object and stays |
-//! | a chunk's entry | as above, and who looks for the ends of a large object next to it | entries of chunks beside one that was ever used stay |
+//! | a chunk, its pages' record numbers | its shard, to open it | the shard is told under its lock |
+//! | | a thread that decommits a run | runs are looked for under the lock of the order, and so is the change made |
+//! | | a thread that frees or resizes an object in it | the chunk has a live object then, and stays |
+//! | a chunk's entry | all of these, and a thread that looks for the ends of a large object next to it | entries of chunks beside one that was ever used stay |
 //!
-//! The entries of shards that were never used go as well: they are few bytes a chunk, but of many chunks.
+//! The entries of shards that were never used are unmapped, too: each is a few bytes, but there are many.
 //!
 //! # Runs of chunks
 //!
-//! Which chunks of a shard, or of the area of large objects, there are: one run, or a few once address space was given
-//! back.
+//! [`Parts`] says which chunks of a shard, or of the area of large objects, there are: one run, or a few after a cut.
 //!
-//! Read without a lock at any moment. One word a run, so that a reader never sees the half of one. A list is changed
-//! in an order in which no chunk that stays is missing at any moment: first the runs that stay are added, then the run
-//! that they replace is taken out; after that runs become shorter and never longer.
+//! It is read without a lock at any moment. A run is one word, so no reader sees half of one. During a change no chunk
+//! that stays is missing at any moment: first the runs that stay are added, then the run that they replace is removed.
+//! After that runs only become shorter.
 
 use super::PageAllocator;
 use super::arena::{Arena, CHUNK_BYTES, CHUNK_PAGES, VOID};

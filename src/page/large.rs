@@ -1,17 +1,15 @@
 //! Large objects: whole chunks of address space, opened exactly as far as the object reaches.
 //!
-//! The pages around a large object are reserved and were never opened, so no guard is installed: the
-//! object is a mapping of its own, as it would be in any allocator, and huge pages may serve it. The
-//! rest of its chunks is room to grow in place. Chunks are used in order, round and round.
+//! The pages around a large object are reserved and were never opened, so no guard is installed. The object is a
+//! mapping of its own, as in any allocator, and huge pages may serve it. The rest of its chunks is room to grow in
+//! place. Chunks are used in order, round and round.
 //!
 //! # Outside the arena
 //!
-//! Large objects outside the arena, each a mapping of its own between two guard pages.
-//!
-//! For processes whose address space is limited: there the arena is small, and an object that does not
-//! fit into it is mapped alone, as any allocator would. The table that leads from its address to its
-//! record is a hash table by page number with linear probing. Less protection than in the arena: once
-//! such an object is freed its address may be used again by anybody.
+//! Where address space is limited the arena is small. A large object that does not fit into it is mapped alone, between
+//! two guard pages. A hash table by page number with linear probing leads from its address to its record. Such an
+//! object has less protection than one in the arena: after its free the kernel may give its addresses to any other
+//! mapping.
 
 use super::arena::{Arena, CHUNK_BYTES, CHUNK_PAGES};
 use super::placement::{address, alignment};

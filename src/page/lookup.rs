@@ -1,22 +1,14 @@
-//! From an address to what reports and sweeps say of it.
-//!
-//! # Live objects
-//!
-//! What is alive in the page allocator, for the search for leaks.
+//! From an address to what is known of it: the object in or near it, live objects, accessible bytes, figures.
 //!
 //! # Accessible bytes
 //!
-//! How many bytes may be accessed from an address on, for whoever is about to access them.
+//! How many bytes may be accessed from an address on:
 //!
-//! | what is at the address | answer |
+//! | at the address | answer |
 //! |---|---|
-//! | a byte of a live object | what is left of it, up to its first poisoned byte |
+//! | a byte of a live object | the rest of the object, up to its first poisoned byte |
 //! | slack, a freed object's page, a guard | 0 |
-//! | what is not in the arena, or has a record that nobody used | not told |
-//!
-//! # Usage
-//!
-//! How much the allocator holds.
+//! | an address outside the arena, or with a record that is unused | unknown |
 
 use super::{Found, PageAllocator, poison, shard};
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};

@@ -1,26 +1,26 @@
-//! The page allocator: objects on pages of their own, between guard pages, unmapped the moment they are
-//! freed.
+//! The page allocator: objects on pages of their own, between guard pages, unmapped when they are freed.
 //!
-//! - [`arena`]: the reservation, its chunks, address to record; [`chunk`]: a chunk's life.
-//! - [`shard`]: where objects up to a quarter of a megabyte go, and those of zero bytes; [`large`]: the others, in the arena
-//!   and, where that has no room, outside.
+//! - [`arena`]: the reservation, its chunks, address to record; [`chunk`]: the states of a chunk.
+//! - [`shard`]: objects up to a quarter of a megabyte, and objects of zero bytes; [`large`]: larger objects, in the
+//!   arena or, where that has no room, outside.
 //! - [`placement`]: how an object lies in its pages, and the canaries around it.
 //! - [`cut`]: which chunks there are, and what is left when the process limits its address space.
-//! - [`remote`]: records on their way to a shard whose lock is out of reach.
-//! - [`release`], [`resize`]: what happens to an object: its free, alone or in a batch, sweeps, other sizes.
-//! - [`lookup`]: what is said of an address; [`poison`]: which bytes of an object may not be accessed.
+//! - [`remote`]: the remote free list, of records whose shard's lock is out of reach.
+//! - [`release`]: frees, alone or in a batch, and sweeps; [`resize`]: other sizes.
+//! - [`lookup`]: what is known of an address; [`poison`]: bytes of an object that nobody may access.
 //!
 //! Invariants:
-//! 1. Pages in an opened chunk are guards unless a live object has them, or one that waits in a batch. Of a live object those
-//!    are closed, too, all of whose bytes the program poisoned in `hunt`.
-//! 2. A live object has a record in state `Live` that its pages name; after the free the pages go on
-//!    naming the record until the record or the address is used again.
-//! 3. System calls that open and close an object's pages are made outside the shards' locks; those that
-//!    open a chunk (one in some two hundred objects) and decommit one are made inside.
+//! 1. A page in an opened chunk is a guard, unless a live object or an object in a batch has it. In `hunt` a page of a
+//!    live object is closed as well if the program poisoned all of its bytes.
+//! 2. A live object has a record in state `Live`, and its pages name the record. After the free the pages go on naming
+//!    the record until the record or the address is used again.
+//! 3. System calls that open and close an object's pages are made outside the shards' locks. Those that open a chunk
+//!    (one in some two hundred objects) and decommit one are made inside.
 //!
 //! # Forks and ends of threads
 //!
-//! What a forked child repairs, and a thread that ends inside the allocator.
+//! A forked child, and a thread that ends inside the allocator, release the locks and repair what they guard:
+//! [`PageAllocator::inherit_all`], [`PageAllocator::abandon_all`].
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::canary::Key;

@@ -1,4 +1,4 @@
-//! How an object lies in its pages. Pure.
+//! How an object lies in its pages, and the canaries around it. Placement is pure.
 //!
 //! ```text
 //! right:  |guard|canary.....|object|canary|guard|     the object ends at the guard but for alignment
@@ -7,11 +7,9 @@
 //!
 //! # Slack
 //!
-//! Canaries in the slack of guarded objects: the bytes of its pages before and behind the object.
-//!
-//! The pattern has a period of eight bytes by address and belongs to the object's address
-//! ([`crate::canary`]). No byte of it is 0: a string that is read past its object is to run into the guard. Before the
-//! object only a bounded stretch is filled.
+//! Slack is the part of an object's pages before and behind the object. It holds canaries, with a period of eight bytes
+//! by address, that belong to the object's address ([`crate::canary`]). No byte of a canary is 0, so a read of a string
+//! past its object runs into the guard. Before the object only a bounded stretch is filled.
 
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span, round_up};
 use crate::canary::Key;
@@ -210,7 +208,8 @@ unsafe fn are_words_avx2(start: *const u64, words: usize, word: u64) -> bool {
     let pattern = _mm256_set1_epi64x(word.cast_signed());
     let mut wrong = [_mm256_setzero_si256(); 4];
     let mut at = 0;
-    // SAFETY: as in `fill_words_avx2`.
+    // SAFETY: `at` is at most 16 words before the end, and there are at least 16, so all reads lie within the
+    // words that the caller vouches for.
     unsafe {
         while at < words {
             let from = at.min(words - 16);

@@ -1,8 +1,8 @@
-//! Guarded objects of which the program poisoned bytes: see `src/README.md`.
+//! Guarded objects with poisoned bytes. `src/README.md` has the protocol.
 //!
-//! With `close_poisoned` a page all of whose bytes are poisoned is closed like a guard, and what it held is lost. Where closing
-//! costs mappings, each closed page counts as one object with mappings of its own; where there are no more of these to be had,
-//! the page stays open.
+//! With `close_poisoned` a page is closed like a guard when all of its bytes are poisoned, and its contents are lost.
+//! Where closing costs mappings, each closed page counts as one object with mappings of its own. When none are left the
+//! page stays open.
 
 use super::PageAllocator;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};

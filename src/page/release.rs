@@ -1,22 +1,19 @@
-//! Freeing a guarded object, and what is wrong with a free that cannot be.
+//! Frees of guarded objects, refused frees, and sweeps.
 //!
 //! # Batches
 //!
-//! Freed objects whose pages are taken away together (`unmap=batch:N`).
+//! With `unmap=batch:N` the pages of N freed objects are taken away together.
 //!
-//! Taking pages away interrupts every processor that runs a thread of the process. A batch empties the
-//! pages of N objects in one call and closes them then, which interrupts nobody any more. What it gives
-//! up: until its batch is full a freed object's pages stay open. Its bytes are cleared, so that a stale
-//! read finds zeros, and checked when the batch ends, so that a stale write is reported then. Double
-//! frees are found at once as ever.
+//! Taking pages away interrupts every processor that runs a thread of the process. A batch empties the pages of N
+//! objects in one call. Closing them afterwards interrupts no processor any more. The price: until its batch is full, a
+//! freed object's pages stay open. Its bytes are cleared, so a stale read finds zeros. They are checked when the batch
+//! ends, so a stale write is reported then. Double frees are found at once in any case.
 //!
 //! # Sweeps
 //!
-//! A look at the surroundings of every live object.
-//!
-//! Other threads go on. An object is claimed while it is looked at, one at a time: who frees it meanwhile leaves the
-//! closing of its pages to the sweep, who resizes it moves it. Who looks is noted under a lock, so that a
-//! forked child can end what a thread that it does not have was in the middle of.
+//! A sweep checks the slack of every live object, one at a time, while other threads go on. It claims each object. A
+//! thread that frees a claimed object leaves the closing of its pages to the sweep; a thread that resizes one moves it.
+//! The claimed object is noted under a lock, so a forked child can end the claim of a thread that it does not have.
 
 use super::PageAllocator;
 use crate::addr::{Addr, PAGE_SIZE};

@@ -1,6 +1,7 @@
-//! Records of freed objects that could not be remembered, because their shard's lock was out of reach: in a signal
-//! handler. They are linked by their `next` into a list without a lock, which is taken whole by whoever next
-//! takes a record from the shard.
+//! The remote free list of a shard: records of freed objects whose shard's lock was out of reach, in a signal handler.
+//!
+//! The records are linked by their `next` field into a list without a lock. The next thread that takes a record from
+//! the shard takes the whole list.
 
 use crate::meta::{RecordId, Records};
 use crate::sync::atomic::{AtomicU32, Ordering};

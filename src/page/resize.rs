@@ -1,16 +1,13 @@
-//! Guarded objects that change their size: in place, or by moving their pages.
+//! Resizes of guarded objects: in place, or by moving their pages.
 //!
-//! | | in place | else |
+//! | object | in place | otherwise |
 //! |---|---|---|
-//! | in a shard | pages behind the object, as long as nothing was placed there | copied, to where it can double |
+//! | in a shard | pages behind the object, while no other object was placed there | copied, to where it can double |
 //! | in whole chunks | the rest of its chunks | its pages are moved to chunks with room to double |
-//! | either, with `exact_end` | if it goes on touching its guard as a new object would | large ones: pages moved, bytes shifted |
+//! | either, with `exact_end` | if it still touches its guard as a new object would | large ones: pages moved, bytes shifted |
 //!
-//! An object that grows by a small part of itself again and again is shifted for one GiB in all, then each time that 1/16
-//! of it was added; in between it ends where its page allows, with canary behind it.
-//!
-//! An object that was resized in place has the same checks as a new one: what was canary and becomes the object's
-//! is cleared, and what is behind it now is canary.
+//! An object that grows by a small part of itself again and again is shifted for one GiB in all, and then each time
+//! that it grew by 1/16. In between it ends where its page allows, with canary behind it.
 
 use super::placement::{address, alignment, pages};
 use super::{Found, PageAllocator, Side, large, shard};

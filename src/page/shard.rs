@@ -1,23 +1,21 @@
 //! A shard: a stretch of the arena in which one thread, or a few, place objects.
 //!
-//! A shard goes through its chunks in order, round and round, so that a freed address is not used again
-//! before the whole shard was, and then the oldest first. A chunk is cut into [`RUNS`] runs; an object
-//! goes into a random run with room, after a gap of one guard page or two. So the page before
-//! an object is always a guard, and the page behind it is a gap, the first page of the next run or
-//! the first page of the next chunk, all guards.
+//! A shard goes through its chunks in order, round and round. So a freed address is used again only after the whole
+//! shard was, and the oldest first. A chunk is cut into [`RUNS`] runs. An object goes into a random run with room,
+//! after a gap of one guard page or two. So the page before an object is always a guard. The page behind it is a gap,
+//! the first page of the next run or the first page of the next chunk, and each of these is a guard.
 //!
-//! A shard also keeps the records of objects that were freed on it, oldest first; the oldest are used
-//! again when there are more than the history holds.
+//! A shard also keeps the records of objects that were freed on it, oldest first. When there are more than the history
+//! holds, the oldest are used again.
 //!
 //! # Objects of zero bytes
 //!
-//! Objects of zero bytes: an address each that is nobody else's, and that nobody may touch.
+//! An object of zero bytes has an address of its own, and nobody may access it. It is a record and the number of a page
+//! in the void, the part of the arena that is never opened. So it costs no system call, no mapping, no part of the
+//! budget, and no memory but its record and its page's number (some 75 bytes). There can be millions of them. It is
+//! freed like any other object, and its record is remembered.
 //!
-//! Such an object is a record and the number of a page in the void, a part of the arena that is never opened. So
-//! it costs no system call, no memory but its record and its page's name (some 75 bytes), and neither a mapping nor a
-//! part of the budget, and there can be millions. It is freed like any other, and a freed one goes on being known.
-//!
-//! The void is a shard in everything else: oldest addresses first, records that are remembered.
+//! In everything else the void is a shard: oldest addresses first, records that are remembered.
 
 use super::arena::{Arena, CHUNK_PAGES, CHUNKS_A_TABLE_PAGE, VOID};
 use super::{PageAllocator, Side};

@@ -1,4 +1,4 @@
-//! Writing a report, once, and what follows it.
+//! Writes a report, one at a time, and ends the process or lets it go on.
 
 use super::finding::Finding;
 use super::modules::Modules;
@@ -345,7 +345,8 @@ pub fn end_failed_report(number: i32) {
 
 /// Releases what the calling thread's report has, which goes on no more.
 pub(super) fn abandon() {
-    // SAFETY: as in `Orphans::release`; the guards are on a stack that is used by others.
+    // SAFETY: the report's guards lie on a stack that others use by now, so this thread uses none of them any
+    // more.
     unsafe {
         TALLY.abandon(|_| ());
         RULES.abandon(|_| ());

@@ -1,8 +1,8 @@
-//! What a report says, and how it follows from a fault.
+//! A finding: the contents of a report, and how they follow from a fault.
 //!
 //! # Hints
 //!
-//! Which options show more of an error than the run that found it.
+//! A hint names the options with which another run shows more of the error.
 
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::canary;

@@ -1,13 +1,14 @@
-//! The handler of SIGSEGV and SIGBUS: recognises faults in the arenas, reports them, and hands all
-//! others to the program.
+//! The handler of SIGSEGV and SIGBUS. It recognises faults in the heap's memory, reports them, and passes all others to
+//! the program.
 //!
-//! A fault inside a live object is the program's own, whoever the address belongs to: it closed pages of what it
-//! allocated (a write barrier, a guard of its own), and nothing here closes a live object but for what the program poisoned. Where it opened one in vain, since
-//! the kernel's advice has lost its effect, the page is replaced and nobody is told.
+//! A fault inside a live object is the program's own. The program closed pages of memory that it allocated, as a write
+//! barrier or a guard of its own; the heap closes pages of a live object only for poison. There is one exception: the
+//! kernel's advice may have lost its effect, so that the heap opened a page in vain. Then the page is replaced, and
+//! nothing is reported.
 //!
-//! After a report the instruction is returned to. With `on_error=continue`, or where a suppression covers
-//! the error, the page was opened and the access goes through; else the process ends by the signal before the
-//! instruction runs again ([`signal::end_at_return`]), and the core dump shows the faulting frame.
+//! After a report the handler returns to the instruction. With `on_error=continue`, or where a suppression covers the
+//! error, the page was opened and the access succeeds. Otherwise the process ends by the signal before the instruction
+//! runs again ([`signal::end_at_return`]), and the core dump shows the faulting frame.
 
 use super::fatal::{self, Context, Outcome};
 use super::finding::{Access, Finding, Wild, is_inside_live};
@@ -80,15 +81,16 @@ impl<H: Heap> Receiver for Faults<H> {
         let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
         // SAFETY: the kernel passed it, as the caller says.
         if unsafe { deliver::is_sent(info) } {
-            // SAFETY: as above.
+            // SAFETY: `info` and `context` are the kernel's, and the handler returns with what `forward`
+            // says.
             return unsafe { deliver::forward(number, info, context) };
         }
-        // SAFETY: as above.
+        // SAFETY: `context` is the kernel's for this handler, and lives until it returns.
         if turn::is_here() && turn::is_of_fault() && unsafe { deliver::begins_own_stack(context) } {
             turn::abandon();
         }
         if turn::is_here() {
-            // SAFETY: as above.
+            // SAFETY: `context` is the kernel's for this handler, which still runs.
             unsafe { signal::with_interrupted_mask(context, || fatal::end_failed_report(number)) };
             return Next::RETURN;
         }
@@ -109,10 +111,10 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
     let reports = H::context();
     // SAFETY: the kernel passed both.
     let (address, registers) = unsafe { (signal::fault_address(info), signal::context(context)) };
-    // SAFETY: as above.
+    // SAFETY: `info` is the kernel's for this signal.
     let key = unsafe { signal::denying_key(number, info) };
     let sealed = key.is_some_and(seal::is_own);
-    // SAFETY: as above.
+    // SAFETY: `info` is the kernel's for this signal.
     let unmapped = reports.is_some() && unsafe { signal::is_unmapped(number, info) };
     if unmapped && address.is_some_and(H::mend) {
         return Next::RETURN;
@@ -131,10 +133,10 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
     });
     let Some((reports, address, object)) = ours else {
         if reports.is_some() && signal::ends_process(number) {
-            // SAFETY: as above.
+            // SAFETY: `info` is the kernel's for this signal.
             let general_protection = unsafe { signal::is_general_protection(info) };
             if general_protection && let Some(reports) = reports {
-                // SAFETY: as above.
+                // SAFETY: `context` is the kernel's for this handler, which still runs.
                 unsafe { report_wild::<H>(reports, &registers, context) };
             }
             if !general_protection
@@ -142,7 +144,7 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
                 && let (Some(reports), Some(address), None) = (reports, address, inside)
                 && !is_near_stack(address, &registers)
             {
-                // SAFETY: as above.
+                // SAFETY: `context` is the kernel's for this handler, which still runs.
                 unsafe { report_foreign::<H>(reports, address, &registers, context) };
             }
             let note = || {
@@ -154,29 +156,29 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
                     note_own(reports, number, address, &registers, H::stack());
                 }
             };
-            // SAFETY: as above.
+            // SAFETY: `context` is the kernel's for this handler, which still runs.
             unsafe { signal::with_interrupted_mask(context, note) };
         }
-        // SAFETY: as above.
+        // SAFETY: `info` and `context` are the kernel's, and the handler returns with what `forward` says.
         return unsafe { deliver::forward(number, info, context) };
     };
     let process = thread::pid();
     if ENDING.load(Ordering::Acquire) != process {
-        // SAFETY: as above.
+        // SAFETY: `context` is the kernel's for this handler, which still runs.
         let goes_on = unsafe { report::<H>(reports, address, object, sealed, &registers, context) };
         if goes_on && allow::<H>(address, sealed, &registers) {
             return Next::RETURN;
         }
         ENDING.store(process, Ordering::Release);
-        // SAFETY: as above.
+        // SAFETY: `context` is the kernel's for this handler, which still runs.
         unsafe { wait_before_dying(reports, context) };
     } else {
         // Another thread ends the process, now or when a debugger had its time.
         let wait = || thread::sleep_seconds(reports.options.sleep_before_dying);
-        // SAFETY: as above.
+        // SAFETY: `context` is the kernel's for this handler, which still runs.
         unsafe { signal::with_interrupted_mask(context, wait) };
     }
-    // SAFETY: as above.
+    // SAFETY: `info` is the kernel's for this signal, whose handler returns next.
     unsafe { signal::end_at_return(number, info) };
     Next::RETURN
 }

@@ -1,15 +1,16 @@
 //! From a misuse to a report, and from a report to the end of the process.
 //!
-//! - [`finding`]: what is reported, the pure step from a fault and metadata to it, and which options show more of it.
+//! - [`finding`]: the contents of a report, the pure step from a fault and metadata to them, and hints.
 //! - [`access`]: what the faulting instruction did.
-//! - [`render`], [`json`], [`picture`]: the forms of a report; [`modules`], [`elf`]: what names addresses in them.
+//! - [`render`], [`json`], [`picture`]: the forms of a report; [`modules`], [`elf`]: names of addresses in them.
 //! - [`handler`]: faults that the hardware finds.
-//! - [`fatal`]: writing a report and what follows; [`turn`]: one thread's at a time.
-//! - [`tally`]: which errors are new, and the counts at the end; [`suppress`]: those that nobody wants to hear of.
-//! - [`leak`]: what is still allocated at the end.
+//! - [`fatal`]: writing a report, and what follows; [`turn`]: one thread reports at a time.
+//! - [`tally`]: which errors are new, and the counts at the end; [`suppress`]: errors that the user does not want to
+//!   see.
+//! - [`leak`]: objects that are still allocated at the end.
 //!
-//! Everything here works in fixed buffers, takes no lock of the allocator, and assumes that metadata
-//! and memory may be damaged.
+//! Everything here works in fixed buffers, takes no lock of the allocator, and assumes that metadata and memory may be
+//! damaged.
 
 mod access;
 pub mod elf;

@@ -1,11 +1,10 @@
-//! The text of a report, in the skeleton that AddressSanitizer made familiar.
+//! The text of a report, in the form that AddressSanitizer made familiar.
 //!
-//! Names and paths are the program's to choose and go through [`crate::text`], so that a line of a report is the
-//! report's own.
+//! The program chooses names and paths. They go through [`crate::text`], so they cannot leave their line.
 //!
 //! # Notes
 //!
-//! What is said with a stack and is no error: an allocation that was refused or filled, a fault of the program's own.
+//! Notes have a stack and are no errors: a refused or filled allocation, a fault of the program's own.
 
 use super::fatal::{self, Context};
 use super::finding::{self, Access, Finding, Relation, Resemblance, Wild};

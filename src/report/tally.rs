@@ -1,8 +1,8 @@
-//! What was found so far: errors, distinct errors, and the objects that were reported already.
+//! Errors so far: the count, the distinct ones, and the objects that were reported already.
 //!
-//! Two errors are the same if they are of one kind and their stacks begin alike. An object whose pages are
-//! opened after a report (`on_error=continue`) is reported no second time. Tables of fixed size: what finds
-//! no place any more counts as new.
+//! Two errors are the same if they have the same kind and their stacks begin alike. An object whose pages were opened
+//! after a report (`on_error=continue`) is not reported again. The tables have a fixed size; an error that finds no
+//! room counts as new.
 //!
 //! # The summary
 //!

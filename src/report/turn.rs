@@ -1,15 +1,16 @@
-//! Whose turn it is to report: one thread's at a time.
+//! The turn to report, which one thread has at a time.
 //!
-//! | who has it | the process noted | who takes it next |
+//! | owner | the process noted | who takes it next |
 //! |---|---|---|
-//! | nobody | 0 | whoever is first |
-//! | a thread | 0, for a moment, then its own | others, when it leaves; they sleep meanwhile |
+//! | nobody | 0 | the first thread that asks |
+//! | a thread | 0, for a moment, then its own | a waiting thread, when the owner leaves; waiting threads sleep |
 //! | a thread that ends the process | its own | nobody |
-//! | a child of `vfork`, which bears its parent's thread pointer | the child's | when it leaves, or is gone: one who finds it so |
+//! | a child of `vfork`, which has its parent's thread pointer | the child's | another thread, when the child leaves, or finds that it is gone |
 //!
 //! A thread that has the turn and asks for it again met a second error while it reports the first. A handler may run in
-//! the middle of a report and end the process, fork, or allocate: see [`Trying`]. Where it jumps out of the report of a fault,
-//! the next fault of the thread finds that report's stack begun anew, and ends its turn ([`abandon`]).
+//! the middle of a report and end the process, fork, or allocate: see [`Trying`]. A handler that jumps out of the
+//! report of a fault leaves the turn taken. The thread's next fault finds that report's stack in use from its start
+//! again, and ends the turn ([`abandon`]).
 
 use super::fatal::{self, Orphans};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};

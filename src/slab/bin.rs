@@ -1,11 +1,11 @@
-//! What a thread's cache has of each class: where its lists stand, and what the fast paths need to know of the class.
+//! What a thread's cache keeps for each class: the state of its lists, and the numbers that the fast paths need.
 //!
-//! A class's [`Bin`] is one line of the processor's caches, so that the fast paths touch no other for it. The slots lie
-//! apart, so that a new cache touches little memory.
+//! A class's [`Bin`] fills one cache line of the processor, so a fast path touches no other line for it. The slot
+//! numbers lie apart, so a new cache touches little memory.
 //!
 //! # Counts for tools
 //!
-//! Where the counts of a cache lie in its bytes, for tools that read another process's.
+//! [`CountPlaces`] says where the counts of a cache lie in its bytes. Tools read them from another process.
 
 use super::cache::{AHEAD, Cache, LEFT, MAGAZINE, STACK};
 use super::layout::{ClassInfo, Layout};

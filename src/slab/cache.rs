@@ -1,18 +1,19 @@
-//! A thread's cache of free slots, and the paths over it that every request can take. Those that most take are in
+//! A thread's cache of free slots, and the general paths over it. The paths that most requests take are in
 //! [`fast`](super::fast).
 //!
-//! Each class has a magazine of free slots in random order and a stack of freed ones. An allocation takes the magazine's next
-//! slot. A free puts the slot onto the stack. The oldest of a full stack go to the [`quarantine`](super::quarantine). When
-//! the magazine is used up, the next one is made of slots that left the quarantine or of the central store's, and shuffled
-//! ([`refill`](super::refill)): so a freed slot comes back after as many bytes of frees as the quarantine holds, and
-//! then at random, and who sees the address of one object knows the next one's as one of the magazine. Without a quarantine
-//! the next magazine is made of what was freed last. What was allocated together lies close together.
+//! Each class has a magazine of free slots in random order and a stack of freed slots. An allocation takes the
+//! magazine's next slot. A free puts the slot onto the stack, and a full stack flushes its oldest slots to the
+//! [`quarantine`](super::quarantine). An empty magazine is refilled with slots that left the quarantine, or with slots
+//! of the central store, and shuffled ([`refill`](super::refill)). So a freed slot comes back after as many bytes of
+//! frees as the quarantine holds, in random order. An attacker who sees the address of one object knows the next one
+//! only as one of the magazine. Without a quarantine a refill takes the slots that were freed last. Objects that were
+//! allocated together lie close together.
 //!
-//! Nothing here locks or makes system calls but the `_slow` functions. A cache belongs to one thread.
+//! Only the `_slow` functions lock or make system calls. A cache belongs to one thread.
 //!
-//! A slot's state is written by whoever holds the slot: the cache it is in, or the freeing thread.
-//! Two threads that free one object at the same moment can both see it live; the slot then stands in
-//! two places, and the allocation that takes it second finds it live and reports the double free.
+//! A slot's state is written by the holder of the slot: the cache that it is in, or the thread that frees it. Two
+//! threads that free one object at the same moment may both see it live. The slot then is in two lists, and the second
+//! allocation of it finds it live and reports the double free.
 
 use super::bin::{Bin, Lists, Slots};
 use super::class::{Place, locate};

@@ -1,17 +1,17 @@
-//! Canaries: what lies in a slot's slack.
+//! Canaries: the contents of a slot's slack.
 //!
-//! A slot's [`word`] belongs to the address of its end. Slack is filled in words aligned to eight bytes; in the
-//! word that the object ends in, the canary takes the bytes behind it, beginning with the canary's first.
+//! A slot's [`word`] belongs to the address of its end. Slack is filled in words aligned to eight bytes. In the word
+//! that the object ends in, the canary takes the bytes behind the object, beginning with the canary's first byte.
 //!
-//! The last word of a slot is shared: whoever has the slot checks it, and so does whoever frees the next
-//! slot, as the word before. It is therefore only ever accessed by relaxed atomics, and written once: before the slot is
-//! handed out for the first time since its slab has memory ([`set`]). Filling slack relies on it, and stores
-//! there at most the value that it has.
+//! The last word of a slot is shared: a free of the slot checks it, and a free of the next slot checks it as the word
+//! before. So it is accessed only by relaxed atomics, and by single instructions that do the same. [`set`] writes it
+//! once, before the slot's first allocation since its slab has memory. Filling slack relies on this, and stores there
+//! at most the value that the word has.
 //!
 //! | state of the slot | last word | who accesses it |
 //! |---|---|---|
-//! | fresh, given back | as the kernel gave it, or the canary | who takes the slot or the one behind it: sets it |
-//! | live, freed | the canary | its owner and the owner of the next slot: read it |
+//! | fresh, or memory released | as the kernel gave it, or the canary | the thread that takes this slot or the next one sets it |
+//! | live, freed | the canary | its owner and the owner of the next slot read it |
 
 use super::class::TAIL;
 use crate::canary::Key;
@@ -42,7 +42,7 @@ pub unsafe fn get(at: *const u8) -> u64 {
 /// `at` is aligned to eight bytes and writable.
 #[inline(always)]
 pub unsafe fn set(at: *mut u8, word: u64) {
-    // SAFETY: as for `get`.
+    // SAFETY: the caller vouches for an aligned, writable word. Slack words are accessed by atomics alone.
     unsafe { AtomicU64::from_ptr(at.cast()).store(word, Ordering::Relaxed) }
 }
 

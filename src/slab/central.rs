@@ -1,19 +1,18 @@
-//! The shared store of each class under its lock, and what its slabs ask of the kernel.
+//! The central store of each class, under the class's lock, and the system calls that its slabs need.
 //!
-//! Thread caches take slots in batches under the class's lock, and get them back from the
-//! [`quarantine`](super::quarantine). A slab is in the list of
-//! its class while it has a free slot. Slabs are opened a few at a time and taken from those at
-//! random; system calls are made outside the lock.
+//! A thread's cache refills from the store when the quarantine has no slots for it. The quarantine flushes slots back
+//! to the store. A slab is in the list of its class while it has a free slot. Slabs are opened a few at a time, and one
+//! of the opened ones is chosen at random. System calls are made outside the lock.
 //!
-//! When a slab has no slot in use it is emptied: its memory goes back to the kernel, unless the class
-//! keeps it as one of a few spare ones (about a MiB, or a quarter of the slabs in use).
+//! A slab without a slot in use is emptied: its memory goes back to the kernel, unless the class keeps the slab as one
+//! of a few spare ones (about a MiB, or a quarter of the slabs in use).
 //!
-//! A class's lock may be out of reach, in a signal handler: then there is no slot to be had from it, and what
-//! is given is deferred ([`deferred`]). Who never waits for locks keeps this one while it opens slabs and releases none,
-//! since it might not get the lock again.
+//! A signal handler may find a class's lock out of reach. Then it gets no slot of the class, and slots that it flushes
+//! are [`deferred`]. A thread that only tries locks ([`only_tries`]) keeps this one while it opens slabs, and releases
+//! no slab: it might not get the lock again.
 //!
-//! A child of a fork, and a thread that ends inside, make the list and the counts anew from the bits. These
-//! change a word at a time, and with the lock: a slot whose bit is set is in nobody's hands.
+//! A forked child, and a thread that ends inside, rebuild the list and the counts from the bitmaps. A bitmap changes a
+//! word at a time, under the lock, so no cache holds a slot whose bit is set.
 
 use super::layout::{ClassInfo, layout};
 use super::misuse::twice_freed;

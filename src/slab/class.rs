@@ -1,15 +1,14 @@
 //! Size classes: which slot size serves which request, and how slots lie in slabs. Pure arithmetic.
 //!
-//! Slot sizes step by 16 bytes up to 256 and then in eight steps per doubling, so that rounding
-//! wastes at most an eighth; and behind each power of two there is a class 16 bytes larger, since
-//! programs ask for powers of two, which with the tail would take the next step. Every slot ends in at
-//! least [`TAIL`] bytes that are not the object's: the canary behind it, which is the canary before the
-//! next slot as well.
+//! Slot sizes step by 16 bytes up to 256, and then in eight steps per doubling, so rounding wastes an eighth at most.
+//! Behind each power of two there is a class 16 bytes larger: programs ask for powers of two, and with the tail these
+//! would take the next step. Every slot ends in at least [`TAIL`] bytes that are not the object's. They hold the canary
+//! behind the object, which is also the canary before the next slot.
 //!
-//! Slots of one class are numbered from a random place of its region on, without a break between slabs: slot `i`
-//! starts `i × size` bytes behind it. A slab is a power of two of slot numbers. Its first slot is
-//! never handed out (its last word is the canary before the second slot), and neither are the last
-//! ones, which the guard page at the end of the slab takes.
+//! Slots of a class are numbered from a random place in its region on, without a break between slabs: slot `i` starts
+//! `i × size` bytes behind that place. A slab has a power of two of slot numbers. Its first slot is never allocated:
+//! its last word is the canary before the second slot. The last slots are not allocated either: the guard page at the
+//! end of the slab takes their place.
 //!
 //! ```text
 //! slab:  | slot 0: unused | slot 1 | slot 2 | ... | last usable | rest, guard page |
@@ -18,10 +17,8 @@
 //!
 //! # From an address to a slot
 //!
-//! From an address to its slot, and to what is known of the object in it.
-//!
-//! It is arithmetic: the region by a shift, or whose the page of the front is; the slot by a multiplication with the
-//! class's reciprocal.
+//! The region gives the class by a shift; in the front, the owner of the page gives it. A multiplication with the
+//! class's reciprocal gives the slot.
 
 use super::front::{self, NOBODY};
 use super::layout::Layout;

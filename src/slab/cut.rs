@@ -1,17 +1,18 @@
 //! Regions and tables in a process that limits its address space while it runs.
 //!
-//! Each class keeps the slabs that were opened and a few more, as under a limit from the start; the rest of its region
-//! and of its table goes back to the kernel, and whatever is mapped there later is none of ours:
+//! Each class keeps the slabs that were opened and a few more, as under a limit from the start. The rest of its region
+//! and of its table is unmapped. Whatever is mapped there later does not belong to the heap:
 //!
 //! ```text
 //! region:  | gone | slab 0 | slab 1 | ... | slab n | gone |
 //! table:   | gone | block n | ... | block 0 | states | gone |
 //! ```
 //!
-//! The order is what makes it safe beside threads that go on. Under the class's lock, in which slabs are planned, the
-//! class is told how many slabs it has. From then on nobody opens one beyond them, and no address beyond them is taken
-//! for a slot ([`ClassInfo::is_beyond`]; the fast paths leave the regions to the general ones). Only then are they unmapped: the slots there were never handed out, so that
-//! no correct program has a pointer to one. What the kernel refuses to unmap stays, unused.
+//! Other threads go on meanwhile. The order of the steps keeps them safe. First the class is told how many slabs it
+//! has, under its lock, under which slabs are planned. From then on no thread opens a slab beyond that number, and no
+//! address beyond it is taken for a slot ([`ClassInfo::is_beyond`]; the fast paths leave the regions to the general
+//! ones). Only then is the rest unmapped. No slot there was ever allocated, so no correct program has a pointer to one.
+//! What the kernel refuses to unmap stays, unused.
 
 use super::layout::{self, ClassInfo, WHOLE, block_bytes, layout, table_of};
 use super::{central, class, front};

@@ -1,8 +1,8 @@
-//! Slots that were to be given to a store whose lock could not be had.
+//! The deferred free list: freed slots whose class's lock was out of reach.
 //!
-//! A signal handler that frees may find the lock of a class with the thread it interrupted. What its cache
-//! cannot hold waits here, in a list that grows in a mapping of its own, until some thread's cache next goes
-//! to a store. Its lock is taken with signals blocked, so that it can always be had.
+//! A signal handler that frees may have interrupted a thread that holds the class's lock. Slots that its cache cannot
+//! hold wait in this list, which lies in a mapping of its own. The next thread whose cache goes to a store flushes the
+//! list. The list's own lock is taken with signals blocked, so a handler can always get it.
 
 use crate::addr::Addr;
 use crate::sync::atomic::{AtomicUsize, Ordering};

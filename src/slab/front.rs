@@ -2,20 +2,20 @@
 //!
 //! ```text
 //! front: | slab 0 of a class | closed | slab 0 of the next that was used | closed | ... | inaccessible |
-//! page:  nobody's, or a class's
+//! page:  without an owner, or a class's
 //! ```
 //!
-//! Most processes are small: a few hundred objects, of twenty or thirty classes. Were each class's first slab in its
-//! region, each would have two mappings and two or three pages of page tables of its own, which the kernel makes at the
-//! first touch and copies at every fork. Here they share one mapping and one page of page tables for sixteen of them.
-//! So do their tables.
+//! Most processes are small: a few hundred objects, of twenty or thirty classes. If each class's first slab lay in its
+//! region, each would need two mappings and two or three pages of page tables, which the kernel makes at the first
+//! touch and copies at every fork. In the front the first slabs share one mapping, and sixteen of them share one page
+//! of page tables. Their tables are shared in the same way.
 //!
-//! A class has its pages for good ([`owners`] says who has them when). A forked child and a thread that ends in the
-//! middle leave pages that nobody uses, and a class whose first slab is never used.
+//! A class keeps its pages for good; [`owners`] has the protocol. A forked child, and a thread that ends in the middle,
+//! may leave pages without a user, and a class whose first slab is never used.
 //!
-//! Between two slabs lie the guard page and a random number of closed pages, few, since each has a marker that a fork
-//! copies: who knows an object's address knows that of another class's objects up to that, and up to which slots of a
-//! magazine they have.
+//! Between two slabs lie the guard page and a random number of closed pages. There are few of these, since each has a
+//! marker that a fork copies. So an attacker who knows an object's address knows the addresses of another class's first
+//! slab up to that random number, and the slots in use up to the order of their magazine.
 
 use super::class;
 use super::layout::{ClassInfo, layout};

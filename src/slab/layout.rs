@@ -1,23 +1,23 @@
 //! Where everything of the slab allocator lies: regions, slots, and their out-of-line state.
 //!
 //! ```text
-//! regions: | front | class 0 | class 1 | ... | class 97 |  one reservation, equal parts, inaccessible
-//! region:  | ... | slab 0 | slab 1 | slab 2 | ...         opened from a random place on
-//! table:   | ... | block 1 | block 0 | states |           one a class, in another mapping
-//! block:   | the slab's record | one free bit a slot |    states: one u16 a slot
+//! regions: | front | class 0 | class 1 | ... | class 97 |    one reservation, equal parts, inaccessible
+//! region:  |   ...   | slab 0 | slab 1 | slab 2 | ...        opened from a random place on
+//! table:   | ... | block 1 | block 0 | states |              one a class, in another mapping
+//! block:   | the slab's record | one free bit a slot |       states: one u16 a slot
 //! ```
 //!
-//! Slots and slabs are numbered from the random place on, and a class's blocks lie below its states: what is in use of
-//! a table lies together, whichever place was drawn, in two pages at first and one page of page tables.
+//! Slots and slabs are numbered from the random first slab, and a class's blocks lie below its states. So the used part
+//! of each table is contiguous: two pages at first, and one page of page tables.
 //!
-//! Slab 0 of a small class lies in the [`front`], together with those of the others, and so do its block and its
-//! states, in front of the tables. Where it would lie in its region nothing is ever opened. Under a limit there is no
-//! front, and slab 0 lies in its region.
+//! Slab 0 of a small class lies in the [`front`], with the first slabs of the other small classes. Its block and its
+//! states lie in front of the tables. The part of the region where slab 0 would lie is never opened. Under a limit
+//! there is no front, and slab 0 lies in its region.
 //!
-//! From an address to its slot is arithmetic ([`class`](super::class)).
+//! The step from an address to its slot is arithmetic ([`class`](super::class)).
 //!
-//! The layout is written once, before the first allocation, and then made read-only. What changes later is how much
-//! of each region there is ([`cut`](super::cut)).
+//! The layout is written once, before the first allocation, and then made read-only. Only the size of each region
+//! changes later ([`cut`](super::cut)).
 
 use super::class;
 use super::front;
@@ -329,7 +329,8 @@ static LAYOUT: Sealed = Sealed(UnsafeCell::new(Layout {
 /// The layout.
 #[inline(always)]
 pub fn layout() -> &'static Layout {
-    // SAFETY: see `Sealed`: after the start gate nobody writes.
+    // SAFETY: `fill` writes the layout before the start gate opens, and nobody writes it afterwards. Callers
+    // passed the gate.
     unsafe { &*LAYOUT.0.get() }
 }
 
@@ -474,7 +475,7 @@ fn front_tables(mut at: usize) -> ([usize; class::COUNT], usize) {
 }
 
 fn fill(config: Config, shift: u32, mapped: Mapped, rng: &mut Rng) {
-    // SAFETY: see `Sealed`: this is the one writer.
+    // SAFETY: `fill` runs once, before the start gate opens, so no other reference to the layout exists.
     let layout = unsafe { &mut *LAYOUT.0.get() };
     let has_front = mapped.front_tables.is_some();
     let regions = mapped.span.start.get() + if has_front { front::BYTES } else { 0 };

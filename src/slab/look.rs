@@ -1,18 +1,18 @@
-//! A look at a slot that nobody else changes meanwhile, without holding anybody up.
+//! How a sweep looks at a slot that its owner may change at any moment, without delaying the owner.
 //!
-//! A sweep reads slots that their owners go on using. What looks wrong is looked at once more under a claim: the
-//! slot's state becomes [`LOOKED`], and goes back to what it was after the look. Whoever changes the slot
-//! meanwhile writes a state of its own first (`ClassInfo::store_busy`) and so ends the claim. What was seen counts
-//! only if the claim held to the end.
+//! A sweep reads slots while their owners use them. A slot that looks wrong is looked at again under a claim: the sweep
+//! sets the slot's state to [`LOOKED`], looks, and puts the old state back. An owner that changes the slot meanwhile
+//! first writes a state of its own (`ClassInfo::store_busy`), and so ends the claim. The result counts only if the
+//! claim held to the end.
 //!
 //! | state | `looking` | who changes the state |
 //! |---|---|---|
-//! | any | 0, or what was looked at last | the slot's owner |
+//! | any | 0, or the slot that was looked at last | the slot's owner |
 //! | live, also with poisoned bytes, or freed | this slot and its state | the slot's owner; the sweep, to `LOOKED`, by compare and exchange |
 //! | `LOOKED` | this slot and its state | the slot's owner, to anything; the sweep, back, by compare and exchange |
 //!
-//! One sweep at a time has a claim, under the lock. Who meets the state finds in `looking` what it stands for. In a
-//! forked child whose sweep is not there the claim is taken back. Nobody waits but sweeps for each other.
+//! One sweep at a time has a claim, under the lock. A thread that finds `LOOKED` reads the slot's real state from
+//! `looking`. A forked child whose sweep is not there takes the claim back. Only sweeps wait, for each other.
 
 use crate::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 use crate::sync::{Lock, Rank, pause};

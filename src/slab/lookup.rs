@@ -1,18 +1,18 @@
-//! What is alive in the slab allocator, for the search for leaks.
+//! Questions about slots: which objects are live, which bytes may be accessed, how much is in use.
 //!
 //! # Accessible bytes
 //!
-//! How many bytes may be accessed from an address on, for whoever is about to access them.
+//! How many bytes may be accessed from an address on:
 //!
-//! | what is at the address | answer |
+//! | at the address | answer |
 //! |---|---|
-//! | a byte of a live object | what is left of it, up to its first poisoned byte |
-//! | slack, a freed slot, one that never had an object | 0 |
-//! | a slot in a thread's hands, a guard page, what no slab has | not told |
+//! | a byte of a live object | the rest of the object, up to its first poisoned byte |
+//! | slack, a freed slot, a slot that never had an object | 0 |
+//! | a slot that a thread is allocating or freeing, a guard page, an address in no slab | unknown |
 //!
 //! # Usage
 //!
-//! What the allocator holds and what of it is in use, counted when it is asked for.
+//! The memory that the allocator holds, and the part in use, counted on request.
 
 use super::class::{self, Place, Sight};
 use super::layout::layout;

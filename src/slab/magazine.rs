@@ -1,19 +1,19 @@
-//! Magazines: slots of one class that change hands together, by the number of the magazine.
+//! Magazines: slots of one class that change owners together, by the number of the magazine.
 //!
-//! A magazine belongs to whoever has its number, and the number is in one place at a time: in the hands of a thread, in a
-//! queue, in a transfer cache, or in the pool. Only its owner looks at what it holds.
+//! A magazine belongs to the holder of its number. The number is in one place at a time: with a thread, in the queue,
+//! in a transfer cache, or in the pool. Only the owner accesses the contents.
 //!
-//! The pool of those that hold nothing is a stack, and how many were ever made of the table:
+//! The pool holds the empty magazines. It is a stack, together with a count of the magazines that were ever made:
 //!
 //! | word | bits | changed by |
 //! |---|---|---|
-//! | `free` | times it was changed: 32, the first magazine's number or 0: 32 | [`Pool::take`], [`Pool::put`], by one exchange |
+//! | `free` | number of changes: 32, the first magazine's number or 0: 32 | [`Pool::take`], [`Pool::put`], by one exchange |
 //! | `made` | magazines ever made | `take`, by one exchange |
 //! | a magazine's `next` | the number of the next in the stack, or 0 | `put`, before the magazine is in the stack |
 //!
 //! A `take` may read the `next` of a magazine that another thread took meanwhile. The count in `free` then makes its
-//! exchange fail. A thread that ends, or is not there in a forked child, leaves the pool whole and keeps the magazine that
-//! it had in its hands.
+//! exchange fail. A thread that ends, or that a forked child does not have, leaves the pool whole. The magazine that it
+//! owned is lost.
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::cell::UnsafeCell;

@@ -375,7 +375,8 @@ mod tests {
         for (slot, was) in (1..).zip(states) {
             let (at, end) = (info.address(slot), info.address(slot) + info.size);
             let word = canary::word(&layout.key, end);
-            // SAFETY: as above.
+            // SAFETY: slots 1 to 3 and the words before them lie in the slab that was committed, which is
+            // this test's alone.
             unsafe {
                 let pointer = Addr::new(at).as_ptr::<u8>();
                 canary::set(pointer.add(info.size - class::TAIL), word);
@@ -394,13 +395,13 @@ mod tests {
             );
         }
         for offset in written {
-            // SAFETY: as above.
+            // SAFETY: tests write near slot 2, within the slab that was committed.
             unsafe { Addr::new(info.address(2).wrapping_add_signed(*offset)).as_ptr::<u8>().write(0x42) };
         }
         let state = info.state_of(slot);
         let fault = match state.is_live() {
             true => overwritten(info, slot, state),
-            // SAFETY: as above.
+            // SAFETY: the slot lies in the slab that was committed, which is this test's alone.
             false => (!unsafe { is_as_freed(info, slot) }).then(|| touched(info, slot)),
         };
         for slot in 1..4 {

@@ -1,25 +1,26 @@
 //! The slab allocator: small objects in slots of size classes, for production.
 //!
 //! - [`class`]: slot sizes; from an address to a slot.
-//! - [`layout`]: where regions, slots and their states lie. [`state`]: what is known of a slot.
-//! - [`front`]: where the first slabs of small classes lie. [`owners`]: whose its pages are.
-//! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`deferred`]: what could not be given to one.
+//! - [`layout`]: where regions, slots and their states lie. [`state`]: the state of a slot.
+//! - [`front`]: where the first slabs of small classes lie. [`owners`]: which class owns a page of it.
+//! - [`store`]: a class's slabs; [`central`]: all stores, under their locks; [`deferred`]: frees that could not reach a
+//!   store.
 //! - [`cut`]: what happens to regions and tables when the process limits its address space.
-//! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: the queue they wait in; [`magazine`]: what they
-//!   wait in together; [`transfer`]: those that waited long enough.
-//! - [`cache`]: a thread's free slots; [`bin`]: what it has of each class; [`fast`]: the fast paths; [`refill`]: what it takes from and gives to the
-//!   central store; [`misuse`]: what is wrong with a slot.
+//! - [`quarantine`]: freed slots that wait for their next use. [`fifo`]: its queue; [`magazine`]: the unit of the
+//!   queue; [`transfer`]: the transfer cache, for magazines that left the queue.
+//! - [`cache`]: a thread's free slots; [`bin`]: its lists of each class; [`fast`]: the fast paths; [`refill`]: refill
+//!   and flush; [`misuse`]: diagnosis of a slot.
 //! - [`warm`]: which freed large slots keep their memory.
-//! - [`canary`], [`bytes`]: what lies in slack and in freed slots.
-//! - [`sweep`]: the check of everything, and [`look`], how it looks at slots that others use.
-//! - [`lookup`]: what is handed out; how far it may be accessed from an address on; figures. [`poison`]: which bytes of an object may not.
+//! - [`canary`], [`bytes`]: the contents of slack and of freed slots.
+//! - [`sweep`]: the check of all slots, and [`look`], how it looks at slots in use.
+//! - [`lookup`]: live objects, accessible bytes, figures. [`poison`]: bytes of an object that nobody may access.
 //!
 //! Invariants:
-//! 1. The slabs hold nothing but the program's bytes, canaries and zeros; every decision is made from
-//!    the state table.
-//! 2. With canaries: the last word of a slot that was handed out since its slab was last emptied is its canary, live
-//!    or free; so is the last word of the slot before it. Who may access it how is said in [`canary`].
-//! 3. With clearing: a freed slot is clear but for that word.
+//! 1. The slabs hold nothing but the program's bytes, canaries and zeros. Every decision is made from the state table.
+//! 2. With canaries: once a slot was allocated since its slab was last emptied, its last word is its canary, whether
+//!    the slot is live or free. The last word of the slot before it is a canary as well. [`canary`] says who may access
+//!    these words.
+//! 3. With clearing: a freed slot is zero, apart from its last word.
 
 mod bin;
 mod bytes;

@@ -1,14 +1,14 @@
-//! Pages that are handed out in order, and told whose they are.
+//! Pages that are claimed in order, each for an owner.
 //!
 //! | a page | who has it | next | by |
 //! |---|---|---|---|
-//! | behind the last that was taken | nobody | taken | [`PageOwners::claim`]: one addition |
-//! | taken | who took it, and opens it | told | [`PageOwners::publish`]: first where the owner's memory begins, then whose the page is |
-//! | told | its owner, for good | | |
+//! | behind the last that was claimed | nobody | claimed | [`PageOwners::claim`]: one addition |
+//! | claimed | the thread that claimed it, which opens it | published | [`PageOwners::publish`]: first where the owner's memory begins, then the page's owner |
+//! | published | its owner, for good | | |
 //!
-//! Nobody waits. Who looks at a page finds nobody's or, with its owner, where that one's memory begins: the first
-//! is written before the second, and read after it. Who is interrupted for good between two steps leaves pages that
-//! nobody has.
+//! No thread waits. A reader finds a page without an owner, or finds the owner and then where the owner's memory
+//! begins: the first is written before the second, and read after it. A thread that never finishes a step leaves pages
+//! without an owner.
 
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use core::ops::Range;

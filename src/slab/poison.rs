@@ -1,7 +1,8 @@
-//! Objects in slots of which the program poisoned bytes: see `src/README.md`.
+//! Objects in slots with poisoned bytes. `src/README.md` has the protocol.
 //!
-//! Such a slot's state says no more than that; what it was lies in the table of poisoned bytes. So the fast paths leave the slot
-//! to the others, and need not ask.
+//! The state of such a slot is [`SlotState::POISONED`]. The state that it stands for lies in the table of poisoned
+//! bytes. The fast paths do not know this state and leave the slot to the general paths, so they pay nothing for
+//! poison.
 
 use super::class::Place;
 use super::layout::{ClassInfo, layout};

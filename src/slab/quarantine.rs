@@ -2,34 +2,37 @@
 //!
 //! ```text
 //! frees -> a thread's stack -> magazine -> queue, up to the budget -> transfer cache of the class -> a thread's magazine
-//!                                                                  \-> the class's store, where enough wait
+//!                                                                         \-> the class's store, when the cache is full
 //! ```
 //!
-//! What a cache's stack cannot hold comes here as a magazine, and waits in one queue of all classes and threads. When
-//! the queue holds more bytes than the budget, its oldest magazines leave it: so a freed slot comes back after as many
-//! bytes of other frees as the budget is, whosever they are. A class that is not used any more loses its share to those
-//! that are. With a budget of 0 every magazine leaves at once.
+//! A thread's full stack flushes its oldest slots here, as one magazine. The magazine waits in one queue for all
+//! classes and threads. When the queue holds more bytes than the budget, its oldest magazines leave it. So a freed slot
+//! comes back after as many bytes of other frees as the budget, whichever threads made them. A class that is no longer
+//! used loses its share to the others. With a budget of 0 every magazine leaves at once.
 //!
-//! A thread that ends leaves fewer slots of a class than make a magazine. They are collected in one open magazine a class,
-//! until that is full or some thread puts a magazine of the class: so short-lived threads fill the queue with whole magazines.
+//! A thread that ends leaves fewer slots of a class than fill a magazine. One open magazine a class collects them,
+//! until it is full or some thread puts a magazine of the class. So short-lived threads fill the queue with whole
+//! magazines.
 //!
 //! | where a magazine is | who has it | how it leaves |
 //! |---|---|---|
-//! | in hands | one thread, in one of the functions here | into one of the others |
+//! | owned | one thread, in one of the functions here | into one of the others |
 //! | open, one a class | the word of the class in `open` | a thread swaps the word for 0, and adds to it |
-//! | in the queue | [`fifo`](super::fifo) | taken by whoever put more than the budget allows, or found no other memory |
-//! | in a transfer cache | [`transfer`](super::transfer) | taken by whoever needs slots of the class |
-//! | in the pool | [`magazine`](super::magazine) | taken by whoever has slots to put |
+//! | in the queue | [`fifo`](super::fifo) | taken by a thread that put more than the budget allows, or found no other memory |
+//! | in a transfer cache | [`transfer`](super::transfer) | taken by a thread that needs slots of the class |
+//! | in the pool | [`magazine`](super::magazine) | taken by a thread that has slots to put |
 //!
-//! Nothing here waits. A forked child has all magazines but those that other threads had in hands, and a thread that
-//! ends in the middle loses one: their slots are never used again. A signal handler that interrupts a thread here finds the open magazine
-//! gone, and opens another; what then does not fit goes into the queue as it is.
+//! No thread waits here. A forked child has all magazines but those that other threads owned. A thread that ends in the
+//! middle loses one. The slots of a lost magazine are never used again. A signal handler that interrupts a thread here
+//! finds no open magazine and opens another; the one that does not fit afterwards goes into the queue as it is.
 //!
-//! Each home of threads has transfer caches of its own (see [`store`](super::store)), and a magazine goes to those of the thread that freed
-//! its slots: so threads that free their own objects keep their slots. One that finds nothing in its own takes from others
-//! in which several wait: so what one thread allocates and another frees comes back.
+//! Each home of threads has transfer caches of its own (see [`store`](super::store)). A magazine goes to those of the
+//! thread that freed its slots, so threads that free their own objects keep their slots. A thread that finds its home's
+//! cache empty takes from another home's that holds several, so slots that one thread allocates and another frees come
+//! back.
 //!
-//! The slots of a magazine are freed, and are checked when they are handed out. Everything is in one sparse table.
+//! The slots of a magazine are in state freed, and each is checked when it is allocated. Everything lies in one sparse
+//! table.
 
 use super::fifo::{self, Ends, Fifo};
 use super::layout::layout;

@@ -1,4 +1,5 @@
-//! What a thread's cache exchanges with the quarantine and the central store, in magazines, and how fresh slots are readied.
+//! Refill and flush: how a thread's cache gets magazines from the quarantine and the central store and gives freed
+//! slots back, and how fresh slots are readied.
 
 use super::cache::{Cache, MAGAZINE};
 use super::layout::{ClassInfo, layout};

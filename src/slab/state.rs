@@ -1,4 +1,4 @@
-//! What is known of a slot: two bytes in its class's table.
+//! The state of a slot: two bytes in its class's table.
 
 use super::{class, look};
 use crate::request::Origin;

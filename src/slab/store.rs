@@ -1,8 +1,8 @@
 //! One class's store: its slabs, and which of their slots are free. Nothing here locks or makes system calls.
 //!
-//! Threads have homes, and a slab with free slots belongs to one: what the threads of one home take lies in slabs of
-//! their own, so that two threads do not share lines of the processor's caches, neither of objects nor of states. A home
-//! that wants a slab takes one over where another has many, before it opens one.
+//! Each thread has a home, and each slab with free slots belongs to one home. So threads of different homes allocate
+//! from different slabs, and share no cache line of objects or of states. A home that needs a slab first takes one over
+//! from a home that has many, and otherwise opens one.
 
 use super::layout::ClassInfo;
 use crate::rng::Rng;

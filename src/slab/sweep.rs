@@ -1,7 +1,7 @@
-//! Checking what lies still: all live slots' canaries, all freed slots' contents.
+//! The check of all slots at rest: live slots' canaries, freed slots' contents.
 //!
-//! Runs at exit and on request, beside threads that go on allocating. What another thread was in the middle of looks
-//! wrong as well: so a slot that does is looked at again under a claim ([`look`](super::look)).
+//! A sweep runs at exit and on request, while other threads go on allocating. A slot that a thread is changing looks
+//! wrong, too. So a slot that looks wrong is looked at again under a claim ([`look`](super::look)).
 
 use super::central;
 use super::class::locate;

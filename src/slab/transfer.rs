@@ -1,12 +1,14 @@
-//! Numbers of magazines that wait for the next thread that needs slots of their class: what one thread frees and
-//! another allocates goes through here, without a lock and without a look at the slabs' bitmaps.
+//! The transfer cache of a class: full magazines for the next thread that needs slots of the class.
 //!
-//! | entry | meaning | next | by whom |
+//! Slots that one thread frees and another allocates pass through it, without a lock and without the slabs' bitmaps.
+//!
+//! | entry | meaning | next | by |
 //! |---|---|---|---|
 //! | 0 | empty | a number | [`TransferCache::put`], by one exchange |
 //! | a number | a magazine waits | 0 | [`TransferCache::take`], by one exchange |
 //!
-//! Nobody waits for a entry. A fork, a thread that ends and a signal handler find each empty or with a magazine.
+//! No thread waits for an entry. A fork, a thread that ends and a signal handler find each entry empty or with a
+//! magazine.
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,9 +1,9 @@
 //! Which freed large slots keep their memory.
 //!
-//! A freed slot waits in a thread's cache, cleared. Large ones would keep megabytes so: a buffer that grows passes
-//! through every class. A thread keeps the memory of those that it freed last; of the others the whole pages
-//! inside the slot go back to the kernel, and then read as zero, as those of a freed slot do. What was written
-//! there since the free would be lost with them: so they are looked at first.
+//! A freed slot waits in a thread's cache, cleared. Large slots would keep megabytes in this way: a buffer that grows
+//! passes through every class. So a thread keeps the memory of the large slots that it freed last. Of older ones it
+//! gives the whole pages inside the slot back to the kernel. These pages read as zero afterwards, as a freed slot does.
+//! The release would hide a write after the free, so the slot is checked first.
 
 use super::layout::{ClassInfo, layout};
 use super::sweep;
@@ -106,7 +106,7 @@ mod tests {
             assert!(warm.keep(class, slot).is_ok(), "no slot was freed");
         }
         assert_eq!((warm.len, warm.bytes), (most as usize, most as usize * info.size));
-        // SAFETY: as above.
+        // SAFETY: the slab was committed, and this test alone uses it.
         let ones =
             |slot| bytes(slot).filter(|at| unsafe { Addr::new(*at).as_ptr::<u8>().read() } == 1).count();
         for (age, slot) in slots.clone().enumerate() {
@@ -139,7 +139,7 @@ mod tests {
             assert!(warm.keep(class, slot).is_ok());
         }
         let written = info.address(2) + info.size / 2;
-        // SAFETY: as above.
+        // SAFETY: the byte is in slot 2 of the slab that was committed, which this test alone uses.
         unsafe { Addr::new(written).as_ptr::<u8>().write(1) };
         assert!(warm.release(class, &[1]).is_ok());
         let fault = warm.release(class, &[2]).expect_err("a byte was written");

@@ -1,27 +1,29 @@
-//! The lock: a word that names its owner. Who waits for it spins briefly and then sleeps in the kernel.
+//! The lock: a word that names its owner. A thread that waits for it spins briefly and then sleeps in the kernel.
 //!
-//! A signal handler may allocate while the thread that it interrupted has a lock of the allocator's, and would wait
-//! for itself. The owner's name tells at once: [`Lock::enter`] gives nothing then, and the caller takes its fallback.
-//! The name also tells a forked child which locks were held by threads that it does not have: a fork takes no
-//! lock, and the child repairs what such a thread was in the middle of ([`Lock::inherit`]).
+//! A signal handler may allocate while the thread that it interrupted holds a lock of the allocator. If the handler
+//! waited for that lock it would wait for itself. The owner's name prevents this: [`Lock::enter`] returns `None` to the
+//! owner, and the caller takes its fallback. The name also tells a forked child which locks were held by threads that
+//! it does not have. A fork takes no lock, and the child repairs what such a thread was in the middle of
+//! ([`Lock::inherit`]).
 //!
-//! | word | who has it | next | by |
+//! | word | owner | next | by |
 //! |---|---|---|---|
 //! | 0 | nobody | the thread's id | [`Lock::enter`], [`Lock::try_lock`] |
-//! | | | the same with [`WAITERS`] | who slept before |
+//! | | | the same with [`WAITERS`] | a thread that slept before |
 //! | a thread's id | that thread | 0 | its guard's end; in a forked child [`Lock::inherit`] |
-//! | | | the same with [`WAITERS`] | who is about to sleep, or the kernel for it |
-//! | the same with [`WAITERS`] | that thread; others may sleep | 0, or who waited with priority; and one sleeper is woken | its guard's end |
+//! | | | the same with [`WAITERS`] | a thread that is about to sleep, or the kernel for it |
+//! | the same with [`WAITERS`] | that thread; others may sleep | 0, or the id of a waiter with priority; and one sleeper is woken | its guard's end |
 //!
-//! Threads sleep on a second word, which changes whenever a lock is released that others may sleep for. Who slept
-//! takes the lock with [`WAITERS`], since it does not know whether others still sleep. A real-time thread lends the owner
-//! its priority: else it would wait for every thread in between. It does not where a filter hides the threads' ids, since
-//! the kernel knows nobody by the stand-in for one.
+//! Threads sleep on a second word, which changes whenever a lock is released that others may sleep for. A thread that
+//! slept takes the lock with [`WAITERS`], since it does not know whether others still sleep. A real-time thread lends
+//! the owner its priority; otherwise it would wait for every thread in between. Where a filter hides the threads' ids
+//! no priority is lent, since the kernel does not know the stand-in for an id.
 //!
 //! # Signals blocked
 //!
-//! Locks whose owner no signal handler interrupts: who waits for one does not wait for a handler's end. So they are
-//! waited for also by those who wait for no other ([`super::only_tries`]).
+//! [`Lock::lock_signal_safe`] takes a lock with signals blocked, so no handler interrupts its owner. A thread that
+//! waits for such a lock never waits for a handler's end. So these locks are waited for even by threads that otherwise
+//! only try ([`super::only_tries`]).
 
 use super::atomic::{AtomicU32, Ordering};
 use super::rank::{self, Rank};

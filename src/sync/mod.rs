@@ -5,16 +5,16 @@
 //!
 //! Code that `tests/loom.rs` models takes its atomics from here, where the models put loom's.
 //!
-//! # Who never waits
+//! # Threads that only try
 //!
-//! Who never waits for a lock of the allocator's, and does without instead.
+//! Three kinds of threads never wait for a lock of the allocator. If a try fails they take a fallback.
 //!
-//! - The thread that uses the state of those who have none ([`Trying::SHARED`]): a lock may be held by the very
-//!   thread that it interrupted, or by one that a handler interrupted and that waits for that state.
-//! - The thread that writes a report ([`Trying::REPORT`]): a handler in the middle of it could wait for a lock
+//! - The thread that uses the shared state ([`Trying::SHARED`]). A lock may be held by the very thread that it
+//!   interrupted, or by one that a handler interrupted and that waits for the shared state.
+//! - The thread that writes a report ([`Trying::REPORT`]). A handler in the middle of the report could wait for a lock
 //!   whose owner waits to report.
-//! - A process that is not the heap's. In a child of a bare `clone`, or of a `fork` whose hooks have not run yet, a
-//!   lock may bear the name of a thread that is not there; a child of `vfork` has its parent's memory.
+//! - Any thread of a process that is not the heap's. In a child of a bare `clone`, or of a `fork` whose hooks have not
+//!   run yet, a lock may name a thread that is not there. A child of `vfork` has its parent's memory.
 //!
 //! There is one thread of each of the first two kinds at a time.
 

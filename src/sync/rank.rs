@@ -1,8 +1,8 @@
 //! In which order a thread takes locks.
 //!
-//! A thread waits for a lock only while all locks that it has rank lower. So whoever waits is waited for by nobody
-//! that it waits for itself. `src/README.md` says who has which lock when; a debug build checks the order whenever
-//! a lock is asked for, whether or not that has to wait.
+//! A thread waits for a lock only while all locks that it holds rank lower. So no two threads wait for each other.
+//! `src/README.md` says which lock is held when. A debug build checks the order at every lock, whether or not the
+//! thread has to wait.
 
 /// A lock's place in the order, low to high.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

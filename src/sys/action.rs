@@ -1,23 +1,22 @@
-//! What the program wants done with signals for which the kernel has a handler of ours: the fault signals, and all
-//! whose handler asked for the alternate stack.
+//! The program's dispositions of signals for which the kernel has a handler of ours: the fault signals, and every
+//! signal whose handler asked for the alternate stack.
 //!
-//! Each signal has two copies of its disposition and a number: the copy that counts is the number's lowest bit.
-//! A writer, one at a time ([`Turn`]), fills the other copy and counts up. A reader, who may be a signal handler
-//! anywhere, looks again only if a whole update ended meanwhile: nobody waits for a writer that does not run.
+//! Each signal has two copies of its disposition and a number. The number's lowest bit selects the valid copy. A
+//! writer, one at a time ([`Turn`]), fills the other copy and increments the number. A reader may be a signal handler
+//! anywhere. It reads again only if a whole update ended meanwhile, so it never waits for a writer that does not run.
 //!
 //! | step of a writer | a reader finds |
 //! |---|---|
-//! | has its turn, signals are held back | the copy that counts, untouched |
+//! | has its turn, with signals blocked | the valid copy, unchanged |
 //! | fills the other copy | the same |
-//! | counts up | the new copy; who was reading the old one looks again, since the next update fills it |
+//! | increments the number | the new copy; a reader of the old one reads again, since the next update fills that |
 //!
-//! A fork between any two leaves the copy that counts whole.
+//! A fork between any two steps leaves the valid copy whole.
 //!
 //! # Blocking signals
 //!
-//! Holding signals back for a moment.
-//!
-//! Faults are not held back: the kernel ends a process that faults while the signal is blocked.
+//! [`BlockedSignals`] blocks signals for a moment, except for faults: the kernel ends a process that faults while the
+//! signal is blocked.
 
 use super::futex::Turn;
 use super::{process, thread};

@@ -15,7 +15,7 @@ pub fn secure() -> bool {
 
 /// The 16 random bytes the kernel gave the process at its start, as two numbers.
 pub fn random() -> Option<[u64; 2]> {
-    // SAFETY: as above.
+    // SAFETY: getauxval reads the process's own auxiliary vector, which stays as it is.
     let address = unsafe { libc::getauxval(libc::AT_RANDOM) };
     let pointer = core::ptr::with_exposed_provenance::<[u64; 2]>(usize::try_from(address).ok()?);
     if pointer.is_null() {
@@ -27,7 +27,7 @@ pub fn random() -> Option<[u64; 2]> {
 
 /// One past the bytes of the first thread's stack: the kernel places the program's name above it.
 pub fn stack_end() -> crate::addr::Addr {
-    // SAFETY: as above.
+    // SAFETY: getauxval reads the process's own auxiliary vector, which stays as it is.
     let name = unsafe { libc::getauxval(libc::AT_EXECFN) };
     crate::addr::Addr::new(usize::try_from(name).unwrap_or(0))
 }
@@ -43,7 +43,7 @@ pub fn program() -> Option<&'static [u8]> {
 
 /// Where the program's own code starts, an address in the object that is the program.
 pub fn entry() -> usize {
-    // SAFETY: as above.
+    // SAFETY: getauxval reads the process's own auxiliary vector, which stays as it is.
     usize::try_from(unsafe { libc::getauxval(libc::AT_ENTRY) }).unwrap_or(0)
 }
 

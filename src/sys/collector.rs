@@ -1,8 +1,7 @@
-//! Handing a report to the process that collects them: a stream socket with a name in the file system.
+//! Sends a report to the process that collects reports, over a stream socket with a name in the file system.
 //!
-//! One connection carries one report. The collector answers with one byte when it has dealt with it; a
-//! report without an answer is still the caller's to print. Nothing here raises SIGPIPE, blocks for ever
-//! or is a cancellation point.
+//! One connection carries one report. The collector answers with one byte when it has processed the report. Without an
+//! answer the caller prints the report itself. Nothing here raises SIGPIPE, blocks for ever or is a cancellation point.
 
 use super::{errno, file};
 use libc::{c_int, c_long, c_void};

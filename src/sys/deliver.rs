@@ -1,42 +1,43 @@
-//! Handing a signal to the program, as the kernel would have delivered it.
+//! Delivers a signal to the program's handler as the kernel would have delivered it.
 //!
-//! The kernel has our handler, on a stack of ours where the thread has one ([`super::stacks`]). What the program asked for
-//! is done here instead: its mask is blocked, a one-shot disposition reset, and the signal's frame is moved to the
-//! stack that the kernel would have taken: the program's alternate one, or the one that was interrupted:
+//! The kernel has our handler, on a stack of ours where the thread has one ([`super::stacks`]). This module does what
+//! the program asked the kernel for: it blocks the handler's mask, resets a one-shot disposition, and moves the
+//! signal's frame to the stack that the kernel would have taken. That is the program's alternate stack, or the one that
+//! was interrupted:
 //!
 //! ```text
 //! frame:  | return address | ucontext (304 bytes) | siginfo (128) |  ...  | vector state |   red zone
 //!         ^ stack pointer of the handler                                                 ^ 128 bytes, then
-//!                                                                                          what was interrupted
+//!                                                                                          the interrupted code's stack
 //! ```
 //!
-//! The handler returns into `rt_sigreturn`, which finds the frame by the stack pointer: nothing depends on
-//! the frame that the kernel made any more. The frame names our stack as the alternate one, since `rt_sigreturn`
-//! makes that the kernel's.
+//! The handler returns into `rt_sigreturn`, which finds the frame by the stack pointer. So nothing depends on the
+//! kernel's frame any more. The frame names our stack as the alternate one, since `rt_sigreturn` gives that to the
+//! kernel.
 //!
-//! While a report is written in the fault handler the program's signals come ([`signal::with_interrupted_mask`]), and
-//! stay on our stack, below the report: the kernel takes it for the alternate one, which is in use, and would begin it
-//! anew for a signal that comes while a handler of the program's runs elsewhere.
+//! While the fault handler writes a report the program's signals come ([`signal::with_interrupted_mask`]). Their frames
+//! stay on our stack, below the report. The kernel takes our stack for the alternate one in use. It would start at the
+//! top of it again for a signal that comes while a handler of the program's runs elsewhere.
 //!
 //! # Fault signals that were sent
 //!
-//! Fault signals that somebody sent.
-//!
-//! SIGSEGV and SIGBUS are blocked in name only ([`super::action::change_mask`]), so that a fault reaches the handler.
-//! One that was sent (`kill`, `sigqueue`, a timer) has to wait all the same until the program unblocks it or takes it
-//! (`sigwait`, `signalfd`). So the handler blocks it where it came, for the kernel as well, and queues it once more:
+//! SIGSEGV and SIGBUS are blocked in name only ([`super::action::change_mask`]), so a fault reaches the handler in any
+//! case. A signal that was sent (`kill`, `sigqueue`, a timer) has to wait nevertheless, until the program unblocks it
+//! or takes it (`sigwait`, `signalfd`). So the handler blocks it in the thread that received it, for the kernel as
+//! well, and queues it again:
 //!
 //! | step | the signal |
 //! |---|---|
-//! | it comes to a thread that takes it for blocked | is with the handler |
+//! | it comes to a thread that has it blocked in name | is with the handler |
 //! | blocked in the handler, and in the mask that the handler returns to | the same |
 //! | queued again, to the thread or the process as before | is pending, or with a thread that does not block it |
-//! | the program changes its mask | comes again: to stay, if it is still blocked in name |
+//! | the program changes its mask | comes again, and stays if it is still blocked in name |
 //!
-//! A fault of the thread meets the real block meanwhile, and ends the process as the kernel has it.
+//! A fault of the thread meanwhile meets the real block, and the kernel ends the process.
 //!
-//! What comes although the interrupted mask blocks it was allowed by a wait with a mask of its own (`sigsuspend`,
-//! `ppoll`): the program wants it now. So does a signal that finds a fault being handled, once that is over.
+//! A signal may come although the interrupted mask blocks it. Then a wait with a mask of its own (`sigsuspend`,
+//! `ppoll`) allowed it, and the program wants it now. The program also gets a signal that arrives while a fault is
+//! handled, once that is over.
 
 use super::action::{self, Action, bit};
 use super::signal::{self, Next, restorer};
@@ -127,7 +128,7 @@ unsafe fn deliver(number: c_int, info: *mut siginfo_t, context: *mut ucontext_t,
     };
     // SAFETY: as the caller says.
     let Some(room) = (unsafe { room_for(context, action) }) else { return next };
-    // SAFETY: as above; the frame is on another stack than the room.
+    // SAFETY: both are the kernel's, as the caller says, and the room is on another stack than their frame.
     match unsafe { move_frame(info, context, room) } {
         Some(frame) => {
             next.stack = frame;
@@ -165,7 +166,7 @@ pub(super) unsafe fn interrupted_mask(context: *const ucontext_t) -> u64 {
 /// # Safety
 /// As [`interrupted_mask`].
 pub(super) unsafe fn set_interrupted_mask(context: *mut ucontext_t, mask: u64) {
-    // SAFETY: as in `interrupted_mask`.
+    // SAFETY: the kernel's context has the mask there, in a word, and lives until the handler returns.
     unsafe { context.byte_add(offset_of!(ucontext_t, uc_sigmask)).cast::<u64>().write(mask) };
 }
 
@@ -187,7 +188,7 @@ pub unsafe fn begins_own_stack(context: *const c_void) -> bool {
 unsafe fn room_for(context: *const ucontext_t, action: Action) -> Option<Room> {
     // SAFETY: as the caller says.
     let stack = unsafe { (*context).uc_stack };
-    // SAFETY: as above.
+    // SAFETY: `context` is the kernel's, as the caller says, and a `ucontext_t` for `signal::context` too.
     let sp = unsafe { signal::context(context.cast()) }.sp();
     let holds = |address: usize| address.wrapping_sub(stack.ss_sp.addr()) < stack.ss_size;
     let switched = stack.ss_flags & libc::SS_DISABLE == 0 && holds(context.addr()) && !holds(sp);
@@ -301,7 +302,7 @@ pub(super) unsafe fn hold(
     if info.is_null() || !unsafe { is_sent(info) } {
         return false;
     }
-    // SAFETY: as above.
+    // SAFETY: `context` is what the kernel passed, as the caller says.
     let mask = unsafe { interrupted_mask(context) };
     // A child that borrows its parent's memory finds its parent's word there.
     let in_name = thread::blocked() & own != 0 && !process::borrows_memory();
@@ -309,7 +310,7 @@ pub(super) unsafe fn hold(
         return false;
     }
     action::block(own);
-    // SAFETY: as above.
+    // SAFETY: `info` and `context` are what the kernel passed, and `info` was not null.
     unsafe {
         set_interrupted_mask(context, mask | own);
         queue_again(number, info);
@@ -355,7 +356,7 @@ unsafe fn queue_again(number: c_int, info: *const siginfo_t) {
         }
     };
     if status != 0 {
-        // SAFETY: as above.
+        // SAFETY: the kernel reads the structure, which is live until the handler returns.
         unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), thread, number, info) };
     }
 }

@@ -36,6 +36,6 @@ pub fn get() -> i32 {
 
 /// Sets the calling thread's `errno`.
 pub fn set(value: i32) {
-    // SAFETY: as in `get`, and only this thread reads or writes it.
+    // SAFETY: the C library returns the address of this thread's live integer, and no other thread uses that.
     unsafe { *libc::__errno_location() = value }
 }

@@ -1,19 +1,20 @@
 //! Whole-file reads and unbuffered writes, for options, limits and reports.
 //!
-//! What the user names is opened without waiting and without becoming the process's terminal, and looked at first:
+//! A file that the user names is opened without waiting and without becoming the process's terminal, and then
+//! inspected:
 //!
-//! | is | to be read | to be appended to |
+//! | the file is | read from it | append to it |
 //! |---|---|---|
 //! | a regular file, a character device (`/dev/null`) | yes | yes |
-//! | a FIFO | no | if somebody reads it |
+//! | a FIFO | no | if a process reads it |
 //! | anything else | no | no |
 //!
-//! Writing waits for room as long as the descriptor waits by itself. One that does not wait (`O_NONBLOCK`, which whoever
-//! shares the standard error may have set) is waited for here, up to [`STALL`] seconds for each part that it takes.
+//! A write waits for room if the descriptor is a blocking one. A descriptor with `O_NONBLOCK`, which any process that
+//! shares the standard error may have set, is waited for here, up to [`STALL`] seconds for each part that it takes.
 //!
 //! # Line by line
 //!
-//! A file line by line, in a buffer that need not hold it all.
+//! [`read_lines`] reads a file line by line, in a buffer that need not hold all of it.
 
 use crate::addr::Addr;
 use core::sync::atomic::{AtomicBool, Ordering};

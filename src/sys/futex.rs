@@ -1,10 +1,10 @@
-//! Sleeping on a word until somebody changes it, and locks that lend their owner the priority of who waits.
+//! Sleeping on a word until another thread changes it, and locks that lend their owner a waiter's priority.
 //!
-//! Made by `syscall`, which is no cancellation point.
+//! All calls go through `syscall`, which is no cancellation point.
 //!
 //! # One thread at a time
 //!
-//! One thread at a time: a lock for the modules of `sys`, which stand below [`crate::sync`].
+//! [`Turn`] is a lock for the modules of `sys`, which stand below [`crate::sync`].
 //!
 //! | word | meaning | next | by |
 //! |---|---|---|---|
@@ -12,8 +12,8 @@
 //! | [`TAKEN`] | a thread has it, nobody sleeps | [`AWAITED`], [`FREE`] | a thread that is about to sleep; the owner |
 //! | [`AWAITED`] | a thread has it, others may sleep | [`FREE`], and one is woken | the owner |
 //!
-//! The owner holds signals back, so that no handler of its own thread waits for it, and waits for nothing. In a
-//! forked child, which does not have the owner any more, [`Turn::in_child`] frees the word.
+//! The owner blocks signals, so no handler of its own thread waits for it. The owner itself waits for nothing. A forked
+//! child that does not have the owner frees the word in [`Turn::in_child`].
 
 use super::action::BlockedSignals;
 use super::errno;

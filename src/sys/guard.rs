@@ -1,40 +1,37 @@
 //! Guard regions: pages whose access faults, inside reserved address space.
 //!
-//! Two backends behind one contract. `Madvise` puts a marker into the page table
-//! (`MADV_GUARD_INSTALL`, Linux 6.13): one mapping holds any number of guards. `Mprotect` makes
-//! `PROT_NONE` mappings: any kernel, but each island of accessible pages costs two mappings of
-//! `vm.max_map_count`.
+//! Two backends have one contract. `Madvise` puts a marker into the page table (`MADV_GUARD_INSTALL`, Linux 6.13), and
+//! one mapping holds any number of guards. `Mprotect` makes `PROT_NONE` mappings. It works on any kernel, but each
+//! island of accessible pages costs two mappings of `vm.max_map_count`.
 //!
-//! Contract of both: after [`Backend::close`] the pages hold no memory and any access faults; after
-//! [`Backend::open`] they read as zero and can be written. Each can be refused, and then nothing
-//! has changed that the caller must undo.
+//! The contract: after [`Backend::close`] the pages hold no memory and any access faults. After [`Backend::open`] they
+//! read as zero and can be written. The kernel may refuse either one, and then nothing has changed that the caller must
+//! undo.
 //!
-//! Which backend a process has is found out once, by [`examine`](examine), from what the advice does
-//! and not from what the kernel answers. Where markers are refused later, or lose their effect ([`mend`](mend)), pages are
-//! closed by an inaccessible mapping and opened by a new one, which takes the markers away that are still there.
+//! [`examine`] finds out once which backend a process has, by the effect of the advice and not by the kernel's answer.
+//! Markers may be refused later, or lose their effect ([`mend`]). Then pages are closed by an inaccessible mapping and
+//! opened by a new one, which removes the markers that are still there.
 //!
 //! # What the kernel does
 //!
-//! What the kernel does when it is advised, as opposed to what it answers.
+//! A seccomp filter may answer `madvise` with success and do nothing, and so do emulators that ignore advice which they
+//! do not know. So each advice that matters is tried at start, on a page of the library's own data, which takes no
+//! mapping:
 //!
-//! A seccomp filter may answer `madvise` with success and do nothing, and so do emulators that ignore advice which
-//! they do not know. So each advice that something depends on is tried at start, on a page of the library's own
-//! data, which takes no mapping:
-//!
-//! | step | what must follow | else |
+//! | step | what must follow | otherwise |
 //! |---|---|---|
 //! | a word is written, `MADV_DONTNEED` | it reads as zero | memory is released by a new mapping ([`vm::release`]) |
 //! | `MADV_GUARD_INSTALL` | the kernel itself cannot read the page | guards are inaccessible mappings |
 //! | `MADV_POPULATE_READ` of the guard | it fails | [`vm::is_readable`] asks another way |
 //! | `MADV_GUARD_REMOVE` | the kernel can read the page | guards are inaccessible mappings |
 //!
-//! Nothing here faults: the page is read by system calls, which answer `EFAULT`. That call may be refused or pretended as
-//! well, and is believed only if it answers so for an address that no program has.
+//! Nothing here faults: the page is read by system calls, which answer `EFAULT`. That call may be refused or pretended
+//! as well. It is trusted only if it answers `EFAULT` for an address that no program has.
 //!
-//! A filter may come later, when a program that has started gives up what it does not need. Then it is the first page
-//! that could not be opened which tells: an access faults that must not, and the handler looks anew ([`mend`]). One
-//! thread at a time does so, with signals held back, and waits for nothing; others that fault meanwhile wait for it, and
-//! find their page open. A forked child, which may lack the thread that looked, frees the turn.
+//! A filter may come later, when a running program gives up privileges that it does not need. The first page that could
+//! not be opened shows it: an access faults that must not, and the handler examines the kernel again ([`mend`]). One
+//! thread at a time does so, with signals blocked, and waits for nothing. Other threads that fault meanwhile wait for
+//! it, and find their page open. A forked child, which may lack that thread, frees the turn.
 
 use super::futex::Turn;
 use super::vm::{self, MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, advise};

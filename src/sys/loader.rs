@@ -1,9 +1,9 @@
-//! The dynamic loader: which loaded object an address belongs to, asked without its lock; and that the object which
-//! holds this code stays loaded.
+//! The dynamic loader: which loaded object an address belongs to, without the loader's lock; and keeping the object
+//! with this code loaded.
 //!
-//! `_dl_find_object` (glibc 2.35) is made for unwinders: it takes no lock, allocates nothing and may be
-//! called in signal handlers. It is looked up as a weak symbol, so that a C library without it leaves a
-//! null in the offset table, and nobody has to call `dlsym`.
+//! `_dl_find_object` (glibc 2.35) is made for unwinders: it takes no lock, allocates nothing and may be called in
+//! signal handlers. It is a weak symbol here. So a C library without it leaves a null in the offset table, and no
+//! `dlsym` is needed.
 
 use core::arch::asm;
 use core::mem::MaybeUninit;

@@ -1,10 +1,10 @@
 //! Every system call and every call into the C library; nothing else in the crate makes one.
 //!
-//! Functions here return `Option` or a small enumeration: an errno that a caller can act on becomes a
-//! variant, one that cannot happen ends at [`process::die`].
+//! Functions here return `Option` or a small enumeration. An errno that a caller can act on becomes a variant. One that
+//! cannot happen ends at [`process::die`].
 //!
-//! What the C library makes a cancellation point (reading, writing, sleeping, `getrandom`) is called
-//! through `syscall`, which is none: a thread must not be cancelled while it holds a lock of ours.
+//! Functions that the C library makes cancellation points (reading, writing, sleeping, `getrandom`) are called through
+//! `syscall`, which is none: a thread must not be cancelled while it holds a lock of ours.
 
 pub mod action;
 pub mod auxv;

@@ -1,23 +1,23 @@
-//! Whether what this process changes in memory is seen by another one.
+//! The process: whether another process sees what this one changes in memory.
 //!
-//! A child of `vfork` has a process id, signal dispositions and masks of its own, and its parent's memory: what is
-//! remembered there is the parent's. A child of a bare `fork` or `clone`, which runs no hooks, has another id as
-//! well, but a copy of the memory. A word in pages that the kernel wipes in copies, the id of the process whose memory
-//! it is, tells them apart:
+//! A child of `vfork` has a process id, signal dispositions and masks of its own, but its parent's memory, in which the
+//! parent's state is remembered. A child of a bare `fork` or `clone`, which runs no hooks, has another id as well, but
+//! a copy of the memory. A word tells them apart. It lies in pages that the kernel wipes in copies, and holds the id of
+//! the process that the memory belongs to:
 //!
-//! | the id | the word | who runs here |
+//! | the id | the word | the running process |
 //! |---|---|---|
 //! | the heap's | any | the heap's process |
 //! | another | the same | a child with a copy |
 //! | another | 0 | a child with a copy, which writes its id |
 //! | another | another | a child that shares the memory |
 //!
-//! Where the kernel cannot wipe pages, every child without hooks is taken for one that shares: what it sets is the
-//! kernel's alone to keep.
+//! Where the kernel cannot wipe pages, every child without hooks is treated as one that shares. Its signal settings are
+//! then left to the kernel.
 //!
 //! # The end of the process
 //!
-//! The end of a process that cannot go on.
+//! [`die`] ends a process that cannot go on; [`exit_anew`] and [`exit_now`] end one with a status.
 
 use super::seal::Unsealed;
 use super::{file, thread};

@@ -1,31 +1,31 @@
-//! The protection key that the allocator's tables are sealed with, where the processor has keys (x86 PKU).
+//! The protection key that seals the allocator's tables, where the processor has keys (x86 PKU).
 //!
-//! A thread's right to write behind the key is in a register of its own, which two instructions read and set
-//! without the kernel. Threads inherit it; the kernel gives signal handlers one that denies reading as well, and
-//! restores the interrupted one when they return. So nobody may rely on what a thread finds: whoever touches
-//! tables holds an [`Unsealed`], which gives the thread the rights and takes back what it added.
+//! A thread's right to write behind the key is in a register of its own, which two instructions read and set without
+//! the kernel. Threads inherit the register. The kernel gives signal handlers one that denies reading as well, and
+//! restores the interrupted one when they return. So no code may rely on the register that it finds. Code that accesses
+//! tables holds an [`Unsealed`], which gives the thread the rights and takes back those that it added.
 //!
-//! The kernel minds the register, too, when it writes to or reads from a thread's memory for it, but not when
-//! that is another process's, as it is for debuggers and [`super::vm::peek`].
+//! The kernel respects the register, too, when it accesses a thread's memory for that thread. It does not when it
+//! accesses another process's memory, as for debuggers and [`super::vm::peek`].
 //!
 //! # Sealed values
 //!
-//! Values that are set once and read-only from then on.
+//! A [`Sealed`] value is set once and read-only from then on. Addresses of functions that are called, and pointers to
+//! them, must not lie where a stray write of the program reaches them.
 //!
-//! Addresses of functions that are called, and what leads to them, must not lie where a stray write of the program's
-//! reaches them. A [`Sealed`] has pages of its own. The static that it is belongs into the section `.data.rel.ro.sealed`, among the
-//! constants that the loader relocates and then makes read-only: there all sealed statics are one mapping with those,
-//! while each elsewhere would make three of one, and a fork copies mappings. To be filled it is opened, and closed again.
-//! Whether the value is there is said in it; who may fill it is said elsewhere, in a word that stays writable:
+//! A [`Sealed`] has pages of its own. Its static belongs into the section `.data.rel.ro.sealed`, among the constants
+//! that the loader relocates and then makes read-only. There all sealed statics share one mapping with those. Elsewhere
+//! each would split one mapping into three, and a fork copies mappings. To be filled the page is opened, and closed
+//! again. The value itself says whether it is there. A word elsewhere, which stays writable, says who may fill it:
 //!
-//! | filler | full | the value | who goes on |
+//! | filler | full | the value | next |
 //! |---|---|---|---|
-//! | 0 | 0 | none | the first to [`Sealed::fill`] makes the filler 1 |
-//! | 1 | 0 | being written | the same makes it full; a child that is forked meanwhile finds it so for good |
+//! | 0 | 0 | none | the first thread in [`Sealed::fill`] makes the filler 1 |
+//! | 1 | 0 | being written | the same thread makes it full; a child that is forked meanwhile never gets the value |
 //! | 1 | 1 | set | nobody writes; the page is closed at once |
 //!
-//! Nobody waits: whoever comes before a value is there does without. So does everybody where the kernel refuses to open
-//! the page; where it refuses to close it, the value stays writable.
+//! No thread waits: one that comes before the value is there does without it. So do all threads where the kernel
+//! refuses to open the page. Where it refuses to close the page, the value stays writable.
 
 use super::vm;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
@@ -139,7 +139,8 @@ fn open(key: u32) -> Option<u32> {
     if after == before {
         return None;
     }
-    // SAFETY: as above; of all keys, the thread's rights to the tables' alone change.
+    // SAFETY: the register exists, since there is a key. The value differs from what was read in the bits of
+    // the tables' key alone.
     unsafe { write(after) };
     Some(before)
 }

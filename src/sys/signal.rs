@@ -1,11 +1,11 @@
-//! Signals: taking SIGSEGV and SIGBUS over, standing before handlers of the program's, and ending by a signal.
+//! Signals: handling SIGSEGV and SIGBUS, relaying other signals to the program's handlers, and ending by a signal.
 //!
-//! The kernel calls [`fault_entry`] for the fault signals, which asks the [`Receiver`] what is to follow ([`Next`]):
-//! return, or go on in a handler of the program, on the stack and with the frame that the kernel would have given it
-//! ([`super::deliver`]); and [`relay_entry`] for other signals whose handler is to run on the program's alternate
-//! stack. Both work on a stack of ours ([`super::stacks`]), with all signals but faults blocked until that stack is
-//! left: nothing of ours is left on any stack then, and no signal finds us there. What may take long is done with the
-//! program's signals allowed ([`with_interrupted_mask`]).
+//! The kernel calls [`fault_entry`] for the fault signals. It asks the [`Receiver`] what follows ([`Next`]): a return,
+//! or a handler of the program's, on the stack and with the frame that the kernel would have given it
+//! ([`super::deliver`]). The kernel calls [`relay_entry`] for other signals whose handler is to run on the program's
+//! alternate stack. Both entries work on a stack of ours ([`super::stacks`]), with all signals but faults blocked until
+//! that stack is left. After that no frame of ours is left on any stack, and no signal finds us there. Work that may
+//! take long is done with the program's signals allowed ([`with_interrupted_mask`]).
 
 use super::action::{self, Action, FAULT_SIGNALS};
 use super::{deliver, file, stacks};
@@ -45,7 +45,7 @@ pub struct Context {
 pub unsafe fn denying_key(number: c_int, info: *const siginfo_t) -> Option<u32> {
     // SAFETY: live if not null, as the caller says.
     let denied = number == libc::SIGSEGV && !info.is_null() && unsafe { (*info).si_code } == SEGV_PKUERR;
-    // SAFETY: as above; with this code the kernel sets the word there.
+    // SAFETY: `info` is not null, and the kernel's with this code, which sets the word at that offset.
     denied.then(|| unsafe { info.cast::<u8>().add(KEY_OFFSET).cast::<u32>().read() })
 }
 
@@ -410,7 +410,7 @@ pub(super) fn note_no_room() {
 pub fn raise(signal: c_int) {
     // SAFETY: sending a signal has no memory effect, here and below.
     if unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal) } != 0 {
-        // SAFETY: as above.
+        // SAFETY: sending a signal takes numbers and touches no memory of the caller.
         unsafe { libc::syscall(libc::SYS_kill, libc::getpid(), signal) };
     }
 }

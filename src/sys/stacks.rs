@@ -1,33 +1,34 @@
 //! Signal stacks: the kernel's alternate stack of a thread is the library's own, and the program's is kept beside it.
 //!
 //! A fault must find room for its frame and for a report, wherever the thread was: at the end of its stack, on a
-//! coroutine's, on an alternate stack of 2 KiB. So a thread that has a state gives the kernel a stack of ours. What
-//! the program says by `sigaltstack` is kept in the stack's [`Head`], and [`super::deliver`] moves the frames of the
-//! program's signals to where the kernel would have put them. No function of the program's runs on a stack of ours.
+//! coroutine's, on an alternate stack of 2 KiB. So a thread with a state gives the kernel a stack of ours. The
+//! program's own settings by `sigaltstack` are kept in the stack's [`Head`], and [`super::deliver`] moves the frames of
+//! the program's signals to where the kernel would have put them. No function of the program's runs on a stack of ours.
 //!
 //! ```text
-//! | closed, 256 KiB | stack, 256 KiB ... | head | closed, 256 KiB | stack ... | head | ...
-//!                   ^ low                ^ top
+//! | closed, 256 KiB | stack, 256 KiB  ...  | head | closed, 256 KiB | stack ... | head | ...
+//!                   ^ low                  ^ top
 //! ```
 //!
-//! Stacks lie in a reservation of their own, far from any table, and are opened when they are first used. Those
-//! beyond it are mapped and opened several at once, and one by one where address space is limited. Where guard markers
-//! are used the closed bytes are markers, and stacks that lie together are one mapping. A stack is never unmapped: it
-//! waits in a list for the next thread. The kernel writes there, so stacks are not sealed.
+//! Stacks lie in a reservation of their own, far from any table, and are opened when they are first used. Further
+//! stacks are mapped and opened several at once, and one by one where address space is limited. Where guard markers are
+//! used the closed bytes are markers, and stacks that lie together are one mapping. A stack is never unmapped: it waits
+//! in a list for the next thread. The kernel writes there, so stacks are not sealed.
 //!
 //! A program's stack with `SS_AUTODISARM` is the kernel's alternate stack itself: the kernel takes it away while a
-//! handler runs and gives it back in the end, which nobody else can do. Faults then begin there, and go on on ours.
+//! handler runs and restores it at the end, which no other code can do. Faults then begin there, and continue on our
+//! stack.
 //!
 //! The word of a thread, in thread-local storage:
 //!
 //! | word | meaning | set by |
 //! |---|---|---|
 //! | 0 | no stack of ours; the kernel has what the program set | [`leave`] |
-//! | a head's address | the thread's stack | [`adopt`], signals held back |
+//! | a head's address | the thread's stack | [`adopt`], with signals blocked |
 //! | with [`HANDLING`] | the thread handles a fault | [`begin_fault`], taken back by [`end_fault`], and while the program's signals come |
 //!
-//! The list of free stacks is one word, the page of the first head and a number that counts changes; who takes the
-//! first exchanges it for the next. Handlers do so anywhere and wait for nobody.
+//! The list of free stacks is one word: the page of the first head, and a number that counts changes. A thread takes
+//! the first stack by exchanging the word for the next one. Handlers do so anywhere and wait for nobody.
 
 use super::action::BlockedSignals;
 use super::vm::{self, MADV_GUARD_INSTALL};
@@ -590,7 +591,7 @@ mod tests {
             assert!(own().expect("a stack").is(&kernels()));
             let query = || {
                 let mut answer = NOTHING;
-                // SAFETY: as above.
+                // SAFETY: the answer is a live structure, and nothing is set.
                 unsafe { exchange(core::ptr::null(), &raw mut answer) }.map(|()| answer)
             };
             let answer = query().expect("an answer");
@@ -598,7 +599,7 @@ mod tests {
             let mut memory = std::vec![0_u8; 16 << 10];
             let set = |flags, size| {
                 let new = stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: flags, ss_size: size };
-                // SAFETY: as above.
+                // SAFETY: the structure is live. Its memory is not used: no signal comes in this test.
                 unsafe { exchange(&raw const new, none) }
             };
             let mut set = set;
@@ -614,7 +615,7 @@ mod tests {
             leave();
             assert!(own().is_none());
             assert_eq!((kernels().ss_flags, kernels().ss_size), (0, 16 << 10));
-            // SAFETY: as above.
+            // SAFETY: the structure is a constant. It takes the stack away, on which nothing runs.
             unsafe { kernel(&NOTHING, none) }.expect("a change");
         });
     }

@@ -1,8 +1,8 @@
 //! Threads: the thread-local slot, ids, exit hooks, fork hooks.
 //!
-//! The slot is one word of static TLS in the initial-exec model: a hidden symbol in `.tbss`, reached
-//! by its offset from the thread pointer. std's `thread_local!` would call `__tls_get_addr` from a
-//! shared object on every access, which costs about twice as much and may allocate.
+//! The slot is one word of static TLS in the initial-exec model: a hidden symbol in `.tbss`, reached by its offset from
+//! the thread pointer. std's `thread_local!` would call `__tls_get_addr` from a shared object on every access. That
+//! costs about twice as much and may allocate.
 
 use core::arch::{asm, global_asm};
 use core::ptr::NonNull;
@@ -42,7 +42,8 @@ macro_rules! thread_word {
 
         $(#[$set_doc])*
         pub fn $set(value: $type) {
-            // SAFETY: as above; only this thread reads or writes the word.
+            // SAFETY: the linker resolves the symbol to this object's TLS offset, and only this thread reads
+            // or writes its word.
             unsafe {
                 asm!(
                     concat!("mov {offset}, qword ptr [rip + ", $symbol, "@GOTTPOFF]"),

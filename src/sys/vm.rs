@@ -310,7 +310,8 @@ pub fn release_many(spans: impl Iterator<Item = Span>) {
         if count == 0 {
             return;
         }
-        // SAFETY: as for `advise`; the kernel reads as many ranges as there are spans.
+        // SAFETY: the caller's spans may be emptied, as for `advise`. The list is live, and has `count`
+        // ranges that were written.
         unsafe {
             let list = ranges.as_ptr();
             libc::syscall(SYS_PROCESS_MADVISE, PIDFD_SELF, list, count, libc::MADV_DONTNEED, 0)

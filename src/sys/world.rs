@@ -1,8 +1,8 @@
-//! Stopping all other threads, and reading what they and the loader have mapped.
+//! Stops all other threads, and reads what they and the loader have mapped.
 //!
-//! Threads are stopped by a signal whose handler waits: what their registers held lies in the signal's frame
-//! on their stacks then. A thread that blocks the signal goes on; whoever reads memory meanwhile does so
-//! by [`super::vm::peek`], which does not fault.
+//! A signal stops the threads; its handler waits. The registers of a stopped thread lie in the signal's frame on its
+//! stack. A thread that blocks the signal goes on. So memory is read by [`super::vm::peek`] meanwhile, which does not
+//! fault.
 
 use super::{file, futex, signal, thread};
 use crate::addr::{Addr, PAGE_SIZE};

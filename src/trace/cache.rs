@@ -1,9 +1,7 @@
-//! How to leave the frame of one program counter, in one word.
-//!
-//! Of a row of the unwind tables this is all that a stack trace needs: where the caller's frame begins
-//! (the CFA; the return address lies 8 bytes below it, on x86-64 always) and where the caller's frame
-//! pointer is. What a row says of other registers is left out, so a frame whose CFA depends on one of
-//! those ends the trace.
+//! A rule: how to leave the frame of one program counter, in one word. A stack trace needs no more of a row of the
+//! unwind tables than this: where the caller's frame begins (the CFA; the return address lies 8 bytes below it, on
+//! x86-64 always), and where the caller's frame pointer is. A rule has nothing of other registers, so a frame whose CFA
+//! depends on one of those ends the trace.
 //!
 //! ```text
 //! bit 0      3      7     9     13        16               36               50          63
@@ -12,18 +10,17 @@
 //!
 //! # The cache
 //!
-//! Rules by program counter: a table of fixed size that never needs a lock.
+//! Rules by program counter, in a table of fixed size that needs no lock.
 //!
-//! An entry is two words, the rule and the program counter mixed with a hash of the rule. Any thread may
-//! write any entry at any time, in a signal handler too; whoever reads halves of two writes finds that
-//! they do not belong together, and takes it for a miss. Two entries side by side serve one hash, and the
-//! newer rule takes the first.
+//! An entry is two words: the rule, and the program counter mixed with a hash of the rule. Any thread may write any
+//! entry at any time, in a signal handler too. A reader that gets halves of two writes sees that they do not belong
+//! together, and takes them for a miss. Two entries side by side serve one hash, and the newer rule takes the first.
 //!
-//! The table begins as one page and becomes eight times as long when as many rules were put into it as it has entries:
-//! the many small processes, and the children of a fork, touch no more of it than they need. What was kept before
-//! is looked up anew then.
+//! The table begins as one page. When as many rules were put into it as it has entries, it becomes eight times as long.
+//! So the many small processes, and the children of a fork, touch no more of it than they need. After the change the
+//! kept rules are looked up anew.
 //!
-//! A rule names the loaded object that it was read from, which the reader has to check: a table does not
+//! A rule names the loaded object that it was read from. The reader has to check the object, since the table does not
 //! know when a library is closed.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -254,7 +251,7 @@ pub struct Cache {
 
 // SAFETY: the mapping holds atomics and lives as long as the process.
 unsafe impl Send for Cache {}
-// SAFETY: as above.
+// SAFETY: pairs are atomics, and a torn read of one is recognised and dropped.
 unsafe impl Sync for Cache {}
 
 impl Cache {

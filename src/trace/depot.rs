@@ -1,10 +1,9 @@
-//! A stack as it was captured.
+//! Captured stacks, and the stack depot, in which equal stacks are kept once.
 //!
 //! # The depot
 //!
-//! The depot, in which equal stacks are kept once: an append-only store in a mapping of its own, a hash
-//! table of offsets into a log of stacks. Insertion is lock-free; when it is full, further stacks are not
-//! kept (number 0).
+//! The depot is an append-only store in a mapping of its own: a hash table of offsets into a log of stacks. Insertion
+//! is lock-free. When the depot is full, further stacks are not kept and get number 0.
 
 use crate::addr::{Addr, PageCount, Span};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -80,7 +79,8 @@ pub struct Depot {
 
 // SAFETY: both mappings hold atomics and live as long as the process.
 unsafe impl Send for Depot {}
-// SAFETY: as above.
+// SAFETY: entries and log are atomics, and a set entry never changes, so shared use needs no exclusive
+// access.
 unsafe impl Sync for Depot {}
 
 impl Depot {

@@ -1,18 +1,17 @@
-//! Where calls came from: capturing stacks, and a depot in which equal ones are kept once.
+//! Stack traces: capturing the stack of a call, and the stack depot, in which equal stacks are kept once.
 //!
-//! A stack is found by the unwind tables that every distribution's binaries carry, since compilers leave
-//! the frame pointer out. What the tables say of one program counter is compiled into one word, and the
-//! words are kept in a table by program counter: a frame that was met before costs a look there and two
-//! loads from the stack.
+//! Compilers leave the frame pointer out, so a stack is found by the unwind tables, which every distribution's binaries
+//! have. What the tables say of one program counter is compiled into one word, a rule. Rules are kept in a table by
+//! program counter. So a frame that was met before costs one look into the table and two loads from the stack.
 //!
-//! - [`objects`]: the loaded objects that rules are of, and from their tables to a rule.
-//! - [`cache`]: how to leave the frame of one program counter, in one word; these rules by program counter.
+//! - [`objects`]: the loaded objects that rules come from, and the step from their tables to a rule.
+//! - [`cache`]: rules, and their table.
 //! - [`walk`]: where stacks lie; from frame to frame outwards.
-//! - [`depot`]: a stack as it was captured; stacks by number.
+//! - [`depot`]: captured stacks; stacks by number.
 //!
-//! Nothing here takes a lock, allocates, or enters the loader beyond `_dl_find_object`, so all of it may
-//! run in signal handlers and while the loader holds its lock. Where the C library has no such function
-//! (before glibc 2.35), stacks follow the frame pointer.
+//! Nothing here takes a lock, allocates, or enters the loader beyond `_dl_find_object`. So all of it may run in signal
+//! handlers and while the loader holds its lock. Where the C library has no such function (before glibc 2.35), stacks
+//! follow the frame pointer.
 
 use crate::request::Site;
 use crate::sys::signal::Context;
@@ -48,7 +47,7 @@ pub unsafe fn init(keep: bool, limited: bool) {
 }
 
 fn tables() -> &'static Tables {
-    // SAFETY: see `init`.
+    // SAFETY: `init` writes the tables once, before anything is captured. From then on they are only shared.
     unsafe { &*TABLES.0.get() }
 }
 

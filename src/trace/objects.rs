@@ -1,27 +1,26 @@
 //! Loaded objects, numbered: where their code and their unwind tables are.
 //!
-//! A rule that was read from an object's tables holds only while that object is mapped. So rules name
-//! the object by its number here, and a trace asks the loader, once for each object that it enters,
-//! whether the code is still that one's ([`Objects::is_at`]). What identifies an object is where it is
-//! mapped, where its tables are, and a part of its build id: another build of a library may be mapped to
-//! the very place of a closed one. A library without a build id gets no number.
+//! A rule from an object's tables holds only while that object is mapped. So a rule names the object by its number
+//! here. A trace asks the loader, once for each object that it enters, whether the code still belongs to that object
+//! ([`Objects::is_at`]). An object is identified by where it is mapped, where its tables are, and a part of its build
+//! id: another build of a library may be mapped where a closed one was. A library without a build id gets no number.
 //!
-//! A table of fixed size, hashed by the identity. An entry is claimed once and does not change afterwards;
-//! objects beyond have no number, and rules are read anew for each of their frames.
+//! The table has a fixed size and is hashed by the identity. An entry is claimed once and does not change afterwards.
+//! Objects beyond its size have no number, and rules are read anew for each of their frames.
 //!
 //! | state of an entry | next | by |
 //! |---|---|---|
-//! | `VACANT` | `CLAIMED` | whoever describes a new object, by compare and exchange |
+//! | `VACANT` | `CLAIMED` | the thread that describes a new object, by compare and exchange |
 //! | `CLAIMED` | `READY` | the same, when all else is written |
 //!
 //! # From tables to rules
 //!
-//! From an object's unwind tables (`.eh_frame`) to the rule of one program counter.
+//! An object's unwind tables (`.eh_frame`) give the rule of a program counter.
 //!
-//! The tables are read by `gimli`, in storage of fixed size: a frame that saves more registers than that holds is not
-//! understood, nor is one with an expression other than the few that compilers, linkers and the C library emit. Damaged
-//! tables end in an error of gimli's, since every slice ends where the mapping does. All this takes some 3.7 KiB of
-//! stack, of the thread's signal stack where it has one ([`crate::sys::stacks::with_room`]).
+//! `gimli` reads the tables, in storage of fixed size. A frame that saves more registers than that holds gets no rule.
+//! Neither does a frame with an expression other than the few that compilers, linkers and the C library emit. Damaged
+//! tables end in an error of gimli's, since every slice ends where the mapping does. Reading takes some 3.7 KiB of
+//! stack, on the thread's signal stack where it has one ([`crate::sys::stacks::with_room`]).
 
 use super::cache::{CallerFp, FP, Kind, Rule, SP};
 use crate::addr::{Addr, PAGE_SIZE};
@@ -176,7 +175,8 @@ pub struct Objects {
 
 // SAFETY: the mapping lives as long as the process; what is in it is handed over by the states.
 unsafe impl Send for Objects {}
-// SAFETY: as above.
+// SAFETY: an entry is written by the one thread that claimed it, and read by others only once its state is
+// `READY`.
 unsafe impl Sync for Objects {}
 
 impl Objects {

@@ -1,17 +1,14 @@
-//! Where stacks lie, and reading them.
+//! Where stacks lie, and the walk over their frames.
 //!
 //! # The walk
 //!
-//! From frame to frame outwards.
+//! A frame is left by the rule of its program counter. The rule comes from the cache if it is there and its object is
+//! still mapped, and otherwise from the object's tables. Code without tables (hand-written assembly, generated code) is
+//! left by the frame pointer, if that leads to a frame of the same stack whose return address follows a call.
 //!
-//! A frame is left by the rule of its program counter: from the cache if it is there and of an object
-//! that is still mapped, else read from the object's tables. Code without tables (hand-written assembly,
-//! generated code) is left by the frame pointer, if that leads to a frame of the same stack whose return
-//! address follows a call.
-//!
-//! Every step goes upwards in one stack and reads within it only. The one exception is the frame that the
-//! kernel made for a signal handler, which leads to the interrupted code, on its own stack. What a step
-//! cannot tell ends the trace: it is cut short and not wrong.
+//! Every step goes upwards in one stack and reads within it only. The one exception is the frame that the kernel made
+//! for a signal handler: it leads to the interrupted code, on its own stack. A step that cannot be certain ends the
+//! trace, which is then short but not wrong.
 
 use super::cache::{Cache, CallerFp, FP, Kind, Rule, SP};
 use super::depot::{Frames, MAX_FRAMES};

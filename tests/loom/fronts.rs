@@ -33,17 +33,17 @@ fn two_open(tell: fn(&Front, std::ops::Range<usize>, usize, usize)) {
         });
         let mut seen = [None; 3];
         for (page, seen) in seen.iter_mut().enumerate() {
-            // SAFETY: as above.
+            // SAFETY: the pages are 0 to 2.
             let owner = unsafe { front.owner(page) };
             if owner != NOBODY {
-                // SAFETY: as above.
+                // SAFETY: owners that were published are 0 and 1.
                 let start = unsafe { front.start(usize::from(owner)) };
                 assert!(start != 0 && start <= start_in(page), "the owner's memory is known");
                 *seen = Some(owner);
             }
         }
         others.into_iter().for_each(|other| other.join().expect("no panic"));
-        // SAFETY: as above.
+        // SAFETY: the pages are 0 to 2.
         let owners: Vec<u8> = (0..3).map(|page| unsafe { front.owner(page) }).collect();
         assert!(
             owners == [0, 0, 1] || owners == [1, 0, 0],

@@ -106,7 +106,8 @@ pub mod atomic {
             // SAFETY: in a model all threads are one thread of the system's, and outside of models there
             // is only one that uses an atomic.
             unsafe impl Send for $name {}
-            // SAFETY: as above.
+            // SAFETY: in a model all threads are one thread of the system's, so no two of them use the cells
+            // at a time.
             unsafe impl Sync for $name {}
 
             impl Default for $name {

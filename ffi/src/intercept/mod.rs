@@ -314,7 +314,8 @@ macro_rules! rows {
             /// The shortest way with objects of the heap: calls nothing, and so keeps nothing on the stack.
             #[inline(never)]
             unsafe extern "C" fn checked($($argument: $type),*) -> $result {
-                // SAFETY: as above; the caller has found the state.
+                // SAFETY: `checked` is called with the arguments of the C function, for which its caller
+                // vouches. The state was found, so `known` is right.
                 unsafe {
                     let state = STATE.known();
                     if query::is_open() $(&& query::is_fine(Addr::of($pointer), $bytes))+ {
@@ -330,7 +331,7 @@ macro_rules! rows {
             unsafe extern "C" fn general($($argument: $type),*) -> $result {
                 let hull = hull(Family::$family);
                 $($access(hull, $pointer, $bytes, stringify!($shown));)+
-                // SAFETY: as above.
+                // SAFETY: the arguments are those of the C function, for which its caller vouches.
                 unsafe { or_real!($name, ($($argument),*)) }
             }
         };

@@ -87,7 +87,7 @@ unsafe fn shortened(
     let mut spare = [MaybeUninit::<u8>::uninit(); SPARE];
     let mut shorter = [iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }; PARTS];
     for (index, place) in shorter.iter_mut().enumerate().take(part) {
-        // SAFETY: as above.
+        // SAFETY: `index` is below `part`, which is within the vector that the caller passes.
         *place = unsafe { parts.add(index).read() };
     }
     let (mut tail, behind) = match access {

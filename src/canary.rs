@@ -39,7 +39,7 @@ pub const fn without_secret(value: u64) -> u64 {
     value & !FREE
 }
 
-/// What an allocator has put at an address, for whoever shows memory: canaries are not to be shown.
+/// What an allocator has put at an address, for dumps of memory: canaries must not be shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
     /// Nothing: bytes of the program, or cleared ones.

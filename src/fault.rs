@@ -123,9 +123,9 @@ pub enum Detail {
     /// Of overwritten canaries: start and size of the object on the other side, if the bytes reach from the one to the
     /// other, so that either may have been run over.
     Other(Addr, u32),
-    /// Of frees and resizes that state no size: who frees.
+    /// Of frees and resizes that state no size: the family of the free.
     By(Origin),
-    /// Of those that do: who frees, and the size or alignment.
+    /// Of those that do: the family of the free, and the size or alignment.
     Stated(Origin, usize),
 }
 
@@ -138,7 +138,7 @@ impl Detail {
         }
     }
 
-    /// Who frees.
+    /// The family of the free.
     pub const fn freed_by(self) -> Option<Origin> {
         match self {
             Self::By(origin) | Self::Stated(origin, _) => Some(origin),

@@ -13,7 +13,7 @@
 
 #![no_std]
 #![deny(unsafe_code)]
-// The modules that are not documented link to their private parts, for who reads with `--document-private-items`.
+// The modules that are not documented link to their private parts, for readers with `--document-private-items`.
 #![allow(rustdoc::private_intra_doc_links)]
 
 #[cfg(test)]

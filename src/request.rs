@@ -60,7 +60,7 @@ pub struct Request {
     pub exact: bool,
     /// Whether the bytes must read as zero.
     pub zeroed: bool,
-    /// Who asks.
+    /// The family of the call.
     pub origin: Origin,
 }
 

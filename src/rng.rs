@@ -55,7 +55,7 @@ pub fn set_seed(seed: u64) {
 /// A generator. All zero bytes are a valid value: one that takes a key at the first draw.
 #[repr(C)]
 pub struct Rng {
-    /// Bytes of `block` not handed out yet.
+    /// Bytes of `block` not used yet.
     left: u32,
     /// 1 once `core` holds a key.
     seeded: u32,

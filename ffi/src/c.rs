@@ -1,7 +1,7 @@
-//! What the C functions do: sizes, alignments, `errno`, as the C library's manual has it.
+//! The C functions: sizes, alignments and `errno` as the C library's manual has them.
 //!
-//! Each takes, behind the C function's own arguments, the address of the return address on the stack
-//! and the caller's frame pointer; see [`crate::entry`].
+//! Behind the C function's own arguments, each takes the address of the return address on the stack and the caller's
+//! frame pointer; see [`crate::entry`].
 
 use crate::{fallback, init};
 use core::ffi::{c_int, c_void};

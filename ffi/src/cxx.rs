@@ -1,17 +1,16 @@
 //! The C++ operators `new` and `delete`: the C functions with an origin of their own.
 //!
-//! An exported operator serves the common case itself, without a stack, and else jumps to its `rest`, a short
-//! assembly that finds the stack as the program left it and knows where it was called from.
+//! An exported operator serves the common case itself, without a stack trace. Otherwise it jumps to its `rest`, a short
+//! assembly that finds the stack as the program left it and knows the caller.
 //!
-//! Where the program replaces operators, all of ours hand over by a jump to the definition that would be called
-//! without this library; see [`crate::replaced`]. Where there is none, an operator does as the standard says of the
-//! default: it goes on as the operator it calls, and the basic ones allocate and free like C's functions.
+//! Where the program replaces operators, all of ours jump to the definition that would be called without this library;
+//! see [`crate::replaced`]. Where there is none, an operator does what the standard says of the default: it calls the
+//! operator that it is defined by, and the basic ones allocate and free like C's functions.
 //!
-//! When there is no memory, `new` has to call the program's new-handler, again and again, and then to
-//! throw `std::bad_alloc`. That is the C++ library's business: the entries call the library's own
-//! operator, which does all of it (it allocates with `malloc`, which fails again until a handler frees
-//! something). An exception may pass through the entry: it is assembly with unwind information and
-//! without anything to clean up. An object that comes from there is then renamed to its origin.
+//! Without memory, `new` has to call the program's new-handler, again and again, and then to throw `std::bad_alloc`.
+//! The C++ library does this: the entries call its own operator, which allocates with `malloc`, which fails again until
+//! a handler frees something. An exception may pass through the entry, which is assembly with unwind information and
+//! without anything to clean up. An object that comes from there then gets its own origin.
 
 use crate::c::{ReturnSlot, claim, free_aligned, free_claim, site};
 use crate::{init, replaced};

@@ -1,20 +1,20 @@
 //! Which libraries may be opened with `RTLD_DEEPBIND`.
 //!
-//! The flag has a library, and what it brings, look for names in its own libraries before the program's: one that
-//! allocates would bind the C library's allocator instead of this one, and free our objects with it. What it is for is
-//! another thing: that a plugin calls its own functions where the program has some of the same names. So it is kept
-//! where that does no harm: no file that this opening would load refers to a function that this library defines or to
-//! `dlsym`, which could find one.
+//! With the flag a library, and the libraries that it brings, look for names in their own libraries before the
+//! program's. One that allocates would bind the C library's allocator instead of this one, and free our objects with
+//! it. The purpose of the flag is another: a plugin calls its own functions where the program has some of the same
+//! names. So the flag is kept where it does no harm: if no file that this opening would load refers to a function that
+//! this library defines, or to `dlsym`, which could find one.
 //!
-//! The files are read before the loader reads them, and nothing is kept open or mapped. Whatever cannot be told with
-//! certainty means no: then the library is opened as if the flag had not been given.
+//! The files are read before the loader reads them, and nothing is kept open or mapped. If anything is uncertain the
+//! answer is no, and the library is opened as if the flag had not been given.
 //!
 //! | what | taken as |
 //! |---|---|
-//! | a name without a slash, or with `$` | no: the search for it depends on who asks |
-//! | a file that cannot be read, is not of this machine, or whose tables do not hold together | no |
+//! | a name without a slash, or with `$` | no: the search for it depends on the caller |
+//! | a file that cannot be read, is for another machine, or has inconsistent tables | no |
 //! | a needed library that is loaded | it is bound already, and stays as it is |
-//! | one that is not | looked for where the one that needs it says (`RUNPATH`, `RPATH`), and looked at in turn; else no |
+//! | a needed library that is not loaded | looked for where the library that needs it says (`RUNPATH`, `RPATH`), and inspected in turn; else no |
 //! | filters, more than [`DEEPEST`] libraries in a row, [`MOST_FILES`] in all | no |
 
 use crate::modules;

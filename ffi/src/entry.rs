@@ -1,11 +1,11 @@
 //! The exported functions of the C allocator, one for each row of [`crate::symbols`].
 //!
-//! An entry is a few instructions that add two arguments, the address of the return address and the
-//! frame pointer of the caller, and jump to the function that does the work. So the work knows where
-//! in the program it was called from without a frame of its own in between, at a cost of two moves.
+//! An entry is a few instructions. They add two arguments, the address of the return address and the caller's frame
+//! pointer, and jump to the function that does the work. So that function knows its caller in the program without a
+//! frame in between, at a cost of two moves.
 //!
-//! `malloc` and `free` do without: they serve the common cases themselves, need no stack for the most common, and
-//! else jump to an entry of this kind, which finds the stack as the program left it.
+//! `malloc` and `free` serve the common cases themselves and need no stack trace for the most common ones. Otherwise
+//! they jump to an entry of this kind, which finds the stack as the program left it.
 
 use crate::tuning::{MallInfo, MallInfo2};
 use core::ffi::{c_int, c_void};

@@ -1,10 +1,9 @@
-//! The C library's own allocator: for pointers that are its own, and for requests that this heap has no
-//! address space or no permission left to serve. The process asked the C library for memory, and is not to
-//! get less than it would have had.
+//! The C library's own allocator: for pointers that are its own, and for requests that this heap has no address space
+//! or no permission left to serve. The program must not get less memory than without this library.
 //!
-//! Such objects have no protection; that is said once, and from then on a pointer of neither is the C
-//! library's to judge. With `foreign=ignore` it is left alone, and in a static program there is none to find.
-//! A library that was opened in a running process finds objects of the C library's as well.
+//! Such objects have no protection. The library says so once. From then on a pointer that this heap does not know is
+//! left to the C library. With `foreign=ignore` it is ignored, and a static program has no second allocator. A library
+//! that was opened in a running process finds objects of the C library as well.
 //!
 //! In a program that is exempt (`exempt=`) every object is the C library's, and nothing is said.
 
@@ -53,7 +52,7 @@ pub fn reallocarray(pointer: *mut c_void, count: usize, size: usize) -> Option<*
         return None;
     }
     let reallocarray = real!(ReallocArray, unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void)?;
-    // SAFETY: the pointer is null or an object of whoever's `realloc` is called.
+    // SAFETY: the pointer is null or an object of the allocator whose `realloc` is called.
     Some(unsafe { reallocarray(pointer, count, size) })
 }
 

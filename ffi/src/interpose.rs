@@ -1,8 +1,9 @@
 //! Functions of the C library that a guarded heap has to adapt.
 //!
-//! `dlopen` and `dlmopen` lose the flag `RTLD_DEEPBIND` where it would have a library bind the C library's allocator
-//! before this one; see [`crate::deepbind`]. The call is passed on by a jump, since they look at their caller's
-//! address. `dlsym` finds this library's functions in the C library's stead. `mlockall` locks pages when they are touched and leaves the guarded arena out.
+//! `dlopen` and `dlmopen` lose the flag `RTLD_DEEPBIND` where a library would bind the C library's allocator before
+//! this one; see [`crate::deepbind`]. The call is passed on by a jump, since both look at their caller's address.
+//! `dlsym` finds this library's functions instead of the C library's. `mlockall` locks pages when they are touched, and
+//! leaves the guarded arena out.
 
 use core::ffi::c_int;
 use fencepost_core::heap;

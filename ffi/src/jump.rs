@@ -1,8 +1,9 @@
 //! `longjmp` as programs call it that are built with `_FORTIFY_SOURCE`.
 //!
-//! The C library's `__longjmp_chk` ends a program that jumps further down its stack, unless the kernel says that the thread
-//! is on its alternate stack, which may lie above. The kernel is asked by a system call and speaks of this library's stack;
-//! a handler on the program's would be ended. There the jump is made without the question.
+//! The C library's `__longjmp_chk` ends a program that jumps further down its stack, unless the kernel says that the
+//! thread is on its alternate stack, which may lie above. It asks by a system call, and the kernel answers for this
+//! library's stack. So a handler on the program's own stack would be ended. In that case the jump is made without the
+//! check.
 
 use crate::real;
 use core::ffi::c_int;

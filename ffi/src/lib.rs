@@ -1,18 +1,17 @@
-//! The C ABI of fencepost: `libfencepost.so`, to be preloaded under existing binaries, and the static
-//! library.
+//! The C ABI of fencepost: `libfencepost.so`, to be preloaded under existing binaries, and the static library.
 //!
-//! - [`symbols`]: the one list of what is exported.
-//! - [`entry`]: the exported C functions; short assembly that hands the caller's frame on.
-//! - [`c`]: their semantics; [`tuning`]: those that ask for figures or set limits.
+//! - [`symbols`]: the one list of exported symbols.
+//! - [`entry`]: the exported C functions; short assembly that passes the caller's frame on.
+//! - [`c`]: their semantics; [`tuning`]: functions for figures and parameters.
 //! - [`cxx`]: the C++ operators; [`replaced`]: programs that bring operators of their own.
 //! - [`fallback`]: the C library's own allocator.
 //! - [`deepbind`]: which libraries may be opened with `RTLD_DEEPBIND`.
-//! - [`intercept`]: functions of the C library that look at the bounds of objects before they access them.
+//! - [`intercept`]: functions of the C library that check the bounds of objects before they access them.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
 //! - [`jump`]: `longjmp` from alternate stacks.
 //! - [`limits`]: resource limits that the process sets itself.
-//! - [`modules`]: the loaded modules and what they define; [`runtimes`]: processes with several C++ runtimes.
-//! - [`signals`]: handlers of the program beside ours, and the exit status.
+//! - [`modules`]: the loaded modules and their definitions; [`runtimes`]: processes with several C++ runtimes.
+//! - [`signals`]: the program's handlers beside ours, and the exit status.
 //! - [`threads`]: what a thread inherits of its maker's signal mask.
 //! - [`init`]: what runs at load and at exit.
 

@@ -1,8 +1,8 @@
 //! The C library's functions that set resource limits.
 //!
-//! A limit on address space that the process sets itself is also told the heap, which gives back what it had reserved
-//! and not used: see `heap::limit`. The call itself is the system call that the C library would make, so that it may
-//! be made wherever the C library's may: in children of `vfork`, and before the library is set up.
+//! When the process limits its own address space, the heap is told as well, and unmaps what it had reserved and not
+//! used: see `heap::limit`. The call itself is the system call that the C library would make. So it may be made
+//! wherever the C library's may: in children of `vfork`, and before the library is set up.
 
 use core::ffi::{c_int, c_uint};
 use fencepost_core::heap;

@@ -1,8 +1,8 @@
-//! The loaded modules and what they define, read from their own tables: no lock but that of the loader's list, which is
-//! never held while a constructor runs, no allocation, and no trace in what `dlerror` says.
+//! The loaded modules and their definitions, read from their own tables. This takes no lock but that of the loader's
+//! list, which is never held while a constructor runs. It allocates nothing and leaves no trace in `dlerror`.
 //!
-//! The tables read are those the loader itself works by: the GNU hash table with its filter, the dynamic symbols and
-//! their names. A module without a GNU hash table is taken to define nothing.
+//! The tables are those that the loader itself uses: the GNU hash table with its filter, the dynamic symbols and their
+//! names. A module without a GNU hash table is taken to define nothing.
 
 use core::ffi::{CStr, c_int, c_void};
 use core::ops::ControlFlow;

@@ -1,7 +1,7 @@
-//! The C library's functions that this library stands before and calls or jumps to.
+//! The C library's functions that this library intercepts and then calls or jumps to.
 //!
-//! They are looked up once, when the library is loaded or if a constructor that runs before needs one then, and lie in a
-//! page that is read-only from then on ([`Sealed`]). Whoever asks while another thread looks, or from within the
+//! They are looked up once, when the library is loaded, or earlier if a constructor needs one. Their addresses lie in a page
+//! that is read-only from then on ([`Sealed`]). A caller that comes while another thread looks them up, or from within the
 //! lookup itself, which may allocate, asks the loader alone or finds none.
 
 use crate::{init, modules};

@@ -1,29 +1,29 @@
-//! Whether the program replaces operators of C++, and whose are called then.
+//! Whether the program replaces operators of C++, and which definitions are called then.
 //!
-//! By the standard ([new.delete]) the default sized, array, nothrow and aligned operators call the basic ones, each of
-//! which a program may replace by itself. And what a program replaces may lean on how the C++ library makes the rest:
-//! from `malloc`. So in a process where any operator is replaced all of ours hand over to the next definition after
-//! this library, the one that would be called without it: the C++ library's forwards as the standard says, catches
-//! what a replaced `new` throws where `nothrow` was asked for, and allocates with this library's `malloc`.
+//! By the standard ([new.delete]) the default sized, array, nothrow and aligned operators call the basic ones, and a
+//! program may replace each of these by itself. A replacement may also rely on how the C++ library makes the rest: from
+//! `malloc`. So in a process where any operator is replaced, all of ours jump to the next definition after this
+//! library, the one that would be called without it. The C++ library's forwards as the standard says, catches what a
+//! replaced `new` throws where `nothrow` was requested, and allocates with this library's `malloc`.
 //!
-//! What counts as a replacement:
+//! These count as replacements:
 //!
-//! - a definition before this library in the search order (the program's, another preloaded library's), but that of the
-//!   shared C++ runtime, which stands there where this library was opened late;
-//! - the next definition after it, unless its module is a C++ runtime, or brings a `malloc` of its own: an allocator,
-//!   in whose stead this library was preloaded.
+//! - a definition before this library in the search order (the program's, another preloaded library's), except that of
+//!   the shared C++ runtime, which stands there where this library was opened late;
+//! - the next definition after it, unless its module is a C++ runtime, or brings a `malloc` of its own: an allocator
+//!   that this library was preloaded to replace.
 //!
-//! A `malloc` before this library replaces the operators, too: the C++ library's are made of it. `reallocarray` then is
+//! A `malloc` before this library replaces the operators, too, since the C++ library's call it. `reallocarray` is then
 //! the C library's, which calls the `realloc` that is found first.
 //!
-//! It is looked up once, when this library is loaded or, if a constructor that runs before comes here, then. The
-//! modules that a program starts with are all mapped before any code runs.
+//! The look-up happens once, when this library is loaded, or earlier if a constructor calls an operator. The modules
+//! that a program starts with are all mapped before any code runs.
 //!
 //! | `STATE` | means | who leaves it |
 //! |---|---|---|
-//! | `UNKNOWN` | nobody has looked | who comes first; several may look, and find the same |
+//! | `UNKNOWN` | nobody has looked | the first caller; several may look, and find the same |
 //! | `NOTHING` | the operators are ours; entries take the fast paths | nobody |
-//! | `SOMETHING` | `NEXT` is filled, and all operators hand over | nobody |
+//! | `SOMETHING` | `NEXT` is filled, and all operators jump there | nobody |
 //! | `ALLOCATOR` | the same, and `malloc` is not ours | nobody |
 
 use crate::init;

@@ -1,14 +1,14 @@
 //! Whether the process has more than one C++ runtime.
 //!
-//! A library with a runtime of its own linked in (a private `operator new`) allocates with plain
-//! `malloc` what others then free with this library's `operator delete`. That is no bug of the
-//! program, and so no mismatch is reported in such a process between `malloc` and `delete`. The
-//! question is asked when a mismatch was found, and only then.
+//! A library with a runtime of its own linked in (a private `operator new`) allocates with plain `malloc`, and others
+//! then free the object with this library's `operator delete`. That is no bug of the program. So in such a process no
+//! mismatch between `malloc` and `delete` is reported. The check is made only after a mismatch was found.
 //!
-//! A private runtime may hide its operators: Debian's rustc frees with one what libLLVM made with the shared
-//! one. But it has the names of its types: that of `std::bad_alloc` is in the C++ runtime and nowhere else.
+//! A private runtime may hide its operators: Debian's rustc frees with one what libLLVM made with the shared one. But
+//! it has the names of its types, and that of `std::bad_alloc` is in the C++ runtime and nowhere else.
 //!
-//! A program that replaces some operators is such a process too: the others deal in objects of `malloc`.
+//! A program that replaces some operators counts as such a process too, since the other operators allocate with
+//! `malloc`.
 
 use crate::modules::{self, Name};
 use crate::replaced;

@@ -1,17 +1,17 @@
 //! The C library's functions that set what a signal does.
 //!
-//! For SIGSEGV and SIGBUS the kernel keeps this library's handler, and what the program asks for is kept
-//! beside it and done for every fault that is not the heap's: see `sys::deliver`. A handler of another signal that is to
-//! run on the alternate stack (`SA_ONSTACK`) is kept as well: the kernel's alternate stack is this library's, and the
-//! program's, if it has one, is where the handler runs. The program is told of what it installed and not of ours. All
-//! else goes to the C library. Blocking the two is believed and not done: a thread that faults with the signal blocked
-//! would be killed without a report. One that is sent waits (`sys::sent`).
+//! For SIGSEGV and SIGBUS the kernel keeps this library's handler. The program's disposition is kept beside it and
+//! applied to every fault that is not the heap's: see `sys::deliver`. A handler of another signal that is to run on the
+//! alternate stack (`SA_ONSTACK`) is kept as well: the kernel's alternate stack is this library's, and the handler runs
+//! on the program's, if there is one. Questions of the program are answered with its own settings. All else goes to the
+//! C library. A program that blocks the two signals blocks them in name only: a thread that faults with the signal
+//! blocked would be killed without a report. A signal that is sent waits (`sys::deliver`).
 //!
-//! A child of `vfork` runs in its parent's memory, with dispositions, masks and an alternate stack of its own: what it
-//! sets goes to the kernel and is not remembered.
+//! A child of `vfork` runs in its parent's memory, with dispositions, masks and an alternate stack of its own. Its
+//! settings go to the kernel and are not remembered.
 //!
-//! `_exit` is here as well: a program that went on after errors ends with its summary, and with the status
-//! that says so, whichever way it ends.
+//! `_exit` is here as well: a program that went on after errors ends with its summary and with the status for errors,
+//! whichever way it ends.
 
 use crate::init;
 use core::ffi::c_int;

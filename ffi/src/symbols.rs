@@ -1,8 +1,8 @@
 //! The one list of exported symbols: a row each, with its family.
 //!
-//! The list is made of macros that hand their rows to another macro: `entry` and `cxx` make the functions
-//! of them, and `tests/symbols.rs` includes this file and compares the rows with what the library exports
-//! and with the table in `README.md`.
+//! The list consists of macros that pass their rows to another macro. `entry` and `cxx` make the functions of them.
+//! `tests/symbols.rs` includes this file and compares the rows with the library's exports and with the table in
+//! `README.md`.
 
 /// The C functions that are an entry each: family, C name, arguments, result, the registers behind the
 /// arguments (for the stack pointer and the frame pointer), the function that does the work.

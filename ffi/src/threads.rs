@@ -1,7 +1,7 @@
-//! `pthread_create`: a thread begins with what its maker blocks in name.
+//! `pthread_create`: a thread inherits the signals that its maker blocks in name.
 //!
 //! SIGSEGV and SIGBUS are blocked in name only ([`crate::signals`]), in a word of the thread's that a new thread does not
-//! inherit, while the kernel's mask is inherited without them. So whoever blocks them makes threads in three steps:
+//! inherit, while the kernel's mask is inherited without them. So a thread that blocks them makes threads in three steps:
 //!
 //! | step | by | the two signals in the new thread |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! | the maker has its own mask back | the maker | the same |
 //! | they are taken out of the kernel's mask, and blocked in name | the thread, before the program's function | blocked in name |
 //!
-//! Between the steps a signal that is sent waits. Nobody waits for anybody: what the thread is to call lies in an object
-//! that it gives back. Where there is no memory for that, they stay blocked in the thread for the kernel.
+//! Between the steps a signal that is sent waits. No thread waits for another: the function and its argument lie in an object
+//! that the new thread frees. Without memory for that object, the signals stay blocked in the thread for the kernel.
 
 use crate::real::{self, Name};
 use core::ffi::{c_int, c_void};

@@ -1,8 +1,8 @@
 //! The C library's functions around the heap: figures and parameters.
 //!
-//! Figures are counted when they are asked for. Slabs and guarded objects below glibc's threshold of 128 KiB are what
-//! glibc calls the arena, larger objects what it calls memory that was mapped. Parameters concern glibc's own heap and change nothing here; they are
-//! accepted as glibc accepts them, so that a program that insists on success goes on.
+//! Figures are counted on request. Slabs, and guarded objects below glibc's threshold of 128 KiB, are reported as
+//! glibc's arena, and larger objects as its mapped memory. Parameters concern glibc's own heap and change nothing here.
+//! They are accepted as glibc accepts them, so a program that checks for success goes on.
 
 use crate::init;
 use core::ffi::{c_char, c_int, c_void};

@@ -176,7 +176,7 @@ pub struct Node {
     mark: usize,
 }
 
-/// The marks and the stack, in mappings that are given back in the end.
+/// The marks and the stack, in mappings that are unmapped in the end.
 pub struct Marks {
     marks: *mut u8,
     len: usize,

@@ -21,7 +21,7 @@ use crate::sys::{stacks, vm};
 
 /// Whether the process has a limit on its address space.
 static LIMITED: AtomicBool = AtomicBool::new(false);
-/// Whether the last that the heap has to spare was given back.
+/// Whether the heap gave up its reserve as well.
 static SQUEEZED: AtomicBool = AtomicBool::new(false);
 
 /// One thread at a time.

@@ -259,7 +259,7 @@ pub fn usage() -> Usage {
 }
 
 /// Gives the memory of slabs without an object in use back to the kernel, after the calling thread's unused
-/// slots were returned to them. Slots in quarantine stay there. Whether memory was given back; the page allocator
+/// slots were flushed to them. Slots in quarantine stay there. Whether memory was released; the page allocator
 /// has none to give: it gave it back when its objects were freed.
 pub fn trim() -> bool {
     if !is_started() {

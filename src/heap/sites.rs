@@ -214,7 +214,7 @@ impl Heap {
             return;
         }
         let len = size.saturating_sub(from).min(MOST_FILLED);
-        // SAFETY: the object was just allocated or grown for the caller, who has not got it yet; all offsets are below its
+        // SAFETY: the object was just allocated or grown for the caller, which does not have it yet; all offsets are below its
         // size.
         unsafe { object.plus(from).as_ptr::<u8>().write_bytes(byte, len) };
         if only.is_one()

@@ -41,7 +41,7 @@ const ASIDE: u32 = READY - 1;
 /// | `READY`, `SEALED` | the heap is there; its tables are sealed | nobody |
 /// | `ASIDE` | there will be none: the program is exempt, and the C library's allocator serves it | nobody |
 ///
-/// A child that is forked while another thread starts the heap has nobody who would go on: its hook makes the gate
+/// A child that is forked while another thread starts the heap has no thread that would go on: its hook makes the gate
 /// `FRESH` again ([`in_child`]), and what was set up is set up anew and mapped twice. The hooks are there before the first
 /// thread ([`super::lifecycle::install`]).
 static GATE: AtomicU32 = AtomicU32::new(FRESH);
@@ -223,7 +223,7 @@ fn start(overrides: &Overrides) -> Started {
         do_without("guarded objects");
     }
     let keeps_rules = options.backtrace != 0 || options.looks_at_all();
-    // SAFETY: this is the start, and the gate still keeps everyone out who might capture a stack.
+    // SAFETY: this is the start, and the gate still keeps out every thread that might capture a stack.
     unsafe { trace::init(keeps_rules, limited) };
     if options.backtrace != 0
         && let Some(depot) = Depot::map(limited)

@@ -260,7 +260,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     let mut registry = REGISTRY.lock_signal_safe()?;
     if !registry.unused.is_null() && !shared {
         let thread = registry.unused;
-        // SAFETY: states in the list are nobody's; the lock makes this thread their owner.
+        // SAFETY: states in the list have no owner; the lock makes this thread their owner.
         unsafe {
             registry.unused = (*thread).next_unused;
             (*thread).gate = AtomicU16::new(gate_of_run());
@@ -544,7 +544,7 @@ pub fn in_child() {
     }
     let mut thread = ALL.load(Ordering::Acquire);
     while !thread.is_null() {
-        // SAFETY: states are never unmapped, and the other ones are nobody's in the child.
+        // SAFETY: states are never unmapped, and in the child the other ones have no owner.
         unsafe {
             // Those that the kernel wiped have no key. It may have no such advice, or answer and not do it.
             let rng = &mut *(*thread).rng;

@@ -21,7 +21,7 @@ use crate::sync::{Lock, Rank};
 use crate::sys::vm;
 use core::ops::Range;
 
-/// Taken by whoever marks an object as having poisoned bytes, and whoever closes or opens pages for it.
+/// Taken by a thread that marks an object as having poisoned bytes, or closes or opens pages for it.
 pub static LOCK: Lock<()> = Lock::new(Rank::Poison, ());
 
 /// In a forked child: releases the lock of a thread that is not there. What it left needs no repair.
@@ -91,7 +91,7 @@ impl Marks {
     pub fn set(&self, bytes: &Range<usize>) {
         let Some(table) = self.table() else { return };
         table.set_bits(bytes);
-        // Who clears a page's dirty bit looks at the bits again: either that look sees these, or this one sees no dirty bit.
+        // A thread that clears a page's dirty bit reads the bits again. Either it sees these bits, or this thread sees no dirty bit.
         fence(Ordering::SeqCst);
         table.set_dirty(bytes);
     }

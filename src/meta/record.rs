@@ -359,7 +359,7 @@ pub struct Records {
     base: *const Record,
     /// How many there is room for.
     len: AtomicU32,
-    /// Taken by whoever opens more of it, or gives the end of it back.
+    /// Taken by a thread that opens more of it, or unmaps the end of it.
     bounds: Lock<()>,
     /// Records given out so far, from the front.
     used: AtomicU32,

@@ -97,7 +97,7 @@ pub struct Arena {
     holes: AtomicI64,
     /// Under it chunks change their states; see [`chunk`](super::chunk).
     order: Lock<()>,
-    /// Whether address space was given back; [`Arena::parts`] are what is left then.
+    /// Whether address space was unmapped; [`Arena::parts`] are what is left then.
     pub(super) is_cut: AtomicBool,
     /// By shard, and behind them the void's.
     pub(super) parts: [Parts<SHARD_PARTS>; SHARDS + 1],
@@ -197,7 +197,7 @@ impl Arena {
         offset < self.span.bytes() && self.has(offset / CHUNK_BYTES)
     }
 
-    /// Whether a chunk of those that were reserved was not given back.
+    /// Whether a chunk of those that were reserved was not unmapped.
     #[inline(always)]
     fn has(&self, chunk: usize) -> bool {
         !self.is_cut.load(Ordering::Acquire) || self.has_in_parts(chunk)
@@ -266,12 +266,12 @@ impl Arena {
 
     fn page_entry(&self, address: Addr) -> Option<&AtomicU32> {
         let offset = self.contains(address).then(|| address.get() - self.span.start.get())?;
-        // SAFETY: the table has an entry for every page of the arena that was not given back.
+        // SAFETY: the table has an entry for every page of the arena that was not unmapped.
         Some(unsafe { &*self.pages.add(offset >> PAGE_SHIFT) })
     }
 
     fn chunk(&self, chunk: usize) -> Option<&Chunk> {
-        // SAFETY: the table has an entry for every chunk number below the count that was not given back.
+        // SAFETY: the table has an entry for every chunk number below the count that was not unmapped.
         (chunk < self.chunk_count && self.has(chunk)).then(|| unsafe { &*self.chunks.add(chunk) })
     }
 
@@ -297,7 +297,7 @@ impl Arena {
         if self.is_cut.load(Ordering::Acquire) {
             return Some(RecordId(0));
         }
-        // SAFETY: the tables have an entry for every page and every chunk of the arena, nothing of which was given back.
+        // SAFETY: the tables have an entry for every page and every chunk of the arena, nothing of which was unmapped.
         let (page, chunk) = unsafe {
             (
                 &*self.pages.add(offset >> PAGE_SHIFT),
@@ -384,7 +384,7 @@ impl Arena {
         self.order.enter()
     }
 
-    /// Whether a chunk has live objects, or is to be decommitted by whoever freed the last one, or is being decommitted.
+    /// Whether a chunk has live objects, or is to be decommitted by the thread that freed the last one, or is being decommitted.
     pub(super) fn is_in_use(&self, number: usize) -> bool {
         self.chunk(number).is_some_and(|chunk| {
             chunk.live.load(Ordering::Acquire) != 0 || matches!(chunk.state(), OPEN | DECOMMITTING)

@@ -92,7 +92,7 @@ impl PageAllocator {
 }
 
 impl Arena {
-    /// Whether address space was given back.
+    /// Whether address space was unmapped.
     pub fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Acquire)
     }

@@ -129,7 +129,7 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
     Outcome::Written
 }
 
-/// What was found without a stack, at exit, is judged by the stack of the allocation.
+/// For errors found at exit, which have no stack of their own, suppressions match the allocation stack.
 fn is_suppressed(context: &Context, finding: &Finding, modules: &Modules<'_>) -> bool {
     let Some(mut rules) = RULES.enter().filter(|rules| !rules.is_empty()) else { return false };
     let frames = match finding.object {

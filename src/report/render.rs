@@ -332,7 +332,7 @@ fn differs(row: &options::Row, mine: &Options, default: &Options) -> bool {
 /// Whether faults that are the program's own are told of, too.
 static TELLS_OF_OWN: AtomicBool = AtomicBool::new(false);
 
-/// From now on a fault by which the program ends is told of with its stack, whoever's it is: an allocation was refused.
+/// From now on every fault that ends the program is noted with its stack: an allocation was refused.
 pub fn tell_of_own_faults() {
     TELLS_OF_OWN.store(true, Ordering::Relaxed);
 }

@@ -49,7 +49,7 @@ pub struct Tally {
     used: bool,
 }
 
-/// Errors that were not suppressed, and those that were: also for those who may not have the tally.
+/// Errors that were not suppressed, and those that were. They can be read without the tally's lock.
 static ERRORS: AtomicU64 = AtomicU64::new(0);
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 

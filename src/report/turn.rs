@@ -24,7 +24,7 @@ static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Whether what it reports is a fault, and so ends by that signal.
 static OF_FAULT: AtomicBool = AtomicBool::new(false);
 
-/// How long somebody sleeps who waits for another process's thread, which nobody wakes him for when it is killed.
+/// How long a thread sleeps that waits for another process's thread: if that is killed nothing wakes the waiter.
 const LOOK_MILLIS: u32 = 100;
 /// The same for one whose process is not noted yet.
 const MOMENT_MILLIS: u32 = 1;

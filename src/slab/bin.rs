@@ -15,7 +15,7 @@ use crate::sys::machine;
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU16, Ordering};
 
-/// Zeros before each magazine: a magazine that is used up has slot 0 as its next, which is never handed out, and so have those
+/// Zeros before each magazine: a magazine that is used up has slot 0 as its next, which is never allocated, and so have those
 /// that are fetched ahead of it.
 const PAD: usize = AHEAD + 1;
 

@@ -61,7 +61,7 @@ pub unsafe fn clear(start: *mut u8, len: usize) {
     }
 }
 
-// What follows is inline assembly: in functions with the processor's feature the compiler would call it, and those who call would
+// What follows is inline assembly: in functions with the processor's feature the compiler would call it, and its callers would
 // have to save their registers. Vectors of 32 bytes are those that the clobbered ones are halves of.
 
 /// # Safety

@@ -49,7 +49,7 @@ pub struct Cache {
     pending_class: u32,
     /// Whether the last allocation was of memory that nobody has cleared or checked.
     pub(super) fresh: bool,
-    /// Slots that magazines had, but for those that were given back: what is not in a magazine any more was handed out.
+    /// Slots that magazines had, less those that were flushed: what is not in a magazine any more was allocated.
     pub(super) filled: AtomicU64,
     /// The freed slots of the classes from [`class::LARGE`] on that have their memory.
     pub(super) warm: Warm,
@@ -191,7 +191,7 @@ impl Cache {
         let pointer = claim.address.as_ptr::<u8>();
         let key = &layout().key;
         // SAFETY: the slot was live, so it is mapped and whoever frees it owns it now; the word before
-        // a slot that was ever handed out is its neighbour's last, and mapped.
+        // a slot that was ever allocated is its neighbour's last, and mapped.
         unsafe {
             if layout().protection.canary {
                 let word = canary::word(key, start + info.size);

@@ -95,7 +95,7 @@ pub unsafe fn fill_small(start: *mut u8, size: usize, slot: usize, canary: u64) 
 #[inline(always)]
 pub unsafe fn intact_small(start: *const u8, size: usize, slot: usize, canary: u64) -> bool {
     // SAFETY: the words are those of `fill_small` and the slot's last; the eight bytes behind the object end in the slot. What
-    // is shared with who has the next slot is read by instructions of the processor, which does so at once.
+    // is shared with the owner of the next slot is read by single instructions of the processor.
     unsafe {
         asm!(
             "cmp qword ptr [{start} + {slot} - 8], {canary}",
@@ -196,7 +196,7 @@ pub unsafe fn move_edge(start: *mut u8, old: usize, new: usize, slot: usize, can
 #[inline(always)]
 pub unsafe fn intact(start: *const u8, size: usize, slot: usize, canary: u64) -> bool {
     // SAFETY: the words from the first whole one on lie in the slot and are aligned; the eight bytes behind the object end in
-    // the slot. What is shared with who has the next slot is read by instructions of the processor, which does so at once.
+    // the slot. What is shared with the owner of the next slot is read by single instructions of the processor.
     unsafe {
         asm!(
             "lea {seen}, [rcx - 1]",

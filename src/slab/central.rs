@@ -33,7 +33,7 @@ struct Padded(Lock<Store>);
 
 static STORES: [Padded; class::COUNT] = [const { Padded(Lock::new(Rank::Store, Store::NEW)) }; class::COUNT];
 
-/// By class, how many slabs are open, for those who cannot take the lock.
+/// By class, how many slabs are open, to be read without the lock.
 static OPENED: [AtomicU32; class::COUNT] = [const { AtomicU32::new(0) }; class::COUNT];
 
 /// Slabs with guard pages under the `mprotect` backend, where each costs mappings.
@@ -195,7 +195,7 @@ fn open(info: &ClassInfo, run: &SlabRun) -> bool {
     true
 }
 
-/// The slots of a slab that may have been handed out; `None` past the last slab that is open. Slabs come and go
+/// The slots of a slab that may have been allocated; `None` past the last slab that is open. Slabs come and go
 /// meanwhile; their states stay readable.
 pub fn handed_out(class: usize, slab: u32) -> Option<Range<u32>> {
     // Without the lock, whose page is touched for the first time otherwise in a process that has none.

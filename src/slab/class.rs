@@ -142,7 +142,7 @@ pub fn slab_bytes(class: usize) -> usize {
     size(class) << slab_shift(class)
 }
 
-/// One past the last slot of a slab that can be handed out.
+/// One past the last slot of a slab that can be allocated.
 pub fn usable_end(class: usize) -> usize {
     (slab_bytes(class) - PAGE_SIZE) / size(class)
 }
@@ -195,7 +195,7 @@ pub enum Sight {
     Outside,
 }
 
-/// [`locate`] and the slot's state in one, for those who pass by with nearly every address.
+/// [`locate`] and the slot's state in one, for callers that ask about nearly every address.
 #[inline(always)]
 pub fn room_at_sight(layout: &Layout, address: usize) -> Sight {
     let offset = address.wrapping_sub(layout.base);

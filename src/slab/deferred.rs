@@ -25,7 +25,7 @@ struct List {
 unsafe impl Send for List {}
 
 static LIST: Lock<List> = Lock::new(Rank::Deferred, List { entries: core::ptr::null_mut(), len: 0 });
-/// Its length, for those who only ask.
+/// Its length, to be read without the lock.
 static LEN: AtomicUsize = AtomicUsize::new(0);
 
 /// How many there are.

@@ -36,7 +36,7 @@ const GAP_PAGES: usize = 3;
 pub const BYTES: usize = 8 << 20;
 /// The number of its pages.
 pub const PAGES: usize = BYTES / PAGE_SIZE;
-/// [`owner`] of a page that is nobody's.
+/// [`owner`] of a page without an owner.
 pub const NOBODY: u8 = owners::NOBODY;
 
 /// Whose each page is, and where each class's slab begins.
@@ -84,12 +84,12 @@ pub unsafe fn start_unchecked(class: usize) -> usize {
     unsafe { PAGES_OF.start(class) }
 }
 
-/// [`start`] of each class, for who reads from outside.
+/// [`start`] of each class, for tools that read from outside.
 pub fn starts() -> *const AtomicUsize {
     PAGES_OF.starts.as_ptr()
 }
 
-/// [`owner`] of each page, for who reads from outside.
+/// [`owner`] of each page, for tools that read from outside.
 pub fn owners() -> *const AtomicU8 {
     PAGES_OF.owners.as_ptr()
 }
@@ -105,7 +105,7 @@ pub fn open(class: usize, info: &ClassInfo, rng: &mut Rng) -> bool {
     if !open_pages(pages, slab) {
         return false;
     }
-    // The closed pages before it stay nobody's: whoever finds an owner is in the slab or its guard page.
+    // The closed pages before it stay without an owner. So a page with an owner is one of the slab or its guard page.
     PAGES_OF.publish(taken.start + gap..taken.end, class, slab.start.get());
     true
 }

@@ -60,7 +60,7 @@ pub struct ClassInfo {
     pub(super) front_states: *const AtomicU16,
     /// log2 of the slot numbers in a slab.
     pub slab_shift: u32,
-    /// One past the last slot of a slab that is handed out, counted from the slab's first.
+    /// One past the last slot of a slab that is allocated, counted from the slab's first.
     usable_end: u32,
     /// Slabs from slot 0 to the end of the region, or to where it was cut off.
     pub(super) slabs: AtomicU32,
@@ -73,7 +73,7 @@ pub struct ClassInfo {
 }
 
 /// [`ClassInfo::end`] of a whole region. In one of the largest size it leaves out a number: that of the bytes right below
-/// slot 0, which is never handed out.
+/// slot 0, which is never allocated.
 pub(super) const WHOLE: u32 = u32::MAX;
 
 impl ClassInfo {
@@ -171,7 +171,7 @@ impl ClassInfo {
         }
     }
 
-    /// The states of a slab's slots from its first number on, up to the last that is handed out.
+    /// The states of a slab's slots from its first number on, up to the last that is allocated.
     pub(super) fn states_of(&self, slab: u32) -> &'static [AtomicU16] {
         let first = slab << self.slab_shift;
         let (_, states) = self.part(first);
@@ -192,7 +192,7 @@ impl ClassInfo {
         self.front_end != 0
     }
 
-    /// One past the last slot of slab `slab` that is handed out, counted from the slab's first.
+    /// One past the last slot of slab `slab` that is allocated, counted from the slab's first.
     pub fn usable_end(&self, slab: u32) -> u32 {
         if slab == 0 && self.has_front() { self.front_usable_end } else { self.usable_end }
     }
@@ -374,7 +374,7 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
         }
     };
     let mut shift = most.clamp(REGION_SHIFT_MIN, REGION_SHIFT_MAX);
-    // It lies among constants; see `sys::sealed`.
+    // It lies among constants; see `sys::seal`.
     if !vm::commit(own_pages()) {
         return false;
     }

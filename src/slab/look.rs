@@ -93,7 +93,7 @@ impl Looks {
         worth: impl FnOnce(u16) -> bool,
         look: impl FnOnce(u16) -> R,
     ) -> Option<R> {
-        // A handler that interrupted a look of its own thread does without.
+        // A handler that interrupted a look of its own thread looks at nothing.
         let _turn = self.turn.enter()?;
         let state = word.load(Ordering::Acquire);
         if !worth(state) {
@@ -102,7 +102,7 @@ impl Looks {
         self.looking.store(name.with(state), Ordering::Release);
         let claimed = exchange(word, state, LOOKED);
         let seen = claimed.then(|| look(state));
-        // Whoever wrote what was seen wrote another state before.
+        // An owner that wrote the bytes seen here wrote another state before them.
         fence(Ordering::Acquire);
         let held = claimed && exchange(word, LOOKED, state);
         seen.filter(|_| held)

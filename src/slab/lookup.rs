@@ -102,7 +102,7 @@ fn room_slow(place: Place) -> usize {
     }
     match info.state_of(place.slot) {
         SlotState::BUSY => UNTOLD,
-        // A sweep looked at it, or it was handed out just now, or has poisoned bytes.
+        // A sweep looked at it, or it was allocated just now, or has poisoned bytes.
         live if live.is_live() => {
             let left = info.size.saturating_sub(live.slack()).saturating_sub(place.into);
             poison::room(info, place.slot, info.address(place.slot) + place.into, left)

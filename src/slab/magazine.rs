@@ -170,7 +170,7 @@ impl Owned<'_> {
         self.contents_mut().len = 0;
     }
 
-    /// Lets the magazine go to whoever takes the number from where it is put now.
+    /// Gives the magazine up. The thread that takes the number from where it is put now owns it.
     pub fn into_number(self) -> u32 {
         self.number
     }

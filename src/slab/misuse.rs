@@ -43,7 +43,7 @@ pub fn other_alignment(place: Place, claim: &Claim) -> Option<Fault> {
 pub fn question(place: Place, address: Addr) -> Fault {
     let object = object_at(layout(), place);
     let state = layout().classes.get(place.class).map(|info| info.state_of(place.slot));
-    // Of a slot whose memory was given back it is known that it was freed, and no more.
+    // Of a slot whose memory was released it is known that it was freed, and no more.
     let freed =
         object.is_some_and(|object| object.freed) || object.is_none() && state == Some(SlotState::RELEASED);
     let kind = if freed { Kind::HeapUseAfterFree } else { Kind::WildAccess };
@@ -249,7 +249,7 @@ pub fn content(info: &ClassInfo, place: Place, object: Option<&Object>) -> Conte
         live if live.is_live() => from(size, size),
         freed if freed.is_freed() && !zero => from(size, size),
         freed if freed.is_freed() => from(tail, tail),
-        // Its last word is a canary if the next slot was handed out.
+        // Its last word is a canary if the next slot was allocated.
         _ if place.into >= tail => Content::Perhaps(canary::byte(word, tail, place.into)),
         _ => Content::Program,
     }

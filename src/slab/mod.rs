@@ -99,7 +99,7 @@ pub fn object_near(address: Addr) -> Option<Object> {
     class::object_at(layout, place).or_else(|| misuse::nearest(info, slot, address, address))
 }
 
-/// What the allocator itself put at `address`, for whoever shows the memory around `object`.
+/// What the allocator itself put at `address`, for a dump of the memory around `object`.
 pub fn content(address: Addr, object: Option<&Object>) -> Content {
     let layout = layout::layout();
     let Some(place) = class::locate(layout, address.get()) else { return Content::Program };

@@ -20,14 +20,14 @@ pub const NOBODY: u8 = u8::MAX;
 pub struct PageOwners<const PAGES: usize, const OWNERS: usize> {
     /// Of each owner, where its memory begins; 0 for none.
     pub starts: [AtomicUsize; OWNERS],
-    /// Of each page, who has it.
+    /// The owner of each page.
     pub owners: [AtomicU8; PAGES],
     /// Pages that somebody took.
     taken: AtomicU32,
 }
 
 impl<const PAGES: usize, const OWNERS: usize> PageOwners<PAGES, OWNERS> {
-    /// All pages are nobody's.
+    /// No page has an owner.
     pub const fn new() -> Self {
         assert!(OWNERS <= NOBODY as usize);
         Self {
@@ -52,7 +52,7 @@ impl<const PAGES: usize, const OWNERS: usize> PageOwners<PAGES, OWNERS> {
         }
     }
 
-    /// Who has the page.
+    /// The owner of the page.
     ///
     /// # Safety
     /// There is such a page.

@@ -257,7 +257,7 @@ impl Quarantine {
         }
     }
 
-    /// The open magazine of a class, in hands.
+    /// The open magazine of a class, owned by the caller.
     fn take_open(&self, class: usize) -> Option<Owned<'_>> {
         match self.open.get(class)?.swap(0, Ordering::Acquire) {
             0 => None,
@@ -310,7 +310,7 @@ impl Quarantine {
         }
     }
 
-    /// Lets a magazine go to whoever needs slots of its class next, or back to the store if enough wait.
+    /// Passes a magazine on to the next thread that needs slots of its class, or to the store if enough magazines wait.
     fn transfer(&self, magazine: Owned<'_>, found: &mut Option<Fault>) {
         let cache = self
             .transfer_caches

@@ -60,7 +60,7 @@ impl Cache {
             }
             count += taken;
         }
-        // Whoever may not wait for a lock has no memory for want of that, and does without.
+        // A thread that only tries locks may lack memory for that reason alone. It leaves the quarantine as it is.
         if count == 0
             && !only_tries()
             && let Some(room) = lists.magazine.get_mut(..wanted)
@@ -240,9 +240,9 @@ fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
     found
 }
 
-/// Readies the words before and at the end of a slot that was never handed out: both are canaries
-/// as soon as a neighbour lives, and what the neighbour did to one of them must not be mended
-/// unseen: the one at the end, if it was overwritten, is returned.
+/// Writes the canaries before and at the end of a slot that was never allocated. When a neighbour is live, both words
+/// already hold canaries. So the word at the end is checked before it is written, and a fault is returned if the
+/// neighbour overwrote it.
 ///
 /// # Safety
 /// The slot is the caller's.
@@ -252,8 +252,8 @@ unsafe fn fence_fresh(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
     let start = origin + slot as usize * info.size;
     let pointer = Addr::new(start).as_ptr::<u8>();
     // SAFETY: the word before the slot is the last of the slot before it in the same slab, where the
-    // first is never handed out; the last word is the slot's own. The slots on both sides have states in the same table: behind the
-    // last that is handed out lies at least the number of the guard page.
+    // first is never allocated; the last word is the slot's own. The slots on both sides have states in the same table: behind the
+    // last that is allocated lies at least the number of the guard page.
     unsafe {
         let state_at = |slot: u32| StateCell::new(&*states.add(slot as usize)).load();
         if state_at(slot.wrapping_sub(1)).is_untouched() {
@@ -269,8 +269,8 @@ unsafe fn fence_fresh(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
                 return overwritten(info, next, state);
             }
         }
-        // Before the slot leaves its state: whoever hands out the next slot and finds this one
-        // touched relies on it.
+        // Before the slot leaves its state: a thread that allocates the next slot relies on the canary once this
+        // slot is touched.
         canary::set(last, word);
     }
     None

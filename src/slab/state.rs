@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicU16, Ordering, fence};
 ///
 /// | bits | meaning |
 /// |---|---|
-/// | 0 | fresh: never handed out; the memory may never have been touched |
-/// | `0x8000` | released: freed, and its slab's memory was given back since |
+/// | 0 | fresh: never allocated; the memory may never have been touched |
+/// | `0x8000` | released: freed, and its slab's memory was released since |
 /// | `0x2000` | busy: a thread is handing it out or freeing it |
 /// | `0x4000` | live or freed, and claimed by a sweep: see [`look`](super::look) |
 /// | `0x6000` | live, with bytes that the program poisoned: see [`poison`](super::poison) |
@@ -22,9 +22,9 @@ use core::sync::atomic::{AtomicU16, Ordering, fence};
 pub struct SlotState(u16);
 
 impl SlotState {
-    /// Never handed out.
+    /// Never allocated.
     pub const FRESH: Self = Self(0);
-    /// Freed, memory given back.
+    /// Freed, memory released.
     pub const RELEASED: Self = Self(Self::FREED_BIT);
     /// In a thread's hands. Threads that a forked child does not have leave slots in this state.
     pub const BUSY: Self = Self(1 << Self::ORIGIN_SHIFT);
@@ -84,7 +84,7 @@ impl SlotState {
         self.is_freed() && self.slack() > size
     }
 
-    /// Whether the slot is handed out.
+    /// Whether the slot is allocated.
     #[inline(always)]
     pub const fn is_live(self) -> bool {
         (self.0 & (Self::FREED_BIT | Self::SLACK_MASK)).wrapping_sub(1) < Self::SLACK_MASK
@@ -108,7 +108,7 @@ impl SlotState {
         self.0 > Self::FREED_BIT
     }
 
-    /// Whether the slot's memory is as the kernel gave it, or was given back.
+    /// Whether the slot's memory is as the kernel gave it, or was released.
     pub const fn is_untouched(self) -> bool {
         matches!(self, Self::FRESH | Self::RELEASED)
     }

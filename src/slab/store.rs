@@ -209,8 +209,8 @@ impl Store {
         taken
     }
 
-    /// Takes free slots of a slab in the list, lowest addresses first: which of them is handed out when is the
-    /// batch's choice, and what is in use stays close together.
+    /// Takes free slots of a slab in the list, lowest addresses first: the order of the magazine
+    /// decides when each is allocated, and the slots in use stay close together.
     fn take_from(&mut self, info: &ClassInfo, slab: u32, out: &mut [u32]) -> usize {
         if self.slab(info, slab).is_whole(info.usable_end(slab)) {
             match core::mem::replace(&mut self.slab(info, slab).used, true) {
@@ -290,7 +290,7 @@ impl Store {
         home.active = home.active.saturating_sub(1);
     }
 
-    /// The slots of a slab that may have been handed out since it was opened or emptied.
+    /// The slots of a slab that may have been allocated since it was opened or emptied.
     pub fn handed_out(&mut self, info: &ClassInfo, slab: u32) -> Range<u32> {
         let first = slab << info.slab_shift;
         let record = self.slab(info, slab);
@@ -319,7 +319,7 @@ impl Store {
 
     /// Makes list and counts anew from the bits, which are changed a word at a time and so are right whatever
     /// was going on. Opened slabs that were never used are forgotten: one might be in use already. Those that
-    /// are being emptied are put back by whoever does so, if there still is anybody.
+    /// are being emptied are put back by the thread that empties them, if it still exists.
     pub fn rebuild(&mut self, info: &ClassInfo) {
         (self.homes, self.pending_len) = (Self::NEW.homes, 0);
         (self.active, self.spare) = (0, 0);
@@ -388,7 +388,7 @@ fn words(info: &ClassInfo) -> u32 {
     1 << (info.slab_shift - 6)
 }
 
-/// The bits of word `word` whose slots are handed out: not the first, not those from `end` on.
+/// The bits of word `word` whose slots are allocated: not the first, not those from `end` on.
 fn usable_bits(end: u32, word: u32) -> u64 {
     let below = |end: u32| match end.saturating_sub(word * 64) {
         0 => 0,
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(store.homes.map(|home| home.listed), [0; HOMES]);
     }
 
-    /// Whatever list and counts say, after it every free slot is handed out once, and no other.
+    /// Whatever list and counts say, after it every free slot is allocated once, and no other.
     #[test]
     fn a_store_is_made_anew_from_its_bits() {
         let mut rng = Rng::new();

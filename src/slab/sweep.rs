@@ -43,7 +43,7 @@ pub fn next_wrong(cursor: &mut Cursor) -> Option<Fault> {
     None
 }
 
-/// Checks the freed slots of a slab that is in nobody's hands, until something is `found`.
+/// Checks the freed slots of a slab that is that no thread uses, until something is `found`.
 pub fn check_freed(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault>) {
     if found.is_some() {
         return;

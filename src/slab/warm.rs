@@ -42,7 +42,7 @@ impl Warm {
         found
     }
 
-    /// Forgets a slot, since it is handed out; `false` if it has no memory to speak of.
+    /// Forgets a slot, since it is allocated; `false` if it has no memory to speak of.
     #[cold]
     pub fn forget(&mut self, class: usize, slot: u32) -> bool {
         let known = self.slots.get(..self.len).unwrap_or(&[]);

@@ -133,7 +133,7 @@ impl<T> Lock<T> {
             owner if owner == thread::id_before_fork() => {
                 self.word.store(thread::own_id(), Ordering::Relaxed);
             }
-            // SAFETY: who had it does not exist here.
+            // SAFETY: the thread that had it does not exist here, so nothing else refers to the value.
             _ => unsafe { self.clear(repair) },
         }
     }
@@ -147,7 +147,7 @@ impl<T> Lock<T> {
         if self.is_mine() {
             // SAFETY: this thread has the lock, and as the caller says nothing else refers to the value.
             repair(unsafe { &mut *self.value.get() });
-            // As a guard does: who lends its priority sleeps in the kernel until the word is handed over.
+            // As a guard does: a thread that lends its priority sleeps in the kernel until the word is passed on.
             self.release();
         }
     }

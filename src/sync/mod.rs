@@ -41,9 +41,9 @@ static TRYING: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 pub struct Trying(usize);
 
 impl Trying {
-    /// For whoever has the lock of the shared state.
+    /// For the owner of the lock of the shared state.
     pub const SHARED: usize = 0;
-    /// For whoever has the turn to report.
+    /// For the owner of the turn to report.
     pub const REPORT: usize = 1;
 
     /// Begins it.

@@ -26,7 +26,7 @@ pub enum Rank {
     Records,
     /// A size class's slabs.
     Store,
-    /// The state of those who have none. From here to [`Rank::Poison`] signals are blocked.
+    /// The shared state. From here to [`Rank::Poison`] signals are blocked.
     Shared,
     /// All threads' states.
     Registry,

@@ -106,7 +106,7 @@ impl Versions {
     /// By the one whose turn it is.
     fn store(&self, action: Action) {
         let next = self.number.load(Ordering::Relaxed).wrapping_add(1);
-        // Who sees a word of what follows sees that the number was counted up before.
+        // A reader that sees one of the words written below also sees the incremented number.
         fence(Ordering::Release);
         self.copy(next).store(action);
         self.number.store(next, Ordering::Release);
@@ -134,7 +134,7 @@ pub fn get(signal: c_int) -> Action {
 }
 
 /// Keeps other threads from changing dispositions while `change` does, which is given the one that is stored and a
-/// way to store another. Signals are held back.
+/// way to store another. Signals are blocked.
 pub fn change<R>(signal: c_int, change: impl FnOnce(Action, &dyn Fn(Action)) -> R) -> R {
     let _turn = TURN.take();
     let disposition = disposition(signal);
@@ -237,7 +237,7 @@ pub(super) const SYNCHRONOUS: u64 = bit(libc::SIGSEGV)
     | bit(libc::SIGTRAP)
     | bit(libc::SIGSYS);
 
-/// All signals but faults are held back in the calling thread while it lives, those of the C library, which
+/// All signals but faults are blocked in the calling thread while it lives, those of the C library, which
 /// cancel threads, among them.
 pub struct BlockedSignals {
     before: u64,
@@ -251,7 +251,7 @@ impl BlockedSignals {
         Self { before: block(!SYNCHRONOUS), not_send: PhantomData }
     }
 
-    /// Lets the signals stay held back; the mask before, for [`BlockedSignals::end`].
+    /// Lets the signals stay blocked; the mask before, for [`BlockedSignals::end`].
     pub fn keep(self) -> u64 {
         core::mem::ManuallyDrop::new(self).before
     }

@@ -94,7 +94,7 @@ pub fn append(path: &[u8], bytes: &[u8]) -> Result<(), i32> {
     result
 }
 
-/// Maps a regular file of exactly `bytes` bytes, writable and shared with whoever maps it, too; `path` is NUL-terminated.
+/// Maps a regular file of exactly `bytes` bytes, writable, and shared with all that map it; `path` is NUL-terminated.
 /// It is not made, and no link at the path's end is followed.
 pub fn map_shared(path: &[u8], bytes: usize) -> Option<Addr> {
     let fd =

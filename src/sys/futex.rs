@@ -36,12 +36,12 @@ fn sleep(word: &AtomicU32, expected: u32, time: *const libc::timespec) {
     operate(word, libc::FUTEX_WAIT, expected, time);
 }
 
-/// Wakes one who sleeps on the word.
+/// Wakes one thread that sleeps on the word.
 pub fn wake_one(word: &AtomicU32) {
     operate(word, libc::FUTEX_WAKE, 1, core::ptr::null());
 }
 
-/// Wakes all who sleep on the word.
+/// Wakes all threads that sleep on the word.
 pub fn wake_all(word: &AtomicU32) {
     operate(word, libc::FUTEX_WAKE, c_int::MAX.cast_unsigned(), core::ptr::null());
 }
@@ -69,7 +69,7 @@ pub fn lock_lending(word: &AtomicU32) -> Lending {
     }
 }
 
-/// Hands a lock of the calling thread's to who waits in [`lock_lending`], or sets its word to 0; `false` if the kernel
+/// Passes a lock of the calling thread to a thread that waits in [`lock_lending`], or sets its word to 0; `false` if the kernel
 /// does neither.
 pub fn unlock_lending(word: &AtomicU32) -> bool {
     operate(word, libc::FUTEX_UNLOCK_PI, 0, core::ptr::null())
@@ -102,7 +102,7 @@ const AWAITED: u32 = 2;
 /// The lock.
 pub struct Turn(AtomicU32);
 
-/// The turn of the calling thread; signals are held back while it lives.
+/// The turn of the calling thread; signals are blocked while it lives.
 pub struct Taken<'a> {
     turn: &'a Turn,
     // Dropped after the word is freed.
@@ -117,7 +117,7 @@ impl Turn {
     pub fn take(&self) -> Taken<'_> {
         let blocked = BlockedSignals::begin();
         if self.0.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            // Whoever slept may not be the only one: the word says so until nobody is left to be woken.
+            // Other threads may still sleep. So the word stays `AWAITED` until no sleeper is left to be woken.
             while self.0.swap(AWAITED, Ordering::Acquire) != FREE {
                 wait(&self.0, AWAITED);
             }

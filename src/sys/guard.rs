@@ -248,7 +248,7 @@ fn examine_on(page: Span, wants_guards: bool) -> Kernel {
         }
     };
     kernel.pretends |= !closed;
-    // Whoever ignores one advice ignores others.
+    // A filter that ignores one advice ignores others.
     kernel.populates &= closed;
     if !wants_guards {
         kernel.guards = closed;

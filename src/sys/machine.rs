@@ -28,7 +28,7 @@ const SPARE_MAPPINGS: u64 = 8192;
 /// Islands of accessible memory that guards make where they are inaccessible mappings; each costs two mappings.
 static ISLANDS: AtomicU64 = AtomicU64::new(0);
 
-/// Counts so many islands more, unless there would be too many mappings. All who make some share what there is.
+/// Counts so many islands more, unless there would be too many mappings. All callers share one limit.
 pub fn take_islands(count: u64) -> bool {
     let most = max_map_count().saturating_sub(SPARE_MAPPINGS) / 2;
     let more = |islands: u64| Some(islands + count).filter(|islands| *islands <= most);

@@ -176,7 +176,7 @@ pub struct Sealed<T> {
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-// SAFETY: the value is written by the one who became its filler, and read when it is full.
+// SAFETY: the value is written by the thread that became its filler, and read when it is full.
 unsafe impl<T: Sync> Sync for Sealed<T> {}
 
 impl<T> Sealed<T> {

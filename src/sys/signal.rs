@@ -250,7 +250,7 @@ unsafe extern "C" fn relay(number: c_int, info: *mut siginfo_t, context: *mut c_
 /// What entries block: all but what a thread's own instructions raise.
 const BLOCKED: u64 = !super::action::SYNCHRONOUS;
 
-/// Makes `R` receive the fault signals, in the place of whoever did, and keeps the dispositions found as the program's.
+/// Makes `R` receive the fault signals, in the place of the present receiver, and keeps the dispositions found as the program's.
 pub fn install<R: Receiver>() {
     let entry = fault_entry::<R> as *const () as usize;
     let before = FAULT_ENTRY.swap(entry, Ordering::AcqRel);
@@ -425,7 +425,7 @@ pub fn abort_process() -> ! {
     unsafe { libc::abort() }
 }
 
-/// Runs `action` with SIGPIPE and SIGXFSZ held back, and lets none through that came of it: a reader that is gone, or a file
+/// Runs `action` with SIGPIPE and SIGXFSZ blocked, and discards those that it caused: a reader that is gone, or a file
 /// as long as it may be (`RLIMIT_FSIZE`), is no reason to end by another signal than the error's.
 pub fn without_sigpipe<R>(action: impl FnOnce() -> R) -> R {
     let ours = action::bit(libc::SIGPIPE) | action::bit(libc::SIGXFSZ);

@@ -112,7 +112,7 @@ impl Own {
         }
     }
 
-    /// Remembers what the kernel said of a stack of the program's. Signals are held back.
+    /// Remembers what the kernel said of a stack of the program's. Signals are blocked.
     fn set_programs(self, stack: &stack_t) {
         self.0.low.store(stack.ss_sp.expose_provenance(), Ordering::Relaxed);
         self.0.size.store(stack.ss_size, Ordering::Relaxed);
@@ -186,7 +186,7 @@ fn page_of(own: Own) -> u64 {
     (own.top() >> PAGE_SHIFT) as u64
 }
 
-/// A stack that is nobody's, and whether it was never used; `None` if the kernel grants none.
+/// A free stack, and whether it was never used; `None` if the kernel grants none.
 fn take() -> Option<(Own, bool)> {
     let mut first = FREE.load(Ordering::Acquire);
     while let Some(own) = head_of(first & PAGE_MASK) {
@@ -295,7 +295,7 @@ fn kernels() -> stack_t {
 }
 
 /// Gives the calling thread a stack of ours, unless it has one or the kernel refuses, as it does while the thread is
-/// on the program's. Signals are held back.
+/// on the program's. Signals are blocked.
 pub fn adopt() {
     if thread::signal_stack() != 0 {
         return;
@@ -303,7 +303,7 @@ pub fn adopt() {
     let Some((own, new)) = take() else { return };
     let mut before = NOTHING;
     let mine = own.as_kernels();
-    // SAFETY: the stack is nobody's, mapped and writable; the other structure is live.
+    // SAFETY: the stack is free, mapped and writable; the other structure is live.
     if unsafe { kernel(&raw const mine, &raw mut before) }.is_err() {
         put_back(own);
         return;
@@ -451,7 +451,7 @@ pub(super) extern "C" fn end_loan(loan: usize) {
     }
 }
 
-/// Runs `action`, which needs more stack than a coroutine may have, on the thread's stack of ours: with signals held back,
+/// Runs `action`, which needs more stack than a coroutine may have, on the thread's stack of ours: with signals blocked,
 /// and as while a fault is handled. Where it is, if the thread has none or is on it.
 pub fn with_room<R>(action: impl FnOnce() -> R) -> R {
     struct Task<F, R>(Option<F>, Option<R>);
@@ -488,7 +488,7 @@ pub fn with_room<R>(action: impl FnOnce() -> R) -> R {
 /// Calls `function` with `argument` on the stack whose end is `top`.
 ///
 /// # Safety
-/// The stack is writable and nobody's, `top` a multiple of 16, and the function may be called with the argument.
+/// The stack is writable and free, `top` a multiple of 16, and the function may be called with the argument.
 #[unsafe(naked)]
 unsafe extern "C" fn call_on(function: extern "C" fn(*mut c_void), argument: *mut c_void, top: usize) {
     core::arch::naked_asm!(

@@ -52,7 +52,7 @@ pub fn tables_apart(bytes: usize) -> Option<Addr> {
     Some(start)
 }
 
-/// Room for [`tables`] in one mapping: its first byte that is nobody's, and its end.
+/// Room for [`tables`] in one mapping: its first free byte, and its end.
 static ROOM: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 /// Maps room for tables, from which they are taken as long as it lasts: together they cost a fork one mapping and
@@ -334,7 +334,7 @@ pub fn wipe_on_fork(span: Span) -> bool {
     advise(span, libc::MADV_WIPEONFORK)
 }
 
-/// Whether all of a range may be read, whoever mapped it. Before Linux 5.14 only whether it is mapped.
+/// Whether all of a range may be read, whichever code mapped it. Before Linux 5.14 only whether it is mapped.
 pub fn is_readable(span: Span) -> bool {
     let asked = POPULATES.load(Ordering::Relaxed);
     if asked && advise(span, libc::MADV_POPULATE_READ) {

@@ -115,7 +115,7 @@ impl Depot {
         if self.log.is_null() {
             return;
         }
-        // Whoever took a place before has it in what stays. From here on nobody gets one.
+        // A thread that took a place before has it in the part that stays. From here on no thread gets one.
         let used = self.used.swap(usize::MAX / 2, Ordering::AcqRel);
         let had = self.log_words();
         let kept = used.min(had).next_power_of_two().clamp(LOG_WORDS_LIMITED.min(had), had);
@@ -124,7 +124,7 @@ impl Depot {
             let part = Addr::of(self.log).plus(kept * size_of::<u64>());
             vm::unreserve(Span::new(part, PageCount::holding((had - kept) * size_of::<u64>())));
         }
-        // Who takes a place from here on sees the new length.
+        // A thread that takes a place from here on sees the new length.
         self.used.store(used, Ordering::Release);
     }
 

@@ -156,7 +156,7 @@ fn build_id(mapped: Mapped, notes: Range<usize>) -> Option<usize> {
 }
 
 fn sample(at: usize) -> u64 {
-    // SAFETY: `describe` chose eight bytes of the first page; whoever asks again has made sure that an
+    // SAFETY: `describe` chose eight bytes of the first page; a later reader has made sure that an
     // object starts there, and the first page of one is mapped and readable.
     unsafe { Addr::new(at).as_ptr::<u64>().read_unaligned() }
 }

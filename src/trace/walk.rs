@@ -309,7 +309,7 @@ impl<'a> Walk<'a> {
             None => Window::of(sp, self.stack),
         };
         (self.sp, self.fp, self.at) = (sp, fp, pc);
-        // As if it had called: whoever names the frame looks at the byte before.
+        // As if it had called: the byte before names the frame.
         (pc >= PAGE_SIZE).then_some(pc.saturating_add(1))
     }
 

@@ -1,5 +1,5 @@
-//! System calls whose answer may be shorter than the buffer: see [`super::transfer`]. Where the answer may not fit it goes to
-//! a place apart first.
+//! System calls whose answer may be shorter than the buffer: see [`super::transfer`]. An answer that may not fit goes
+//! to a separate buffer first.
 
 use super::transfer::{bytes, too_small, transfers};
 use super::{real, report};

@@ -1,8 +1,8 @@
-//! Stand-ins for the plainest functions, for calls before the C library's are looked up: of constructors and resolvers of
-//! other libraries, perhaps before this library is relocated. They use nothing but their arguments. And what this
-//! library's own code calls.
+//! Stand-ins for the plainest functions, for calls before the C library's are looked up: calls of constructors and
+//! resolvers of other libraries, perhaps before this library is relocated, and calls of this library's own code. They
+//! use nothing but their arguments.
 //!
-//! The loops read and write volatile, lest the compiler make calls of the same functions of them.
+//! The loops read and write volatile, so that the compiler makes no calls of the same functions of them.
 
 use super::{Byte, STATE};
 use core::arch::asm;

@@ -1,14 +1,15 @@
-//! Functions of the C library that compare what they are about to access with the bounds of heap objects.
+//! Functions of the C library that compare an access with the bounds of heap objects before they make it.
 //!
-//! The kernel does not fault on a guard page, and a copy that stays within its page touches none; but here the bounds
-//! are known to the byte. [`table`] lists the functions. Each looks whether a pointer lies where the heap is, by one
-//! comparison; asks then how far may be accessed from there (`heap::bounds`); reports what goes beyond, before it
-//! happens; and goes on in the C library's function of the same name. What a function touches only by the way its data turn out is checked by these: see [`text`] (terminated
-//! strings), [`print`] (formatted text), [`transfer`], [`vector`], [`answer`] (system calls) and [`stream`].
+//! The kernel does not fault on a guard page that it accesses itself, and a copy that stays within its page touches
+//! none. Here the bounds are known to the byte. [`table`] lists the functions. Each tests by one comparison whether a
+//! pointer lies where the heap is. Then it asks how many bytes may be accessed from there (`heap::query`), reports an
+//! access beyond them before it happens, and continues in the C library's function of the same name. Some functions
+//! touch as much as their data say. They have checks of their own: [`text`] (terminated strings), [`print`] (formatted
+//! text), [`transfer`], [`vector`], [`answer`] (system calls) and [`stream`].
 //!
 //! | when | what happens |
 //! |---|---|
-//! | before the library is relocated: a resolver of another library's calls | the plainest functions have stand-ins ([`early`]) that need nothing |
+//! | before the library is relocated: calls of another library's resolver | the plainest functions have stand-ins ([`early`]) that need nothing |
 //! | before the C library's functions are looked up | the same; others have them looked up |
 //! | from the end of [`look_up`] on | checks, as the option `intercept` says |
 //! | in this library's own code | no checks: `build.rs` has the linker lead its calls to `fencepost_own_*` |

@@ -1,7 +1,7 @@
-//! Formatted text: it is written within the object it goes to, and is all there if it fits.
+//! Formatted text: it is written within its object, and is complete if it fits.
 //!
-//! What it would have had in more room the C library says by its result. So nothing is formatted twice that fits, and
-//! nothing is written that does not.
+//! The C library's result says how long the text would have been. So text that fits is formatted only once, and text
+//! that does not fit is not written beyond the object.
 
 use super::{Byte, Family, List, hull, real, report};
 use core::ffi::c_int;

@@ -1,7 +1,7 @@
-//! Streams: what is read is seen by what is there to be read.
+//! Streams: how much a read touches depends on how much there is to read.
 //!
-//! A count beyond the object is no fault where the stream ends before, or the line does. So as much is read as there is
-//! room for, and then one character more is looked at and put back.
+//! A count beyond the object is no fault if the stream, or the line, ends before. So as much is read as there is room
+//! for. Then one more character is read and put back, to see whether there is more.
 
 use super::{Byte, Family, hull, real, report};
 use core::ffi::{c_int, c_void};

@@ -1,8 +1,8 @@
-//! Strings: how much of them is touched their terminator says.
+//! Strings: how much of a string is touched depends on its terminator.
 //!
-//! A string in the heap is measured within its object, and what is measured is what the function will touch: of a
-//! comparison as much as it takes to find a difference, of a search as much as it takes to find. A count beyond the
-//! object is none of a program's faults where the data end before.
+//! A string in the heap is measured within its object, as far as the function will touch it: a comparison up to the
+//! first difference, a search up to what it finds. A count beyond the object is no fault of the program if the data end
+//! before.
 
 use super::early::or_real;
 use super::{Byte, Family, Hull, Wide, hull, real, report, write};

@@ -1,21 +1,21 @@
-//! System calls: what of a buffer they touch the kernel says by its result.
+//! System calls: how much of a buffer a call touches is known from its result.
 //!
-//! A count beyond the object is no fault where fewer bytes come. So such a call is made with what the object has room for,
-//! and a little of this library's own behind it: what arrives there would have been written beyond the object. The
-//! result, `errno` and what is left in the file are those of the program's own call, as long as all is well.
+//! A count beyond the object is no fault if fewer bytes come. So the call is made with the room of the object, and a
+//! little memory of this library's behind it. Bytes that arrive there would have been written beyond the object. While
+//! nothing is wrong, the result, `errno` and the file's position are those of the program's own call.
 //!
 //! | the call | is made as | it goes beyond if |
 //! |---|---|---|
-//! | reads into a buffer | `readv`, `preadv`, `recvmsg` with the room that there is and [`SPARE`] bytes of the stack | more came than there is room |
-//! | writes from a buffer | itself, with the bytes that there are | all of them were taken |
+//! | reads into a buffer | `readv`, `preadv`, `recvmsg` with the room of the object and [`SPARE`] bytes of the stack | more came than there is room |
+//! | writes from a buffer | itself, with the bytes of the object | all of them were taken |
 //! | the same without any | itself, from a page without access | the kernel says `EFAULT` |
-//! | `readlink`, `getcwd`, `getsockopt` | itself, in the room or in a place apart | the answer does not fit |
+//! | `readlink`, `getcwd`, `getsockopt` | itself, in the room or in a separate buffer | the answer does not fit |
 //!
-//! Where the kernel refuses a call that is made so (unaligned parts of a file that is read past the cache, a filter), the
-//! program's own is made, and its result looked at.
+//! The kernel may refuse a call of this form (unaligned parts of a file that is read past the cache, a filter). Then
+//! the program's own call is made, and its result is checked.
 //!
-//! Where the program goes on after a report, what came goes where it was to go, and the rest is taken from where it was to
-//! be taken. Calls within their bounds keep nothing on the stack.
+//! If the program goes on after a report, the bytes go where the program's call would have put them, and the rest is
+//! taken from where it would have taken it. Calls within their bounds keep nothing on the stack.
 
 use super::answer::{getcwd, readlink, readlinkat};
 use super::{Family, Hull, hull, real, report};

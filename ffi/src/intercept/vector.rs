@@ -1,4 +1,4 @@
-//! System calls with a buffer of several parts: see [`super::transfer`]. What comes first is touched first, so that a result
+//! System calls with a buffer of several parts: see [`super::transfer`]. The parts are touched in order, so a result
 //! says how far into the parts a call came.
 
 use super::transfer::{

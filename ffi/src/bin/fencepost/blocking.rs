@@ -1,6 +1,6 @@
 //! Writing to a standard error that may not wait.
 //!
-//! Whoever shares it may have set `O_NONBLOCK`, which is the open file's and not the process's. A report must not be lost
+//! A process that shares it may have set `O_NONBLOCK`, which is the open file's and not the process's. A report must not be lost
 //! for that; nor may a reader who has gone to sleep hold the program up for ever.
 
 #![allow(unsafe_code)]

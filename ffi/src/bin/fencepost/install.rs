@@ -275,7 +275,7 @@ fn remove(root: &Path) -> Result<usize, Failure> {
     let mut directories: Vec<&String> = entries.iter().filter(|entry| entry.ends_with('/')).collect();
     directories.sort_by_key(|entry| std::cmp::Reverse(entry.len()));
     for directory in directories {
-        // One that is not empty is left to whoever uses it.
+        // One that is not empty is left as it is.
         let _ = fs::remove_dir(root.join(directory));
     }
     Ok(count + 1)

@@ -2,7 +2,7 @@
 //!
 //! | known from | where |
 //! |---|---|
-//! | `--exact NAME` among the program's arguments | nextest, and whoever runs one test |
+//! | `--exact NAME` among the program's arguments | nextest, and a user that runs one test |
 //! | the function that the test harness called, in one of the report's stacks | everywhere, if the stack reaches that far |
 //! | the name of the thread, which the harness sets to the test's; the kernel keeps 15 bytes | test binaries with several threads |
 //!

@@ -86,10 +86,12 @@ pub fn columns(shop: &mut Shop, hunt: bool, arguments: &Arguments) -> (Vec<Colum
                     .map(|path| How::Wrapper(path, command.get(1..).unwrap_or_default())),
                 Preload::Recompiled { package, command } => tool(command, package)
                     .map(|path| How::Compiler(path, command.get(1..).unwrap_or_default())),
-                Preload::Libc | Preload::Fencepost | Preload::Debian { .. } => match shop.preload(heap) {
-                    Some(found) => found.map(How::Library),
-                    None => continue,
-                },
+                Preload::Libc | Preload::Fencepost | Preload::Crate(_) | Preload::Debian { .. } => {
+                    match shop.preload(heap) {
+                        Some(found) => found.map(How::Library),
+                        None => continue,
+                    }
+                }
             };
         match how {
             Ok(how) => columns.push(Column { name: heap.name.to_owned(), env: heap.env, how }),
@@ -97,7 +99,12 @@ pub fn columns(shop: &mut Shop, hunt: bool, arguments: &Arguments) -> (Vec<Colum
         }
     }
     for (name, path) in &arguments.preload {
-        columns.push(Column { name: name.clone(), env: &[], how: How::Library(Some(path.clone())) });
+        match shop.serves(path, &[]) {
+            Ok(()) => {
+                columns.push(Column { name: name.clone(), env: &[], how: How::Library(Some(path.clone())) })
+            }
+            Err(reason) => skipped.push((name.clone(), reason)),
+        }
     }
     (columns, skipped)
 }

@@ -2,13 +2,15 @@
 //!
 //! A driver starts it as `runner API WORK SIZE ALIGN THREADS` and then asks over pipes: eight bytes in (iterations),
 //! [`Reply`] out (nanoseconds and up to three further numbers), until stdin closes. With a sixth argument it runs that
-//! many iterations once and ends, which is what instruction counting wants.
+//! many iterations once and ends, which is what instruction counting wants. As `runner serves LIBRARY` it says whether the
+//! preloaded library serves this process.
 //!
 //! `API` is `rust` (`std::alloc`, the allocator chosen by cargo feature) or `c` (`malloc` and friends, whatever the
 //! dynamic linker resolves them to, so `LD_PRELOAD` chooses). Works named `vm-…` call the kernel and no allocator.
 //! The process talks through bare descriptors and stack buffers, so that the heap holds the workload's objects alone.
 
 mod heap;
+mod serves;
 mod vm;
 mod work;
 
@@ -50,6 +52,11 @@ trait Work {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, library] = args.as_slice()
+        && word == "serves"
+    {
+        return serves::check(library);
+    }
     let [api, name, size, align, threads, once @ ..] = args.as_slice() else {
         eprintln!("usage: runner rust|c WORK SIZE ALIGN THREADS [ITERATIONS]");
         return ExitCode::from(2);

@@ -24,6 +24,8 @@ pub enum Preload {
     Libc,
     /// `libfencepost.so`, built by the driver.
     Fencepost,
+    /// The peer's crate, built by the driver with this feature of `preload`.
+    Crate(&'static str),
     /// The first of these paths that exists, from this Debian package.
     Debian { package: &'static str, paths: &'static [&'static str] },
     /// A command that runs the program, from this Debian package.
@@ -78,7 +80,12 @@ pub const HEAPS: &[Heap] = &[
         preload: debian!("libmimalloc2.0", "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2"),
         ..PEER
     },
-    Heap { name: "mimalloc-secure", global: Some(("heap-mimalloc-secure", "mimalloc")), ..PEER },
+    Heap {
+        name: "mimalloc-secure",
+        global: Some(("heap-mimalloc-secure", "mimalloc")),
+        preload: Preload::Crate("mimalloc-secure"),
+        ..PEER
+    },
     Heap {
         name: "jemalloc",
         global: Some(("heap-jemalloc", "tikv-jemallocator")),
@@ -91,7 +98,12 @@ pub const HEAPS: &[Heap] = &[
         ..PEER
     },
     Heap { name: "snmalloc", global: Some(("heap-snmalloc", "snmalloc-rs")), ..PEER },
-    Heap { name: "snmalloc-check", global: Some(("heap-snmalloc-check", "snmalloc-rs")), ..PEER },
+    Heap {
+        name: "snmalloc-check",
+        global: Some(("heap-snmalloc-check", "snmalloc-rs")),
+        preload: Preload::Crate("snmalloc-check"),
+        ..PEER
+    },
     Heap {
         name: "scudo",
         global: Some(("heap-scudo", "scudo")),
@@ -101,7 +113,18 @@ pub const HEAPS: &[Heap] = &[
         ),
         ..PEER
     },
-    Heap { name: "hardened-malloc", global: Some(("heap-hardened-malloc", "hardened-malloc")), ..PEER },
+    Heap {
+        name: "hardened-malloc-light",
+        global: Some(("heap-hardened-malloc-light", "hardened-malloc")),
+        preload: Preload::Crate("hardened-malloc-light"),
+        ..PEER
+    },
+    Heap {
+        name: "hardened-malloc",
+        global: Some(("heap-hardened-malloc", "hardened-malloc")),
+        preload: Preload::Crate("hardened-malloc"),
+        ..PEER
+    },
     Heap { name: "compatmalloc", global: Some(("heap-compatmalloc", "compatmalloc")), ..PEER },
     Heap {
         name: "electric-fence",
@@ -154,7 +177,7 @@ impl Heap {
             Preload::Debian { package, .. }
             | Preload::Wrapper { package, .. }
             | Preload::Recompiled { package, .. } => Some(package),
-            Preload::None | Preload::Libc | Preload::Fencepost => None,
+            Preload::None | Preload::Libc | Preload::Fencepost | Preload::Crate(_) => None,
         }
     }
 }

@@ -45,11 +45,14 @@ struct Arguments {
     #[arg(long)]
     rounds: Option<usize>,
     /// Start no further round when the run would pass this many minutes
-    #[arg(long, default_value_t = 13.0)]
+    #[arg(long, default_value_t = 12.0)]
     minutes: f64,
     /// Time limit of one run, seconds
     #[arg(long)]
     timeout: Option<u64>,
+    /// Keep the record of a selection, too: the tables then show it
+    #[arg(long)]
+    keep: bool,
     /// One round
     #[arg(long)]
     quick: bool,
@@ -97,11 +100,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     child::forbid_cores();
     let set = arguments.set;
-    let full = arguments.only.is_empty()
-        && arguments.program.is_empty()
-        && arguments.preload.is_empty()
-        && !arguments.quick
-        && !arguments.smoke;
+    let selected =
+        !(arguments.only.is_empty() && arguments.program.is_empty() && arguments.preload.is_empty());
+    let full = (arguments.keep || !selected) && !arguments.quick && !arguments.smoke;
     if arguments.only.is_empty() {
         // Under `patrol` and `hunt` nothing is gained from counts: what they take is the kernel's.
         let few: &[&str] = match (arguments.counts, arguments.smoke) {
@@ -239,7 +240,7 @@ impl Bench {
             self.failed.push((program.name, column.name.clone()));
         }
         self.writer.row(Run {
-            set: self.set.name().to_owned(),
+            set: if program.has_threads { "threads" } else { self.set.name() }.to_owned(),
             program: program.name.to_owned(),
             heap: column.name.clone(),
             round,

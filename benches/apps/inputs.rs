@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Raised when an input changes, so that an old directory is not taken for a new one.
-const EDITION: &str = "2";
+const EDITION: &str = "3";
 
 /// Makes what is not there yet.
 pub fn prepare(place: &Place) -> io::Result<()> {
@@ -25,6 +25,8 @@ pub fn prepare(place: &Place) -> io::Result<()> {
     fs::write(place.file("work.py"), include_str!("scripts/work.py"))?;
     fs::write(place.file("work.pl"), include_str!("scripts/work.pl"))?;
     fs::write(place.file("work.lua"), include_str!("scripts/work.lua"))?;
+    fs::write(place.file("threads.pl"), include_str!("scripts/threads.pl"))?;
+    fs::write(place.file("threads.js"), include_str!("scripts/threads.js"))?;
     fs::write(place.file("objects.c"), include_str!("scripts/objects.c"))?;
     stream(&place.file("sqlite.sql"), |out| sql(out, place.scale))?;
     stream(&place.file("big.xml"), |out| xml(out, place.scale))?;

@@ -39,6 +39,8 @@ pub struct Program {
     pub is_server: bool,
     /// Whether this driver compiles it.
     pub is_compiled: bool,
+    /// Whether two of its threads allocate at once: such programs have tables of their own.
+    pub has_threads: bool,
 }
 
 const PLAIN: Program = Program {
@@ -50,6 +52,7 @@ const PLAIN: Program = Program {
     prints: true,
     is_server: false,
     is_compiled: false,
+    has_threads: false,
 };
 
 const SQLITE: Program = Program {
@@ -103,11 +106,50 @@ const CC1: Program =
     Program { name: "cc1", executable: "cc1", arguments: &["-quiet", "-O0", "@large.c", "-o", "-"], ..PLAIN };
 const REDIS: Program =
     Program { name: "redis", executable: "redis-server", prints: false, is_server: true, ..PLAIN };
+/// Two interpreters that share nothing but the allocator.
+const PERL_THREADS: Program =
+    Program { name: "perl-threads", arguments: &["@threads.pl"], has_threads: true, ..PERL };
+/// The search for deltas. What it writes depends on which thread was faster.
+const GIT_PACK: Program = Program {
+    name: "git-pack",
+    arguments: &[
+        "-C",
+        "@repository.git",
+        "pack-objects",
+        "--threads=2",
+        "--revs",
+        "--all",
+        "--stdout",
+        "--window=20",
+        "--no-reuse-delta",
+        "-q",
+    ],
+    prints: false,
+    has_threads: true,
+    ..GIT
+};
+/// Two workers; the engine's own threads free what they have dropped.
+const NODE: Program =
+    Program { name: "node", executable: "node", arguments: &["@threads.js"], has_threads: true, ..PLAIN };
 
-/// The ten programs of the speed set, or the ten of the hunting set and one that can be recompiled.
+/// The ten programs of the speed set and the three with threads, or the ten of the hunting set and one that can be recompiled.
 pub fn list(hunt: bool) -> Vec<Program> {
     if !hunt {
-        return vec![SQLITE, PYTHON, PERL, LUA, XMLLINT, JQ, GS, GIT, CC1, REDIS];
+        return vec![
+            SQLITE,
+            PYTHON,
+            PERL,
+            LUA,
+            XMLLINT,
+            JQ,
+            GS,
+            GIT,
+            CC1,
+            REDIS,
+            PERL_THREADS,
+            GIT_PACK,
+            NODE,
+        ];
     }
     let ls = Program { name: "ls", executable: "ls", arguments: &["-laR", "@tree"], ..PLAIN };
     let log = Program { arguments: &["-C", "@repository.git", "--no-pager", "log"], ..GIT };
@@ -159,6 +201,7 @@ impl Program {
             "cc1" | "@objects" => "gcc-12",
             "perl" => "perl-base",
             "ls" => "coreutils",
+            "node" => "nodejs",
             name => name,
         };
         let version = said("/usr/bin/dpkg-query", &["-W", "-f", "${Version}", package]);

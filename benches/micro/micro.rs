@@ -22,7 +22,7 @@ struct Arguments {
     /// Allocators (beginnings of names, by comma); glibc is always in
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Workloads (beginnings of names, by comma): pair, batch, random, calloc, grow, aligned, cross, mixed, million
+    /// Workloads (beginnings of names, by comma): pair, batch, random, calloc, grow, aligned, cross, mixed, live, million, fork
     #[arg(long, value_delimiter = ',')]
     work: Vec<String>,
     /// Interfaces: rust, c
@@ -34,6 +34,12 @@ struct Arguments {
     /// Start no further round when the run would pass this many minutes
     #[arg(long, default_value_t = 12.0)]
     minutes: f64,
+    /// Only what one thread costs beside two, through C and without hunt, as a record of its own
+    #[arg(long)]
+    threads: bool,
+    /// Keep the record of a selection, too: the tables then show it
+    #[arg(long)]
+    keep: bool,
     /// One round of fewer workloads, fencepost and glibc, under a minute
     #[arg(long)]
     quick: bool,
@@ -46,6 +52,8 @@ struct Arguments {
 }
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// Too slow for the workloads that make much of it.
+const HUNT: &str = "fencepost-hunt";
 const SAMPLES: usize = 10;
 /// Time on the clock for one iteration of several threads.
 const SPAN: Duration = Duration::from_millis(25);
@@ -58,7 +66,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let started = Instant::now();
     child::forbid_cores();
-    let full = arguments.only.is_empty() && arguments.work.is_empty() && !arguments.quick && !arguments.smoke;
+    let selected = !(arguments.only.is_empty() && arguments.work.is_empty());
+    let full = (arguments.keep || !selected) && !arguments.quick && !arguments.smoke;
+    if arguments.threads {
+        arguments.api = vec!["c".to_owned()];
+    }
     if (arguments.quick || arguments.smoke) && arguments.only.is_empty() {
         arguments.only.push("fencepost".to_owned());
     }
@@ -66,16 +78,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         arguments.rounds = 1;
     }
     let mut shop = Shop::default();
-    let mut all = Vec::new();
+    let mut all: Vec<Vec<Door>> = Vec::new();
     let mut head = versions();
     for api in ["rust", "c"].into_iter().filter(|api| arguments.api.iter().any(|wanted| wanted == api)) {
         let (ready, skipped) = doors(&mut shop, api, &arguments.only);
         insist(&skipped)?;
-        all.push(ready);
+        all.push(ready.into_iter().filter(|door| !arguments.threads || door.heap.name != HUNT).collect());
         head.extend(skipped.into_iter().map(|(name, reason)| (format!("skipped {name}"), reason)));
     }
     let tasks: Vec<Task> = tasks::ALL
         .iter()
+        .filter(|(_, task, _)| !arguments.threads || tasks::THREADS.contains(task))
         .filter(|(name, _, level)| {
             let chosen = arguments.work.is_empty()
                 || arguments.work.iter().any(|work| name.starts_with(work.as_str()));
@@ -85,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
         .map(|(_, task, _)| *task)
         .collect();
-    let mut writer = Writer::create("micro", full, &head)?;
+    let mut writer = Writer::create(if arguments.threads { "micro-threads" } else { "micro" }, full, &head)?;
     let mut criterion = criterion(arguments.smoke);
     let mut round_time = Duration::ZERO;
     for round in 1..=arguments.rounds {
@@ -99,7 +112,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         round_time = round_started.elapsed();
     }
-    println!("{}", report::micro::tables(&Record::read(writer.path())?));
+    let record = Record::read(writer.path())?;
+    let tables = if arguments.threads { report::threads::tables } else { report::micro::tables };
+    println!("{}", tables(&record));
     println!("record: {}", writer.path().display());
     Ok(())
 }
@@ -127,7 +142,7 @@ fn measure(
     };
     let label = tasks::label(task);
     if task.name == "million" {
-        for door in doors.iter().filter(|door| door.heap.name != "fencepost-hunt") {
+        for door in doors.iter().filter(|door| door.heap.name != HUNT) {
             writer.row(million(door, task, round))?;
         }
         return Ok(());

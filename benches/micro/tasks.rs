@@ -36,11 +36,22 @@ pub const ALL: &[(&str, Task, u8)] = &[
     ("mixed", Task::new("mixed", 0).on(2), SMOKE),
     ("mixed", Task::new("mixed", 0).on(4), FULL),
     ("mixed", Task::new("mixed", 0).on(8), FULL),
+    ("live", Task::new("live", 0), FULL),
+    ("live", Task::new("live", 0).on(2), FULL),
     ("million", Task::new("million", 64), FULL),
     ("fork", Task::new("fork", 1), FULL),
     ("fork", Task::new("fork", 20), FULL),
     ("fork", Task::new("fork", 60), FULL),
     ("fork", Task::new("fork", 200), FULL),
+];
+
+/// What `--threads` runs: the same work on one thread and on two, and objects that another thread frees.
+pub const THREADS: &[Task] = &[
+    Task::new("live", 0),
+    Task::new("live", 0).on(2),
+    Task::new("mixed", 0),
+    Task::new("mixed", 0).on(2),
+    Task::new("cross", 64).on(2),
 ];
 
 /// The task as criterion's output names it.

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 const LIVE: usize = 10_000;
 const LIVE_PER_THREAD: usize = 128;
+const MANY_PER_THREAD: usize = 5_000;
 const BATCH: usize = 64;
 const RING: usize = 1024;
 const GROWN: usize = 1 << 20;
@@ -32,6 +33,7 @@ pub fn make<A: Api>(name: &str, shape: Shape) -> Option<Box<dyn Work>> {
         "inplace" => Box::new(InPlace(shape, door)),
         "cross" => Box::new(Cross(shape, door)),
         "mixed" => Box::new(Mixed(shape, door)),
+        "live" => Box::new(Many(shape, door)),
         "million" => Box::new(Million::<A>::new()),
         "fork" => Box::new(Fork::<A>::new(shape)),
         _ => return None,
@@ -136,6 +138,12 @@ impl Rng {
         let span = 16usize << (word % 7);
         (16 + (word >> 32) as usize % span).min(1024)
     }
+
+    /// 16 B to 1 KiB, every size as often as the next.
+    #[inline(always)]
+    fn even_size(&mut self) -> usize {
+        16 + (self.next() >> 32) as usize % (1024 - 16 + 1)
+    }
 }
 
 /// The loop and the touch without an allocator, to subtract from instruction counts.
@@ -196,20 +204,20 @@ struct Live {
     size: usize,
 }
 
-fn fill<A: Api>(rng: &mut Rng) -> Live {
-    let size = rng.size();
+#[inline(always)]
+fn fill<A: Api>(size: usize) -> Live {
     Live { pointer: acquire::<A>(size, PLAIN), size }
 }
 
 /// Replaces `iterations` objects of `live`, each chosen at random, by ones of another random size.
 #[inline(always)]
-fn churn<A: Api>(live: &mut [Live], rng: &mut Rng, iterations: u64) {
+fn churn<A: Api>(live: &mut [Live], rng: &mut Rng, iterations: u64, size: impl Fn(&mut Rng) -> usize) {
     for _ in 0..iterations {
         let index = (rng.next() >> 33) as usize % live.len();
         let old = live[index];
         // SAFETY: `fill` made the object with this size, and the slot is overwritten at once.
         unsafe { release::<A>(old.pointer, old.size, PLAIN) };
-        live[index] = fill::<A>(rng);
+        live[index] = fill::<A>(size(rng));
     }
 }
 
@@ -222,8 +230,8 @@ struct Random<A> {
 impl<A: Api> Random<A> {
     fn new() -> Self {
         let mut rng = Rng(0x9e37_79b9_7f4a_7c15);
-        let mut live: Vec<Live> = (0..LIVE).map(|_| fill::<A>(&mut rng)).collect();
-        churn::<A>(&mut live, &mut rng, LIVE as u64);
+        let mut live: Vec<Live> = (0..LIVE).map(|_| fill::<A>(rng.size())).collect();
+        churn::<A>(&mut live, &mut rng, LIVE as u64, Rng::size);
         Self { live, rng, door: PhantomData }
     }
 }
@@ -231,7 +239,7 @@ impl<A: Api> Random<A> {
 impl<A: Api> Work for Random<A> {
     fn run(&mut self, iterations: u64) -> Reply {
         let start = Instant::now();
-        churn::<A>(&mut self.live, &mut self.rng, iterations);
+        churn::<A>(&mut self.live, &mut self.rng, iterations, Rng::size);
         reply(nanos(start))
     }
 }
@@ -243,12 +251,36 @@ impl<A: Api> Work for Mixed<A> {
     fn run(&mut self, iterations: u64) -> Reply {
         let before = |index: usize| {
             let mut rng = Rng(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1));
-            let live: [Live; LIVE_PER_THREAD] = std::array::from_fn(|_| fill::<A>(&mut rng));
+            let live: [Live; LIVE_PER_THREAD] = std::array::from_fn(|_| fill::<A>(rng.size()));
             (live, rng)
         };
-        let body =
-            |state: &mut ([Live; LIVE_PER_THREAD], Rng)| churn::<A>(&mut state.0, &mut state.1, iterations);
+        let body = |state: &mut ([Live; LIVE_PER_THREAD], Rng)| {
+            churn::<A>(&mut state.0, &mut state.1, iterations, Rng::size);
+        };
         let after = |(live, _): ([Live; LIVE_PER_THREAD], Rng)| {
+            for object in live {
+                // SAFETY: the last owner of each object gives it back.
+                unsafe { release::<A>(object.pointer, object.size, PLAIN) };
+            }
+        };
+        reply(race_with(self.0.threads, before, body, after))
+    }
+}
+
+/// Every size as often as the next, and more objects on each thread than its second-level cache holds.
+struct Many<A>(Shape, PhantomData<A>);
+
+impl<A: Api> Work for Many<A> {
+    fn run(&mut self, iterations: u64) -> Reply {
+        let before = |index: usize| {
+            let mut rng = Rng(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1));
+            let mut live: Vec<Live> = (0..MANY_PER_THREAD).map(|_| fill::<A>(rng.even_size())).collect();
+            // Until the order in which they lie is no longer that in which they were made.
+            churn::<A>(&mut live, &mut rng, 4 * MANY_PER_THREAD as u64, Rng::even_size);
+            (live, rng)
+        };
+        let body = |(live, rng): &mut (Vec<Live>, Rng)| churn::<A>(live, rng, iterations, Rng::even_size);
+        let after = |(live, _): (Vec<Live>, Rng)| {
             for object in live {
                 // SAFETY: the last owner of each object gives it back.
                 unsafe { release::<A>(object.pointer, object.size, PLAIN) };

@@ -4,7 +4,7 @@
 
 use fencepost_benches::cargo::home;
 use fencepost_benches::record::{Cell, Record, Run};
-use fencepost_benches::report::{Table, apps, micro, vm};
+use fencepost_benches::report::{Table, apps, micro, threads, vm};
 use std::error::Error;
 use std::fmt::Write;
 use std::fs;
@@ -23,6 +23,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut text = fs::read_to_string(&readme)?;
     let sections = [
         ("micro", made("micro", |record: &Record<Cell>| (micro::tables(record), micro::charts(record)))?),
+        (
+            "micro-threads",
+            made("micro-threads", |record: &Record<Cell>| {
+                (threads::tables(record), threads::charts(record))
+            })?,
+        ),
         ("vm", made("vm", |record: &Record<Cell>| (vm::tables(record), vm::charts(record)))?),
         (
             "apps-speed",

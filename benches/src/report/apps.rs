@@ -2,14 +2,14 @@
 
 use super::{Table, chart, columns, short, source};
 use crate::record::{Record, Run};
-use crate::stats::{geomean, median, spread};
+use crate::stats::{geomean, median};
+use chart::Point;
 
 /// One cell: the medians over rounds of the ratios to glibc in the same round.
 struct Ratios {
-    time: f64,
-    least: f64,
-    greatest: f64,
-    peak: f64,
+    time: Point,
+    wall: Point,
+    peak: Point,
 }
 
 struct View<'a> {
@@ -61,32 +61,34 @@ impl<'a> View<'a> {
         let timed = pairs.iter().any(|(run, _)| run.round > 0);
         let counted = || pairs.iter().filter(|(run, _)| run.round > 0 || !timed);
         let cpu = |run: &Run| (run.user_us + run.system_us).max(1) as f64;
-        let times: Vec<f64> = counted().map(|(run, base)| cpu(run) / cpu(base)).collect();
-        let peaks: Vec<f64> =
-            counted().map(|(run, base)| run.peak_kib as f64 / base.peak_kib.max(1) as f64).collect();
-        match (median(&times), spread(&times), median(&peaks)) {
-            (Some(time), Some((least, greatest)), Some(peak)) => Ok(Ratios { time, least, greatest, peak }),
-            _ => Err(String::new()),
-        }
+        let ratios = |of: &dyn Fn(&Run) -> f64| {
+            Point::of(&counted().map(|(run, base)| of(run) / of(base)).collect::<Vec<_>>())
+        };
+        let cell = Ratios {
+            time: ratios(&cpu),
+            wall: ratios(&|run| run.wall_us.max(1) as f64),
+            peak: ratios(&|run| run.peak_kib.max(1) as f64),
+        };
+        if cell.time.value.is_finite() { Ok(cell) } else { Err(String::new()) }
     }
 
-    fn finished(&self, heap: &str, pick: impl Fn(&Ratios) -> f64) -> Vec<f64> {
+    fn finished(&self, heap: &str, pick: impl Fn(&Ratios) -> Point) -> Vec<f64> {
         self.programs
             .iter()
             .filter_map(|program| self.cell(program, heap).ok())
-            .map(|cell| pick(&cell))
+            .map(|cell| pick(&cell).value)
             .collect()
     }
 
     /// Allocators down, programs across: there are more programs than a page is wide the other way round.
-    fn table(&self, pick: impl Fn(&Ratios) -> f64, show: impl Fn(&Ratios) -> String) -> String {
+    fn table(&self, pick: impl Fn(&Ratios) -> Point, show: impl Fn(Point) -> String) -> String {
         let last = ["geomean", "finished"];
         let mut table = Table::new("× glibc", self.programs.iter().copied().chain(last));
         for heap in &self.heaps {
             let cells = self
                 .programs
                 .iter()
-                .map(|program| self.cell(program, heap).map_or_else(|why| why, |cell| show(&cell)));
+                .map(|program| self.cell(program, heap).map_or_else(|why| why, |cell| show(pick(&cell))));
             let done = self.finished(heap, &pick);
             let tried =
                 self.programs.iter().filter(|program| self.runs(program, heap).next().is_some()).count();
@@ -107,6 +109,7 @@ impl<'a> View<'a> {
             })
         };
         table.row("CPU s", of(|run| (run.user_us + run.system_us) as f64 / 1e6).collect::<Vec<_>>());
+        table.row("clock s", of(|run| run.wall_us as f64 / 1e6).collect::<Vec<_>>());
         table.row("peak MiB", of(|run| run.peak_kib as f64 / 1024.0).collect::<Vec<_>>());
         table.finish()
     }
@@ -115,60 +118,78 @@ impl<'a> View<'a> {
 /// Every table of an `apps-speed` or `apps-hunt` record.
 pub fn tables(record: &Record<Run>) -> String {
     let mut text = source(record);
-    for set in ["speed", "hunt"] {
+    for set in ["speed", "threads", "hunt"] {
         let view = View::new(record, set);
         if view.programs.is_empty() {
             continue;
         }
+        if set == "threads" {
+            text += "\nPrograms of which two threads allocate at once:\n";
+        }
         text +=
             "\nCPU time, median over rounds of the ratio to glibc in the same round (least to greatest):\n\n";
-        let show =
-            |cell: &Ratios| format!("{} ({}–{})", short(cell.time), short(cell.least), short(cell.greatest));
+        let show = |point: Point| {
+            format!("{} ({}–{})", short(point.value), short(point.least), short(point.greatest))
+        };
         text += &view.table(|cell| cell.time, show);
+        if set == "threads" {
+            text += "\nTime on the clock:\n\n";
+            text += &view.table(|cell| cell.wall, show);
+        }
         text += "\nPeak resident size:\n\n";
-        text += &view.table(|cell| cell.peak, |cell| short(cell.peak));
+        text += &view.table(|cell| cell.peak, |point| short(point.value));
         text += "\nWhat one run takes:\n\n";
         text += &view.absolute();
     }
     text
 }
 
-/// Time and memory by program.
+/// A bar that is longer is cut off.
+const CEILING: f64 = 3.0;
+
+/// Time and memory by program. Only the hunters need a logarithmic axis, and `hunt` is not among the others.
 pub fn charts(record: &Record<Run>) -> Vec<(&'static str, String)> {
     let mut charts = Vec::new();
-    for (set, time, peak) in [("speed", "apps-time", "apps-rss"), ("hunt", "hunt-time", "hunt-rss")] {
+    for (set, time, other) in [
+        ("speed", "apps-time", "apps-rss"),
+        ("threads", "apps-threads-time", "apps-threads-wall"),
+        ("hunt", "hunt-time", "hunt-rss"),
+    ] {
         let view = View::new(record, set);
         if view.programs.is_empty() {
             continue;
         }
+        let is_hunt = set == "hunt";
         let labels: Vec<String> =
             view.programs.iter().map(|name| (*name).to_owned()).chain(["geomean".to_owned()]).collect();
-        let series = |pick: fn(&Ratios) -> f64| {
-            let heaps =
-                view.heaps.iter().filter(|heap| **heap != "glibc" && !view.finished(heap, pick).is_empty());
-            heaps
-                .map(|heap| {
-                    let cells = view
-                        .programs
-                        .iter()
-                        .map(|program| view.cell(program, heap).map_or(f64::NAN, |cell| pick(&cell)));
-                    let mean = geomean(&view.finished(heap, pick)).unwrap_or(f64::NAN);
-                    ((*heap).to_owned(), cells.chain([mean]).collect())
-                })
-                .collect()
+        let graph = |title: &str, pick: fn(&Ratios) -> Point| {
+            let heaps = view.heaps.iter().filter(|heap| {
+                **heap != "glibc"
+                    && (is_hunt || **heap != "fencepost-hunt")
+                    && !view.finished(heap, pick).is_empty()
+            });
+            let series = heaps.map(|heap| {
+                let cells = view
+                    .programs
+                    .iter()
+                    .map(|program| view.cell(program, heap).map_or(Point::NONE, |cell| pick(&cell)));
+                let mean = geomean(&view.finished(heap, pick)).map_or(Point::NONE, Point::single);
+                ((*heap).to_owned(), cells.chain([mean]).collect())
+            });
+            chart::bars(&chart::Graph {
+                title,
+                labels: labels.clone(),
+                series: series.collect(),
+                logarithmic: is_hunt,
+                reference: Some(1.0),
+                ceiling: Some(CEILING),
+            })
         };
-        let graph = |title, series| chart::Graph {
-            title,
-            labels: labels.clone(),
-            series,
-            logarithmic: true,
-            reference: Some(1.0),
-        };
-        charts.push((time, chart::bars(&graph("CPU time as a multiple of glibc", series(|cell| cell.time)))));
-        charts.push((
-            peak,
-            chart::bars(&graph("Peak resident size as a multiple of glibc", series(|cell| cell.peak))),
-        ));
+        charts.push((time, graph("CPU time as a multiple of glibc", |cell| cell.time)));
+        charts.push(match set {
+            "threads" => (other, graph("Time on the clock as a multiple of glibc", |cell| cell.wall)),
+            _ => (other, graph("Peak resident size as a multiple of glibc", |cell| cell.peak)),
+        });
     }
     charts
 }

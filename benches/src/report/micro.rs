@@ -3,16 +3,17 @@
 use super::{Table, chart, columns, short, source, time};
 use crate::record::{Cell, Record};
 use crate::stats::median;
+use chart::Point;
 
 /// A line of a table: work, size, alignment, threads.
-type Key<'a> = (&'a str, usize, usize, usize);
+pub(super) type Key<'a> = (&'a str, usize, usize, usize);
 
 fn key(cell: &Cell) -> Key<'_> {
     (&cell.work, cell.size, cell.align, cell.threads)
 }
 
 /// The distinct lines of one interface, in the order of the run.
-fn keys<'a>(record: &'a Record<Cell>, api: &str, chosen: impl Fn(&Cell) -> bool) -> Vec<Key<'a>> {
+pub(super) fn keys<'a>(record: &'a Record<Cell>, api: &str, chosen: impl Fn(&Cell) -> bool) -> Vec<Key<'a>> {
     let mut keys = Vec::new();
     for cell in record.rows.iter().filter(|cell| cell.api == api && chosen(cell)) {
         if !keys.contains(&key(cell)) {
@@ -23,7 +24,7 @@ fn keys<'a>(record: &'a Record<Cell>, api: &str, chosen: impl Fn(&Cell) -> bool)
 }
 
 /// The median of the rounds; how it failed otherwise; empty when it was not run.
-fn value(record: &Record<Cell>, api: &str, line: Key, heap: &str) -> Result<f64, String> {
+pub(super) fn value(record: &Record<Cell>, api: &str, line: Key, heap: &str) -> Result<f64, String> {
     let cells: Vec<&Cell> =
         record.rows.iter().filter(|cell| cell.api == api && key(cell) == line && cell.heap == heap).collect();
     if let Some(failed) = cells.iter().find(|cell| cell.status != "ok") {
@@ -58,13 +59,19 @@ fn name(line: Key) -> String {
         "aligned" => format!("{size} B aligned to {align}"),
         "cross" => format!("{size} B freed by another thread"),
         "mixed" => format!("mixed sizes, {threads} threads"),
+        "live" => format!("16 B to 1 KiB, 5,000 live a thread, {threads} threads"),
         "million" => format!("a million of {size} B"),
         "fork" => format!("fork, {size} objects"),
         work => format!("{work} {size} B"),
     }
 }
 
-fn table(record: &Record<Cell>, api: &str, heaps: &[&str], chosen: impl Fn(&Cell) -> bool) -> String {
+pub(super) fn table(
+    record: &Record<Cell>,
+    api: &str,
+    heaps: &[&str],
+    chosen: impl Fn(&Cell) -> bool,
+) -> String {
     let lines = keys(record, api, chosen);
     if lines.is_empty() {
         return String::new();
@@ -141,65 +148,86 @@ pub fn tables(record: &Record<Cell>) -> String {
     text
 }
 
-/// Pair cost by size and throughput by threads, a chart for each interface.
+/// Up to this size a pair is below what any system call takes.
+const SMALL: usize = 2048;
+/// Where bars of larger sizes end: those that go through the kernel are cut off.
+const CEILING: f64 = 600.0;
+
+/// Pair cost by size and throughput by threads, charts for each interface; `hunt` has one of its own.
 pub fn charts(record: &Record<Cell>) -> Vec<(&'static str, String)> {
     let mut charts = Vec::new();
-    for (api, pair, threads) in [("rust", "pair-rust", "threads-rust"), ("c", "pair-c", "threads-c")] {
-        let heaps = columns(record.rows.iter().filter(|cell| cell.api == api).map(|cell| cell.heap.as_str()));
-        let lines = keys(record, api, |cell| cell.work == "pair");
-        if !lines.is_empty() {
+    let mut hunt = Vec::new();
+    let mut sizes = Vec::new();
+    for (api, name, small, large, threads) in [
+        ("rust", "GlobalAlloc", "pair-rust", "pair-large-rust", "threads-rust"),
+        ("c", "C ABI", "pair-c", "pair-large-c", "threads-c"),
+    ] {
+        let mut heaps =
+            columns(record.rows.iter().filter(|cell| cell.api == api).map(|cell| cell.heap.as_str()));
+        heaps.retain(|heap| *heap != "fencepost-hunt");
+        let pair = |ns: f64, _: Key| ns;
+        for (file, is_small) in [(small, true), (large, false)] {
+            let lines = keys(record, api, |cell| cell.work == "pair" && (cell.size <= SMALL) == is_small);
+            if lines.is_empty() {
+                continue;
+            }
             charts.push((
-                pair,
-                chart::lines(&chart::Graph {
-                    title: if api == "rust" {
-                        "malloc + free, ns, GlobalAlloc"
-                    } else {
-                        "malloc + free, ns, C ABI"
-                    },
+                file,
+                chart::bars(&chart::Graph {
+                    title: &format!("malloc + free, ns, {name}"),
                     labels: lines.iter().map(|line| bytes(line.1)).collect(),
-                    series: series(record, api, &heaps, &lines, |ns, _| ns),
-                    logarithmic: true,
-                    reference: None,
+                    series: series(record, api, &heaps, &lines, pair),
+                    ceiling: (!is_small).then_some(CEILING),
+                    ..chart::Graph::LINEAR
                 }),
             ));
+        }
+        let lines = keys(record, api, |cell| cell.work == "pair");
+        for (_, points) in series(record, api, &["fencepost-hunt"], &lines, pair) {
+            sizes = lines.iter().map(|line| bytes(line.1)).collect();
+            hunt.push((format!("hunt, {name}"), points));
         }
         let lines = keys(record, api, |cell| cell.work == "mixed");
         if lines.len() > 1 {
             charts.push((
                 threads,
-                chart::lines(&chart::Graph {
-                    title: if api == "rust" {
-                        "Mixed sizes, million pairs a second in all, GlobalAlloc"
-                    } else {
-                        "Mixed sizes, million pairs a second in all, C ABI"
-                    },
+                chart::bars(&chart::Graph {
+                    title: &format!("Mixed sizes, million pairs a second in all, {name}"),
                     labels: lines.iter().map(|line| format!("{} threads", line.3)).collect(),
                     series: series(record, api, &heaps, &lines, |ns, line| 1000.0 * line.3 as f64 / ns),
-                    logarithmic: true,
-                    reference: None,
+                    ..chart::Graph::LINEAR
                 }),
             ));
         }
     }
+    hunt.retain(|(_, points)| points.iter().any(|point| point.value.is_finite()));
+    if !hunt.is_empty() {
+        let title = "malloc + free under hunt, ns";
+        let graph = chart::Graph { title, labels: sizes, series: hunt, ..chart::Graph::LINEAR };
+        charts.push(("hunt-pair", chart::bars(&graph)));
+    }
     charts
 }
 
-fn series(
+/// A series for each allocator; a point is the median of the rounds and their spread.
+pub(super) fn series(
     record: &Record<Cell>,
     api: &str,
     heaps: &[&str],
     lines: &[Key],
     convert: impl Fn(f64, Key) -> f64,
-) -> Vec<(String, Vec<f64>)> {
+) -> Vec<(String, Vec<Point>)> {
+    let point = |line: &Key, heap: &str| {
+        if value(record, api, *line, heap).is_err() {
+            return Point::NONE;
+        }
+        let cells =
+            record.rows.iter().filter(|cell| cell.api == api && key(cell) == *line && cell.heap == heap);
+        Point::of(&cells.map(|cell| convert(cell.ns, *line)).collect::<Vec<_>>())
+    };
     heaps
         .iter()
-        .map(|heap| {
-            let points = lines
-                .iter()
-                .map(|line| value(record, api, *line, heap).map_or(f64::NAN, |ns| convert(ns, *line)))
-                .collect();
-            ((*heap).to_owned(), points)
-        })
+        .map(|heap| ((*heap).to_owned(), lines.iter().map(|line| point(line, heap)).collect()))
         .collect()
 }
 

@@ -3,6 +3,7 @@
 pub mod apps;
 pub mod chart;
 pub mod micro;
+pub mod threads;
 pub mod vm;
 
 use crate::heap::HEAPS;

@@ -104,8 +104,7 @@ pub fn charts(record: &Record<Cell>) -> Vec<(&'static str, String)> {
         .iter()
         .map(|(name, api, work)| {
             let points = [1, 2, 4].map(|threads| {
-                let values: Vec<f64> = picked(record, api, work, threads).map(|cell| cell.ns).collect();
-                median(&values).unwrap_or(f64::NAN)
+                chart::Point::of(&picked(record, api, work, threads).map(|cell| cell.ns).collect::<Vec<_>>())
             });
             ((*name).to_owned(), points.to_vec())
         })
@@ -114,8 +113,7 @@ pub fn charts(record: &Record<Cell>) -> Vec<(&'static str, String)> {
         title: "A guarded object against the kernel's floor, ns for a pair on each thread",
         labels: vec!["1 thread".to_owned(), "2 threads".to_owned(), "4 threads".to_owned()],
         series,
-        logarithmic: false,
-        reference: None,
+        ..chart::Graph::LINEAR
     };
     vec![("vm", chart::bars(&graph))]
 }

@@ -165,9 +165,8 @@ fn paint(root: &DrawingArea<SVGBackend, Shift>, graph: &Graph) -> Fallible {
                         colour(name, index).filled(),
                     )))?;
                     if point.value > most {
-                        let style =
-                            (FONT, 11).into_font().transform(FontTransform::Rotate90).into_text_style(&plot);
-                        let style = style.pos(Pos::new(HPos::Left, VPos::Center));
+                        let font = (FONT, 11).into_font().transform(FontTransform::Rotate90);
+                        let style = font.color(&WHITE).pos(Pos::new(HPos::Left, VPos::Center));
                         let text = Text::new(super::short(point.value), (middle, most), style);
                         chart.draw_series(std::iter::once(text))?;
                     } else if point.least < point.greatest {

@@ -79,13 +79,14 @@ impl Count {
     /// `None` where the libc has no such function.
     fn new() -> Option<Self> {
         let flags: c_int = libc::RTLD_LAZY | libc::RTLD_NOLOAD;
-        // SAFETY: both names end with a zero; a library that is loaded already runs no code of its own here.
+        // SAFETY: the names end with a zero; a library that is loaded already runs no code of its own here.
         let function = unsafe {
             let libc = libc::dlopen(c"libc.so.6".as_ptr(), flags);
             if libc.is_null() {
                 return None;
             }
-            libc::dlsym(libc, c"mallinfo2".as_ptr())
+            // By its version: a library may answer `dlsym` itself.
+            libc::dlvsym(libc, c"mallinfo2".as_ptr(), c"GLIBC_2.33".as_ptr())
         };
         if function.is_null() {
             return None;

@@ -16,6 +16,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Instruction counts of the fast paths against the checked-in baseline.
@@ -67,22 +68,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some((name, reason)) = skipped.first() {
         return Err(format!("{name}: {reason}").into());
     }
-    let mut rows: Vec<Row> = Vec::new();
+    let null = Task::new("null", 0);
+    let tasks = if arguments.smoke { &TASKS[..1] } else { TASKS };
+    let mut cells = Vec::new();
     for door in all.iter().filter(|door| door.heap.name != "fencepost-harden-128k") {
         let door = door.with_options(OPTIONS);
-        let tasks = if arguments.smoke { &TASKS[..1] } else { TASKS };
-        let loop_cost = each(&valgrind, &door, &Task::new("null", 0))?;
-        for task in tasks {
-            let count = each(&valgrind, &door, task)? - loop_cost;
-            eprintln!("{} {} {} {}: {count:.1}", door.heap.name, door.api, task.name, task.size);
-            rows.push((
-                door.heap.name.to_owned(),
-                door.api.to_owned(),
-                task.name.to_owned(),
-                task.size,
-                count,
-            ));
+        cells.extend([&null].into_iter().chain(tasks).map(|task| (door.clone(), task)));
+    }
+    let counts = child::side_by_side(&cells, |(door, task)| each(&valgrind, door, task));
+    let mut rows: Vec<Row> = Vec::new();
+    let mut loop_cost = 0.0;
+    for ((door, task), count) in cells.iter().zip(counts) {
+        let count = count?;
+        if task.name == null.name {
+            loop_cost = count;
+            continue;
         }
+        let count = count - loop_cost;
+        rows.push((door.heap.name.to_owned(), door.api.to_owned(), task.name.to_owned(), task.size, count));
     }
     let baseline = home().join("instructions.csv");
     if arguments.bless {
@@ -110,7 +113,9 @@ fn each(valgrind: &std::path::Path, door: &Door, task: &Task) -> Result<f64, Str
 }
 
 fn count(valgrind: &std::path::Path, door: &Door, task: &Task, iterations: u64) -> Result<u64, String> {
-    let dump = fencepost_benches::cargo::target().join("callgrind.out");
+    static DUMPS: AtomicUsize = AtomicUsize::new(0);
+    let number = DUMPS.fetch_add(1, Ordering::Relaxed);
+    let dump = fencepost_benches::cargo::target().join(format!("callgrind.{number}.out"));
     let tool = ["--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", dump.display())];
     let tool: Vec<&str> = tool.iter().map(String::as_str).collect();
     let mut command = door.command(Some((valgrind, &tool)), task);
@@ -121,6 +126,7 @@ fn count(valgrind: &std::path::Path, door: &Door, task: &Task, iterations: u64) 
         return Err(format!("{}: {}", what(), end.text()));
     }
     let text = fs::read_to_string(&dump).map_err(|error| format!("{}: {error}", what()))?;
+    let _ = fs::remove_file(&dump);
     let total =
         text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
     total.and_then(|text| text.trim().parse().ok()).ok_or_else(|| format!("{}: no count", what()))

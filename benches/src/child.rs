@@ -5,9 +5,13 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::num::NonZero;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::panic::resume_unwind;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How a program ended.
@@ -43,6 +47,33 @@ impl Usage {
     pub fn cpu_us(&self) -> u64 {
         self.user_us + self.system_us
     }
+}
+
+/// What `work` makes of each item, in their order, on as many threads as there are processors: for counts, which others do
+/// not disturb.
+pub fn side_by_side<Item: Sync, Made: Send>(
+    items: &[Item],
+    work: impl Fn(&Item) -> Made + Sync,
+) -> Vec<Made> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut made = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return made };
+            made.push((index, work(item)));
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut made: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    made.sort_by_key(|(index, _)| *index);
+    made.into_iter().map(|(_, made)| made).collect()
 }
 
 /// No core files from what crashes here, inherited by every child.

@@ -10,7 +10,7 @@ use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::Origin;
 use crate::rng::Rng;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU16, Ordering};
 use crate::sync::only_tries;
 
 impl Cache {
@@ -227,14 +227,16 @@ fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
     let info = layout().classes.get(class)?;
     let mut found = None;
     for slot in slots.iter().copied() {
-        let state = info.state(slot);
-        if !state.load().is_untouched() {
-            continue;
-        }
-        // SAFETY: the slot was just taken: it is the caller's, in an opened slab.
-        match unsafe { fence_fresh(info, slot) } {
-            None => state.store(SlotState::readied(info.size)),
-            wrong => found = wrong,
+        let part = info.part(slot);
+        // SAFETY: the slot was just taken: it is the caller's, in an opened slab. Its state lies in the table of its part.
+        unsafe {
+            let state = StateCell::new(&*part.1.add(slot as usize));
+            if state.load().is_untouched() {
+                match fence(info, part, slot) {
+                    true => state.store(SlotState::readied(info.size)),
+                    false => found = before_next(info, slot),
+                }
+            }
         }
     }
     found
@@ -247,8 +249,25 @@ fn ready(class: usize, slots: &[u32]) -> Option<Fault> {
 /// # Safety
 /// The slot is the caller's.
 unsafe fn fence_fresh(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
+    // SAFETY: as the caller says.
+    let intact = unsafe { fence(info, info.part(slot), slot) };
+    if intact { None } else { before_next(info, slot) }
+}
+
+/// What is wrong with the word before the object in the next slot.
+#[cold]
+fn before_next(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
+    let next = slot.wrapping_add(1);
+    overwritten(info, next, info.state_of(next))
+}
+
+/// [`fence_fresh`] for a slot of this part of its class; `false` if the word at its end was overwritten.
+///
+/// # Safety
+/// The slot is the caller's.
+#[inline(always)]
+unsafe fn fence(info: &ClassInfo, (origin, states): (usize, *const AtomicU16), slot: u32) -> bool {
     let key = &layout().key;
-    let (origin, states) = info.part(slot);
     let start = origin + slot as usize * info.size;
     let pointer = Addr::new(start).as_ptr::<u8>();
     // SAFETY: the word before the slot is the last of the slot before it in the same slab, where the
@@ -263,15 +282,13 @@ unsafe fn fence_fresh(info: &'static ClassInfo, slot: u32) -> Option<Fault> {
         let last = pointer.add(info.size - class::TAIL);
         let next = slot.wrapping_add(1);
         let state = state_at(next);
-        if !state.is_freed() && !state.is_untouched() {
-            let state = info.state_of(next);
-            if state.is_live() && canary::get(last) != word {
-                return overwritten(info, next, state);
-            }
+        let is_free = state.is_freed() || state.is_untouched();
+        if !is_free && info.state_of(next).is_live() && canary::get(last) != word {
+            return false;
         }
         // Before the slot leaves its state: a thread that allocates the next slot relies on the canary once this
         // slot is touched.
         canary::set(last, word);
     }
-    None
+    true
 }

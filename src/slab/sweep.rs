@@ -32,7 +32,13 @@ pub fn next_wrong(cursor: &mut Cursor) -> Option<Fault> {
             *cursor = Cursor { class: cursor.class + 1, ..Cursor::START };
             continue;
         };
+        let first = cursor.slab << info.slab_shift;
+        let (origin, states) = (info.address(first), info.states_of(cursor.slab));
         for slot in slots.start.max(cursor.slot)..slots.end {
+            let number = (slot - first) as usize;
+            if states.get(number).is_some_and(|state| is_at_rest(info, state, origin + number * info.size)) {
+                continue;
+            }
             if let Some(fault) = settled(info, slot) {
                 cursor.slot = slot + 1;
                 return Some(fault);
@@ -43,7 +49,15 @@ pub fn next_wrong(cursor: &mut Cursor) -> Option<Fault> {
     None
 }
 
-/// Checks the freed slots of a slab that is that no thread uses, until something is `found`.
+/// Whether a slot is free and as such a one should be, as most are.
+#[inline(always)]
+fn is_at_rest(info: &ClassInfo, state: &AtomicU16, start: usize) -> bool {
+    let state = SlotState::from_bits(state.load(Ordering::Relaxed));
+    // SAFETY: a freed slot's slab is open: its memory is mapped.
+    state.is_untouched() || state.is_freed() && unsafe { is_as_freed_at(info, start) }
+}
+
+/// Checks the freed slots of a slab that no thread uses, until something is `found`.
 pub fn check_freed(info: &'static ClassInfo, slab: u32, found: &mut Option<Fault>) {
     if found.is_some() {
         return;

@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The programs: those that allocate most for their instructions, and no server.
@@ -52,20 +53,25 @@ pub fn compare(
 ) -> Result<(), Box<dyn Error>> {
     let valgrind = program("valgrind").ok_or("valgrind is not installed")?;
     let libc = columns.iter().find(|column| column.is_libc()).ok_or("glibc is not among the allocators")?;
-    let mut rows: Vec<Row> = Vec::new();
+    let mut cells = Vec::new();
     for program in programs {
-        let base = count(&valgrind, place, program, libc)?;
-        for column in columns.iter().filter(|column| !column.is_libc() && column.suits(program)) {
-            match count(&valgrind, place, program, column) {
-                Ok(count) => rows.push((
-                    program.name.to_owned(),
-                    column.name.clone(),
-                    count.instructions / base.instructions,
-                    count.misses / base.misses,
-                )),
-                Err(why) if column.name.starts_with("fencepost") => return Err(why.into()),
-                Err(why) => eprintln!("skipped: {why}"),
-            }
+        let others = columns.iter().filter(|column| !column.is_libc() && column.suits(program));
+        cells.extend([libc].into_iter().chain(others).map(|column| (program, column)));
+    }
+    let counts = child::side_by_side(&cells, |(program, column)| count(&valgrind, place, program, column));
+    let mut rows: Vec<Row> = Vec::new();
+    let mut base = Count { instructions: f64::NAN, misses: f64::NAN };
+    for ((program, column), count) in cells.iter().zip(counts) {
+        match count {
+            Ok(count) if column.is_libc() => base = count,
+            Ok(count) => rows.push((
+                program.name.to_owned(),
+                column.name.clone(),
+                count.instructions / base.instructions,
+                count.misses / base.misses,
+            )),
+            Err(why) if column.is_libc() || column.name.starts_with("fencepost") => return Err(why.into()),
+            Err(why) => eprintln!("skipped: {why}"),
         }
     }
     let baseline = home().join("programs.csv");
@@ -82,7 +88,9 @@ pub fn compare(
 
 fn count(valgrind: &Path, place: &Place, program: &Program, column: &Column) -> Result<Count, String> {
     let what = |why: String| format!("{} under {}: {why}", program.name, column.name);
-    let counted = place.scratch.join("cachegrind.out");
+    static COUNTED: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNTED.fetch_add(1, Ordering::Relaxed);
+    let counted = place.scratch.join(format!("cachegrind.{number}.out"));
     let inner = program.command(place, column);
     let mut command = Command::new(valgrind);
     command.args(["--tool=cachegrind", "--cache-sim=yes"]).args(CACHES);

@@ -97,7 +97,6 @@ fn named_path(text: &str) -> Result<(String, PathBuf), String> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = Arguments::parse();
-    let started = Instant::now();
     child::forbid_cores();
     let set = arguments.set;
     let selected =
@@ -169,6 +168,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         failed: Vec::new(),
         outputs: HashMap::new(),
     };
+    // What had to be built first is not counted.
+    let started = Instant::now();
     bench.all(&programs, &columns, rounds, started, Duration::from_secs_f64(arguments.minutes * 60.0))?;
     fs::remove_dir_all(&bench.place.scratch)?;
     println!("{}", report::apps::tables(&Record::read(bench.writer.path())?));

@@ -148,7 +148,7 @@ fn measure(
         return Ok(());
     }
     let mut group = criterion.benchmark_group(format!("{} {label}", first.api));
-    if task.threads > 1 {
+    if tasks::in_spans(task) {
         group.sampling_mode(SamplingMode::Flat);
     }
     for door in doors {
@@ -200,11 +200,11 @@ fn measure(
 /// A runner that has done the work once, and how many operations one of criterion's iterations stands for.
 ///
 /// Starting threads costs far more than an operation, and with more threads than cores the first may be done before the
-/// last begins. So several threads get [`SPAN`] of work for each iteration.
+/// last begins. So several threads get [`SPAN`] of work for each iteration, and so does what is compared with them.
 fn probe(door: &Door, task: &Task, smoke: bool) -> Result<(Runner, u64), String> {
     let mut runner = Runner::start(door, task)?;
     runner.measure(1, LIMIT)?;
-    if task.threads == 1 {
+    if !tasks::in_spans(task) {
         return Ok((runner, 1));
     }
     let span = if smoke { SPAN / 10 } else { SPAN };

@@ -54,6 +54,11 @@ pub const THREADS: &[Task] = &[
     Task::new("cross", 64).on(2),
 ];
 
+/// Whether a request is better long, since each starts threads or makes thousands of objects.
+pub fn in_spans(task: &Task) -> bool {
+    task.threads > 1 || task.name == "live"
+}
+
 /// The task as criterion's output names it.
 pub fn label(task: &Task) -> String {
     let mut label = task.name.to_owned();

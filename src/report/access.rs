@@ -3,10 +3,17 @@
 //! The kernel says which byte could not be accessed and, for page faults, whether it was to be written.
 //! The rest is in the instruction: it is decoded, and the address of its operand put together from the
 //! registers. What does not agree with the kernel's address is not told.
+//!
+//! In the C library the instruction is one of a function that the program called. It is named by the name that the program
+//! calls it by, which the library itself may not tell, since its own functions lie behind selectors and have no dynamic
+//! symbols: before a return address stands the call, which goes through a word that the loader filled, directly or by a
+//! stub of the linker's; the relocation of that word has the name.
 
+use super::modules::Modules;
 use crate::addr::Addr;
 use crate::sys::signal::Context;
 use crate::sys::{thread, vm};
+use crate::trace::Frames;
 use yaxpeax_arch::LengthedInstruction;
 use yaxpeax_x86::long_mode::{InstDecoder, Instruction, Operand, RegSpec, Segment, register_class};
 
@@ -75,7 +82,7 @@ fn operands(bytes: &[u8], context: &Context) -> [Option<Extent>; 2] {
     };
     let behavior = instruction.behavior();
     let all = (0..instruction.operand_count().min(4)).filter_map(|index| {
-        let start = effective_address(&instruction, index, context)?;
+        let start = effective_address(&instruction, index, context, ALL)?;
         let written = behavior.operand_access(index).is_some_and(|access| access.is_write());
         Some(Extent { start: Addr::new(start), size: usize::from(size), written })
     });
@@ -85,9 +92,17 @@ fn operands(bytes: &[u8], context: &Context) -> [Option<Extent>; 2] {
     found
 }
 
-/// The address of an operand, `None` if it is not in memory or not to be told from these registers.
-fn effective_address(instruction: &Instruction, index: u8, context: &Context) -> Option<usize> {
-    let register = |register| value(register, instruction, context);
+/// All registers are known.
+const ALL: u16 = u16::MAX;
+
+/// The address of an operand, `None` if it is not in memory or not to be told from the `known` registers, a bit each.
+pub(super) fn effective_address(
+    instruction: &Instruction,
+    index: u8,
+    context: &Context,
+    known: u16,
+) -> Option<usize> {
+    let register = |register| value(register, instruction, context, known);
     let scaled = |index, scale: u8| Some(register(index)?.wrapping_mul(usize::from(scale)));
     let displaced = |address: usize, disp: i32| address.wrapping_add_signed(disp as isize);
     let offset = match instruction.operand(index) {
@@ -124,18 +139,113 @@ fn effective_address(instruction: &Instruction, index: u8, context: &Context) ->
 /// By the processor's number of a register, its DWARF number.
 const DWARF_NUMBERS: [usize; 16] = [0, 2, 1, 3, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// What a register held when the instruction began; a vector of indices has no one value.
-fn value(register: RegSpec, instruction: &Instruction, context: &Context) -> Option<usize> {
-    let number = DWARF_NUMBERS.get(usize::from(register.num())).copied();
+/// The DWARF number of a general register, for an operand of four or eight bytes.
+pub(super) fn general(register: RegSpec) -> Option<usize> {
+    let is_general = matches!(register.class(), register_class::Q | register_class::D);
+    DWARF_NUMBERS.get(usize::from(register.num())).copied().filter(|_| is_general)
+}
+
+/// The DWARF number of the general register of which this one is all or the lowest bytes.
+pub(super) fn low_part(register: RegSpec) -> Option<usize> {
+    let number = usize::from(register.num());
+    let is_low = match register.class() {
+        register_class::Q | register_class::D | register_class::W | register_class::RB => true,
+        // The others without a prefix are second bytes.
+        register_class::B => number < 4,
+        _ => false,
+    };
+    DWARF_NUMBERS.get(number).copied().filter(|_| is_low)
+}
+
+/// What a register held when the instruction began, if it is one of the `known`; a vector of indices has no one value.
+pub(super) fn value(
+    register: RegSpec,
+    instruction: &Instruction,
+    context: &Context,
+    known: u16,
+) -> Option<usize> {
+    let held = || {
+        let number = general(register)?;
+        context.registers.get(number).copied().filter(|_| known >> number & 1 == 1)
+    };
     match register.class() {
-        register_class::Q => context.registers.get(number?).copied(),
-        register_class::D => context.registers.get(number?).map(|value| value & 0xffff_ffff),
+        register_class::Q => held(),
+        register_class::D => held().map(|value| value & 0xffff_ffff),
         // Counted from the next instruction.
         register_class::RIP => {
             Some(context.pc.wrapping_add(usize::try_from(instruction.len().to_const()).ok()?))
         }
         _ => None,
     }
+}
+
+/// Bytes of a call through a word; one of a stub takes five.
+const CALL: usize = 6;
+/// Bytes of a stub.
+const STUB: usize = 16;
+
+/// A function's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Name {
+    bytes: [u8; Self::LONGEST],
+    len: usize,
+}
+
+impl Name {
+    /// The C library's are not longer.
+    const LONGEST: usize = 40;
+
+    /// The name by which a programmer knows a function: without what a compiler that checks sizes makes of it
+    /// (`__memcpy_chk`).
+    fn of(name: &[u8]) -> Option<Self> {
+        let inner = name.strip_prefix(b"__").and_then(|name| name.strip_suffix(b"_chk"));
+        let name = inner.unwrap_or(name);
+        let mut bytes = [0; Self::LONGEST];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        Some(Self { bytes, len: name.len() })
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+/// The function of the C library that is called from outside it, the fault of `frames` being in the C library.
+pub fn called(modules: &Modules<'_>, frames: &Frames) -> Option<Name> {
+    let all = frames.as_slice();
+    let outside = all.iter().skip(1).find(|pc| !modules.is_library(**pc))?;
+    let slot = slot(*outside)?;
+    Name::of(modules.locate(Addr::new(slot))?.import(slot)?.name())
+}
+
+/// The word that the call before `returned` goes through.
+fn slot(returned: usize) -> Option<usize> {
+    let call: [u8; CALL] = read(returned.checked_sub(CALL)?)?;
+    if let [0xff, 0x15, offset @ ..] = call {
+        return Some(beside(returned, offset));
+    }
+    let [_, 0xe8, offset @ ..] = call else { return None };
+    let stub = beside(returned, offset);
+    let code: [u8; STUB] = read(stub)?;
+    // It may begin with an instruction that marks it as a target (`endbr64`), and the jump may have a prefix (`bnd`).
+    let marked = if code.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 4 } else { 0 };
+    let prefix = usize::from(code.get(marked) == Some(&0xf2));
+    let jump = marked + prefix;
+    match code.get(jump..jump + CALL)? {
+        [0xff, 0x25, offset @ ..] => Some(beside(stub.wrapping_add(jump + CALL), *offset.first_chunk()?)),
+        _ => None,
+    }
+}
+
+/// The address that lies so far from the end of an instruction.
+const fn beside(end: usize, offset: [u8; 4]) -> usize {
+    end.wrapping_add_signed(i32::from_le_bytes(offset) as isize)
+}
+
+fn read<const N: usize>(address: usize) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    (vm::peek(Addr::new(address), &mut bytes) == N).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -236,5 +346,14 @@ mod tests {
             }
             operands(&bytes[..1 + round % LONGEST], &context());
         }
+    }
+
+    #[test]
+    fn names_are_those_that_programs_use() {
+        let plain = |name: &[u8]| Name::of(name).map(|name| name.as_bytes().to_vec());
+        assert_eq!(plain(b"memcpy").as_deref(), Some(&b"memcpy"[..]));
+        assert_eq!(plain(b"__memcpy_chk").as_deref(), Some(&b"memcpy"[..]));
+        assert_eq!(plain(b"__strdup").as_deref(), Some(&b"__strdup"[..]));
+        assert_eq!(plain(&[b'f'; 100]), None, "no function of the C library is called so");
     }
 }

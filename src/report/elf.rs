@@ -12,13 +12,15 @@ pub type Peek<'a> = &'a dyn Fn(Addr, &mut [u8]) -> usize;
 const HEADER: usize = 64;
 const SEGMENT: usize = 56;
 const SYMBOL: usize = 24;
+const RELOCATION: usize = 24;
 /// Segments, notes of a segment, and entries of the dynamic section that are looked at.
 const MOST_SEGMENTS: usize = 64;
 const MOST_NOTES: usize = 64;
 const MOST_ENTRIES: usize = 256;
-/// Symbols that are looked at.
+/// Symbols that are looked at, and relocations.
 const MOST_SYMBOLS: usize = 1 << 20;
-/// Bytes that are read at once: a whole number of symbols and of hash words.
+const MOST_RELOCATIONS: usize = 1 << 20;
+/// Bytes that are read at once: a whole number of symbols, of relocations and of hash words.
 const BLOCK: usize = 3072;
 
 const PT_LOAD: u32 = 1;
@@ -29,6 +31,10 @@ const DT_HASH: u64 = 4;
 const DT_STRTAB: u64 = 5;
 const DT_SYMTAB: u64 = 6;
 const DT_GNU_HASH: u64 = 0x6fff_fef5;
+const DT_PLTRELSZ: u64 = 2;
+const DT_RELA: u64 = 7;
+const DT_RELASZ: u64 = 8;
+const DT_JMPREL: u64 = 23;
 const STT_FUNC: u8 = 2;
 const STT_GNU_IFUNC: u8 = 10;
 
@@ -180,6 +186,43 @@ impl<'a> Image<'a> {
         if size != 0 && into >= size {
             return None;
         }
+        self.named(&tables, name, into)
+    }
+
+    /// The symbol whose address the loader puts at `slot`: what a call through that word calls.
+    pub fn import(&self, slot: usize) -> Option<Symbol> {
+        let tables = self.tables()?;
+        let all = [(tables.jumps, tables.jumps_size), (tables.relocations, tables.relocations_size)];
+        let index = all.into_iter().find_map(|(start, size)| self.import_in(start, size, slot))?;
+        let symbol = self.read::<SYMBOL>(tables.symbols.checked_add(index.checked_mul(SYMBOL)?)?)?;
+        self.named(&tables, quarter(&symbol, 0)? as usize, 0)
+    }
+
+    /// The number of the symbol that the relocation of `slot` names.
+    fn import_in(&self, start: usize, size: usize, slot: usize) -> Option<usize> {
+        let mut block = [0; BLOCK];
+        let mut left = (size / RELOCATION).min(MOST_RELOCATIONS);
+        let mut at = start;
+        while left != 0 && start != 0 {
+            let relocations = self.read_block(at, &mut block);
+            let read = relocations.len() / RELOCATION;
+            for relocation in relocations.chunks_exact(RELOCATION).take(left) {
+                let symbol = quarter(relocation, 12)? as usize;
+                if self.bias.wrapping_add(word(relocation, 0)?) == slot && symbol != 0 {
+                    return Some(symbol);
+                }
+            }
+            if read == 0 {
+                break;
+            }
+            left = left.saturating_sub(read);
+            at = at.checked_add(read.checked_mul(RELOCATION)?)?;
+        }
+        None
+    }
+
+    /// A symbol by where its name stands.
+    fn named(&self, tables: &Tables, name: usize, into: usize) -> Option<Symbol> {
         let mut symbol = Symbol { name: [0; Symbol::LONGEST], len: 0, into };
         let mut text = [0; Symbol::LONGEST];
         let text = self.read_block(tables.strings.checked_add(name)?, &mut text);
@@ -195,8 +238,19 @@ impl<'a> Image<'a> {
         let mut tables = Tables::default();
         for index in 0..(dynamic.size / 16).min(MOST_ENTRIES) {
             let entry = self.read::<16>(start.checked_add(index.checked_mul(16)?)?)?;
+            let value = word(&entry, 8)?;
             let place = match word(&entry, 0)? as u64 {
                 0 => break,
+                DT_PLTRELSZ => {
+                    tables.jumps_size = value;
+                    continue;
+                }
+                DT_RELASZ => {
+                    tables.relocations_size = value;
+                    continue;
+                }
+                DT_JMPREL => &mut tables.jumps,
+                DT_RELA => &mut tables.relocations,
                 DT_STRTAB => &mut tables.strings,
                 DT_SYMTAB => &mut tables.symbols,
                 DT_GNU_HASH => &mut tables.gnu_hash,
@@ -204,7 +258,6 @@ impl<'a> Image<'a> {
                 _ => continue,
             };
             // The loader has turned these into addresses in most modules, and not in some.
-            let value = word(&entry, 8)?;
             let is_address = (self.base..self.end).contains(&value);
             *place = if is_address { value } else { self.bias.wrapping_add(value) };
         }
@@ -262,9 +315,13 @@ struct Segment {
     align: usize,
 }
 
-/// Addresses of the tables of dynamic symbols, 0 for those that are missing.
+/// Addresses of the tables of dynamic symbols, 0 for those that are missing, and of relocations with their sizes in bytes.
 #[derive(Default)]
 struct Tables {
+    jumps: usize,
+    jumps_size: usize,
+    relocations: usize,
+    relocations_size: usize,
     strings: usize,
     symbols: usize,
     gnu_hash: usize,

@@ -5,7 +5,7 @@ use super::modules::Modules;
 use super::render::{self, Sources};
 use super::suppress::RULES;
 use super::tally::{self, TALLY};
-use super::{access, json, turn};
+use super::{access, json, replay, turn};
 use crate::addr::Addr;
 use crate::canary::Content;
 use crate::fault::Object;
@@ -111,8 +111,7 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
     let innermost = finding.frames.as_slice().first().copied().unwrap_or(0);
     // What the instruction accesses is a piece of what the function was told to.
     let in_library = finding.is_fault() && finding.wild.is_none() && modules.is_c_library(innermost);
-    let extent = finding.extent.filter(|_| !in_library);
-    let finding = &Finding { in_library, extent, ..*finding };
+    let finding = &if in_library { of_the_call(finding, &modules) } else { *finding };
     let sources = Sources {
         options: context.options,
         seed: context.seed,
@@ -127,6 +126,23 @@ fn report_alone(context: &Context, finding: &Finding) -> Outcome {
     };
     emit(context, report.as_bytes());
     Outcome::Written
+}
+
+/// A fault in the C library told as the call that made it: by the function's name, and by what it was told to copy where
+/// that can be found out.
+fn of_the_call(finding: &Finding, modules: &Modules<'_>) -> Finding {
+    let called = access::called(modules, &finding.frames);
+    let copies = called.is_some_and(|name| {
+        matches!(name.as_bytes(), b"memcpy" | b"memmove" | b"memset")
+            && modules.is_called_outside(&finding.frames)
+    });
+    let fault = finding.fault.filter(|_| copies);
+    let extent = fault.and_then(|context| {
+        let copied = replay::follow(&context)?;
+        let start = copied.side(context.write?, finding.address)?;
+        Some((start, copied.size))
+    });
+    Finding { in_library: true, called, extent, ..*finding }
 }
 
 /// For errors found at exit, which have no stack of their own, suppressions match the allocation stack.

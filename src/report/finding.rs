@@ -4,11 +4,13 @@
 //!
 //! A hint names the options with which another run shows more of the error.
 
+use super::access;
 use crate::addr::{Addr, PAGE_SIZE};
 use crate::canary;
 use crate::fault::{Fault, Kind, Object};
 use crate::options::{Align, GuardSide, Intercept, Key, Mode, Options};
 use crate::request::Origin;
+use crate::sys::signal;
 use crate::trace::Frames;
 use core::ops::Range;
 
@@ -104,6 +106,10 @@ pub struct Finding {
     pub stated: Option<usize>,
     /// For faults: whether the instruction is the C library's, which accesses what it was told in pieces of its own.
     pub in_library: bool,
+    /// For faults: the registers.
+    pub fault: Option<signal::Context>,
+    /// For faults in the C library: its function, as the program calls it.
+    pub called: Option<access::Name>,
     /// For questions: the function that was asked.
     pub passed_to: Option<&'static str>,
     /// For accesses that were found by their bounds and not by a fault: the function that makes them.
@@ -132,6 +138,8 @@ impl Finding {
             freed_by: detail.freed_by(),
             stated: detail.stated(),
             in_library: false,
+            fault: None,
+            called: None,
             passed_to: None,
             made_by: None,
             poisoned: None,
@@ -162,6 +170,8 @@ impl Finding {
             freed_by: None,
             stated: None,
             in_library: false,
+            fault: None,
+            called: None,
             passed_to: None,
             made_by: None,
             poisoned: None,
@@ -272,7 +282,8 @@ pub fn of(finding: &Finding, options: &Options) -> Option<Hint> {
     if options.mode != Mode::Hunt && object.is_some() && !has_stacks {
         return Some(Hint { why: STACKS, change: Change::Hunt { exact: false } });
     }
-    (finding.in_library && object.is_some()).then_some(Hint { why: CALL, change: Change::Intercept })
+    (finding.in_library && finding.extent.is_none() && object.is_some())
+        .then_some(Hint { why: CALL, change: Change::Intercept })
 }
 
 impl Hint {

@@ -214,6 +214,7 @@ unsafe fn report<H: Heap>(
     let frames = trace::capture_fault(registers, trace::MAX_FRAMES, H::stack());
     let mut finding = Finding::of_access(address, kind, object, frames, (registers.fp(), registers.sp()));
     finding.sealed = sealed;
+    finding.fault = Some(*registers);
     finding.extent = access::at(registers, address).map(|extent| (extent.start, extent.size));
     if let Some(poisoned) = H::poisoned(address) {
         finding = finding.to_poisoned(&poisoned);
@@ -268,6 +269,7 @@ unsafe fn report_foreign<H: Heap>(
     let frames = trace::capture_fault(registers, trace::MAX_FRAMES, H::stack());
     let mut finding = Finding::of_access(address, kind, None, frames, (registers.fp(), registers.sp()));
     finding.extent = access::at(registers, address).map(|extent| (extent.start, extent.size));
+    finding.fault = Some(*registers);
     // SAFETY: as the caller says.
     unsafe { report_last(reports, &finding, context) };
 }

@@ -54,6 +54,11 @@ pub fn line(out: &mut dyn Write, finding: &Finding, sources: &Sources<'_>) -> fm
     if let Some(function) = finding.made_by {
         write!(out, ",\"made_by\":\"{function}\"")?;
     }
+    if let Some(function) = &finding.called {
+        write!(out, ",\"called\":\"")?;
+        escaped(out, function.as_bytes(), render::SYMBOL_BYTES)?;
+        write!(out, "\"")?;
+    }
     if let Some((start, len)) = finding.poisoned {
         write!(out, ",\"poisoned_start\":\"0x{:x}\",\"poisoned_size\":{len}", start.get())?;
     }

@@ -1,7 +1,8 @@
 //! From a misuse to a report, and from a report to the end of the process.
 //!
 //! - [`finding`]: the contents of a report, the pure step from a fault and metadata to them, and hints.
-//! - [`access`]: what the faulting instruction did.
+//! - [`access`]: what the faulting instruction did, and which function of the C library it belongs to; [`replay`]: how much
+//!   that was told to copy.
 //! - [`render`], [`json`], [`picture`]: the forms of a report; [`modules`], [`elf`]: names of addresses in them.
 //! - [`handler`]: faults that the hardware finds.
 //! - [`fatal`]: writing a report, and what follows; [`turn`]: one thread reports at a time.
@@ -22,6 +23,7 @@ pub mod leak;
 mod modules;
 mod picture;
 mod render;
+mod replay;
 pub mod suppress;
 pub mod tally;
 mod turn;

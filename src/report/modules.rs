@@ -44,6 +44,11 @@ impl Location<'_> {
         symbol.into = symbol.into.saturating_add(into);
         Some(symbol)
     }
+
+    /// The symbol whose address the loader puts at `slot`, a word of the module's.
+    pub fn import(&self, slot: usize) -> Option<Symbol> {
+        self.image()?.import(slot)
+    }
 }
 
 /// The process's mappings, as text.
@@ -102,6 +107,17 @@ impl<'a> Modules<'a> {
         shown.get(index).map(|pc| (index, *pc))
     }
 
+    /// Whether a program counter lies in the C library or in this library, which calls it for the program.
+    pub fn is_library(&self, pc: usize) -> bool {
+        let is_ours = |place: Location<'_>| name_of(place.path).starts_with(b"libfencepost");
+        self.is_c_library(pc) || self.locate(Addr::new(pc)).is_some_and(is_ours)
+    }
+
+    /// Whether what the innermost frame belongs to was called by the program itself.
+    pub fn is_called_outside(&self, frames: &Frames) -> bool {
+        frames.as_slice().get(1).is_some_and(|pc| !self.is_library(*pc))
+    }
+
     /// Whether a program counter lies in the C library, where that is a file of its own.
     pub fn is_c_library(&self, pc: usize) -> bool {
         let module = |pc: usize| self.locate(Addr::new(pc)).map(|place| place.base);
@@ -155,8 +171,12 @@ const RUNTIME: [&[u8]; 9] = [
     b"libfencepost",
 ];
 
+fn name_of(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
 fn is_runtime(path: &[u8]) -> bool {
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let name = name_of(path);
     RUNTIME.iter().any(|start| name.starts_with(start))
 }
 

@@ -103,12 +103,16 @@ fn headline(out: &mut dyn Write, finding: &Finding) -> fmt::Result {
                     write!(out, "{verb} of size {size}")?;
                     if let Some(function) = finding.made_by {
                         write!(out, " by {function}()")?;
+                    } else if let Some(function) = &finding.called {
+                        write!(out, " by {}()", Printable(function.as_bytes()))?;
                     }
                     write!(out, " at 0x{:012x}", start.get())?;
                 }
                 None => {
                     write!(out, "{verb} at 0x{:012x}", finding.address.get())?;
-                    if finding.in_library {
+                    if let Some(function) = &finding.called {
+                        write!(out, " in {}() of the C library", Printable(function.as_bytes()))?;
+                    } else if finding.in_library {
                         write!(out, " in the C library")?;
                     }
                 }

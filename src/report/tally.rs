@@ -265,6 +265,8 @@ mod tests {
             freed_by: None,
             stated: None,
             in_library: false,
+            fault: None,
+            called: None,
             passed_to: None,
             made_by: None,
             poisoned: None,

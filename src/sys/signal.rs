@@ -32,6 +32,8 @@ pub struct Context {
     pub pc: usize,
     /// The registers, by their DWARF numbers.
     pub registers: [usize; 16],
+    /// The flags register.
+    pub flags: usize,
     /// `Some(true)` for a write, `Some(false)` for a read.
     pub write: Option<bool>,
     /// Whether the fault was an instruction fetch.
@@ -488,6 +490,7 @@ pub unsafe fn context(context: *const c_void) -> Context {
     Context {
         pc: register(libc::REG_RIP),
         registers: BY_DWARF_NUMBER.map(register),
+        flags: register(libc::REG_EFL),
         write: page_fault.then_some(error & 2 != 0),
         fetch: page_fault && error & 16 != 0,
     }

@@ -306,6 +306,7 @@ fn finding(input: &mut Taken<'_>) -> Finding {
     finding.sealed = input.flag() && input.flag();
     finding.passed_to = name(input);
     finding.made_by = name(input);
+    finding.in_library = input.flag();
     finding.poisoned = input.flag().then(|| (Addr::new(input.word() as usize), input.word() as usize));
     finding.wild = (input.flag() && input.flag()).then(|| {
         let registers: [usize; 16] = core::array::from_fn(|_| input.word() as usize);

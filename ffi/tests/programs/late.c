@@ -26,6 +26,10 @@ int main(int argc, char **argv) {
     } else if (!strcmp(what, "library")) {
         object = malloc(8192);
         copy(8192 + argc);
+    } else if (!strcmp(what, "string")) {
+        object = malloc(8192);
+        memset(object, 'x', 8192);
+        return strlen(object) == 8193;
     }
     return 0;
 }

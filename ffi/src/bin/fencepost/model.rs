@@ -236,7 +236,11 @@ pub fn symbolise_json(object: &mut Map<String, Value>, symbols: &mut Symbols) ->
     let thread = number(object, "thread").unwrap_or(0);
     let headline = match &access {
         None if object.contains_key("note") => text(object, "note"),
-        Some(access) => format!("{access} at {address} by thread T{thread}"),
+        Some(access) => {
+            let function = [text(object, "made_by"), text(object, "called")].concat();
+            let by = if function.is_empty() { String::new() } else { format!(" by {function}()") };
+            format!("{access}{by} at {address} by thread T{thread}")
+        }
         None => format!("found by thread T{thread}"),
     };
     let mut report = Report {

@@ -16,7 +16,7 @@
 // The modules that are not documented link to their private parts, for readers with `--document-private-items`.
 #![allow(rustdoc::private_intra_doc_links)]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
 
 #[doc(hidden)]

@@ -11,7 +11,9 @@
 //! has its process id.
 
 use crate::sys::{auxv, thread};
+use core::convert::Infallible;
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
+use rand::{RngExt, TryRng};
 use rand_chacha::ChaCha8Core;
 use rand_chacha::rand_core::SeedableRng;
 use rand_chacha::rand_core::block::Generator;
@@ -130,11 +132,9 @@ impl Rng {
         u64::from_le_bytes(bytes)
     }
 
-    /// A random number below `bound`; 0 for a bound of 0. The bias is below 2^-32 for bounds below
-    /// 2^32.
+    /// A random number below `bound`, each as likely as the others; 0 for a bound of 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        let product = u128::from(self.next_u64()) * u128::from(bound);
-        u64::try_from(product >> 64).unwrap_or(0)
+        if bound == 0 { 0 } else { self.random_range(0..bound) }
     }
 
     #[cold]
@@ -153,6 +153,26 @@ impl Rng {
                 return;
             }
         }
+    }
+}
+
+/// What the distributions of `rand` draw from.
+impl TryRng for Rng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.fill(&mut bytes);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(Self::next_u64(self))
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        self.fill(out);
+        Ok(())
     }
 }
 

@@ -208,13 +208,33 @@ fn a_cargo_installed_launcher_is_left_where_it_lies() {
     assert_eq!(tree(&scratch.0), BTreeSet::new());
 }
 
-/// `cargo deb`, `dpkg` into a root of its own, the same first minutes, and away again.
+fn has(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// What the launcher packs itself.
 #[test]
-fn the_package_works_and_goes_without_a_trace() {
-    let has =
-        |program: &str| Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success());
+fn the_launchers_package_works_and_goes_without_a_trace() {
+    if !has("dpkg") || !has("dpkg-deb") {
+        return skip("there is no dpkg");
+    }
+    let scratch = Scratch::new("deb");
+    let package = scratch.0.join("fencepost.deb");
+    let strip = if has("strip") { &["--strip"][..] } else { &[] };
+    install(&[strip, &["--deb", package.to_str().unwrap()]].concat());
+    let mut command = Command::new("dpkg-deb");
+    let control = text(&run(command.arg("--field").arg(&package)).stdout);
+    for line in ["Package: fencepost", &format!("Version: {}", env!("CARGO_PKG_VERSION"))] {
+        assert!(control.lines().any(|other| other == line), "{control}");
+    }
+    works_and_goes_without_a_trace(&package, &scratch);
+}
+
+/// The same of `cargo deb`.
+#[test]
+fn the_package_of_cargo_deb_works_and_goes_without_a_trace() {
     if !has("cargo-deb") || !has("dpkg") || !has("strip") {
-        return not_here("packaging: cargo-deb, dpkg and strip are needed");
+        return not_here("packaging by cargo-deb: that, dpkg and strip are needed");
     }
     let scratch = Scratch::new("package");
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -235,7 +255,11 @@ fn the_package_works_and_goes_without_a_trace() {
     let output = run(command.arg(&package));
     assert!(output.status.success(), "{}", text(&output.stderr));
     let _ = fs::remove_dir_all(&stage);
+    works_and_goes_without_a_trace(&package, &scratch);
+}
 
+/// `dpkg` into a root of its own, the same first minutes, and away again.
+fn works_and_goes_without_a_trace(package: &Path, scratch: &Scratch) {
     let root = scratch.0.join("root");
     for directory in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers"] {
         fs::create_dir_all(root.join(directory)).unwrap();
@@ -251,7 +275,7 @@ fn the_package_works_and_goes_without_a_trace() {
             .arg(last);
         run(&mut command)
     };
-    let output = dpkg(&["--force-not-root", "--install"], &package);
+    let output = dpkg(&["--force-not-root", "--install"], package);
     if !output.status.success() {
         let said = text(&output.stderr);
         assert!(

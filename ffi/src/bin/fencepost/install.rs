@@ -3,10 +3,11 @@
 //! Every file is written beside its place and renamed into it: programs that run under an older library keep the file they
 //! have mapped. A list of what was made, `lib/fencepost/files`, lies below the prefix; directories that were not there
 //! before end in a slash. `--uninstall` goes by that list, and so does a later installation, which removes what it no
-//! longer has.
+//! longer has. A Debian package has its own list: see [`deb`].
 
 use crate::artefacts;
 use crate::checkout;
+use crate::deb;
 use crate::failure::Failure;
 use crate::library::{self, FILE};
 use crate::{complain, print};
@@ -19,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The list of what was made, below the prefix.
-const LIST: &str = "lib/fencepost/files";
+pub const LIST: &str = "lib/fencepost/files";
 /// What every program of a machine is preloaded with.
 const PRELOAD_FILE: &str = "etc/ld.so.preload";
 /// Programs that are installed if they lie beside the launcher.
@@ -30,12 +31,15 @@ const STATIC: &str = "libfencepost.a";
 /// Where to install.
 #[derive(Args)]
 pub struct Install {
-    /// The directory below which bin, lib, include and share lie
-    #[arg(long, value_name = "DIR", default_value = "/usr/local")]
-    prefix: PathBuf,
+    /// The directory below which bin, lib, include and share lie [default: /usr/local, in a package /usr]
+    #[arg(long, value_name = "DIR")]
+    prefix: Option<PathBuf>,
     /// Write below this root instead, for packages
     #[arg(long, value_name = "DIR")]
     destdir: Option<PathBuf>,
+    /// Write a Debian package instead, by the program `dpkg-deb`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["destdir", "uninstall"])]
+    deb: Option<PathBuf>,
     /// Leave symbols and debug information out, by the program `strip`
     #[arg(long)]
     strip: bool,
@@ -47,27 +51,44 @@ pub struct Install {
 impl Install {
     /// Installs or uninstalls; `lib` is what `--lib` says.
     pub fn go(self, lib: Option<&Path>) -> Result<ExitCode, Failure> {
-        if !self.prefix.is_absolute() {
-            return Err(Failure::new(format!("--prefix {}: no absolute path", self.prefix.display())));
+        let prefix = self.prefix();
+        if !prefix.is_absolute() {
+            return Err(Failure::new(format!("--prefix {}: no absolute path", prefix.display())));
+        }
+        if let Some(package) = &self.deb {
+            let count = deb::build(package, |stage| self.install_below(&below(stage, prefix), lib))?;
+            print(&format!("{}: {count} files\n", package.display()))?;
+            return Ok(ExitCode::SUCCESS);
         }
         let root = match &self.destdir {
-            Some(root) => below(root, &self.prefix),
-            None => self.prefix.clone(),
+            Some(root) => below(root, prefix),
+            None => prefix.to_path_buf(),
         };
         if self.uninstall {
             self.warn_of_preload(&root);
             let count = remove(&root)?;
             print(&format!("removed {count} files below {}\n", root.display()))?;
         } else {
-            let files = self.files(lib)?;
-            let binaries: Vec<PathBuf> = files.iter().filter_map(|item| item.binary(&root)).collect();
-            let count = install(&root, files)?;
-            if self.strip {
-                strip(&binaries)?;
-            }
+            let count = self.install_below(&root, lib)?;
             print(&format!("installed {count} files below {}\n", root.display()))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn prefix(&self) -> &Path {
+        let default = if self.deb.is_some() { "/usr" } else { "/usr/local" };
+        self.prefix.as_deref().unwrap_or(Path::new(default))
+    }
+
+    /// Installs below a directory; how many files.
+    fn install_below(&self, root: &Path, lib: Option<&Path>) -> Result<usize, Failure> {
+        let files = self.files(lib)?;
+        let binaries: Vec<PathBuf> = files.iter().filter_map(|item| item.binary(root)).collect();
+        let count = install(root, files)?;
+        if self.strip {
+            strip(&binaries)?;
+        }
+        Ok(count)
     }
 
     fn files(&self, lib: Option<&Path>) -> Result<Vec<Item>, Failure> {
@@ -90,7 +111,7 @@ impl Install {
                 items.push(Item::program(&format!("bin/{name}"), &companion));
             }
         }
-        let artefacts = artefacts::all(&self.prefix)
+        let artefacts = artefacts::all(self.prefix())
             .map_err(|error| Failure::new(format!("cannot make the manual pages: {error}")))?;
         items.extend(artefacts.into_iter().map(|(place, bytes)| Item {
             place,
@@ -103,7 +124,7 @@ impl Install {
     /// Programs start without a library that is gone, and each says so.
     fn warn_of_preload(&self, root: &Path) {
         let file = below(self.destdir.as_deref().unwrap_or(Path::new("/")), Path::new(PRELOAD_FILE));
-        let library = self.prefix.join("lib/fencepost").join(FILE);
+        let library = self.prefix().join("lib/fencepost").join(FILE);
         let named = |text: String| text.split([' ', '\t', '\n', ':']).any(|word| Path::new(word) == library);
         if fs::read_to_string(&file).is_ok_and(named) && root.join(LIST).is_file() {
             complain(&format!("warning: {} still names {}", file.display(), library.display()));
@@ -157,7 +178,7 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn trouble(what: &str, path: &Path, error: &io::Error) -> Failure {
+pub fn trouble(what: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("cannot {what} {}: {error}", path.display()))
 }
 

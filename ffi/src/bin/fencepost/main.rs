@@ -52,6 +52,7 @@ mod cargo;
 mod checkout;
 mod collect;
 mod colour;
+mod deb;
 mod debugfiles;
 mod demangle;
 mod demo;

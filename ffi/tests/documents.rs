@@ -182,21 +182,28 @@ fn links_lead_somewhere() {
     }
 }
 
-/// Each command of the cookbook and of the workflow is one that the launcher takes, and that runs a correct program.
+/// Each command of the documents and of the workflow is one that the launcher takes, and that runs a correct program.
 #[test]
-fn commands_of_the_cookbook_run() {
+fn commands_of_the_documents_run() {
     let scratch = Scratch::new("cookbook");
     let program = scratch.0.join("prog");
     fs::copy("/bin/true", &program).unwrap();
     fs::copy("/bin/true", scratch.0.join("tests")).unwrap();
     let texts = [
+        read("README.md"),
+        read("ffi/REPORTS.md"),
         read("ffi/COOKBOOK.md"),
         read(".github/examples/heap-bugs.yml"),
         read(".github/examples/tasks.json"),
     ];
     let mut ran = 0;
     for line in texts.iter().flat_map(|text| text.lines()) {
-        let Some(at) = line.find("fencepost run --").or(line.find("fencepost hunt --")) else { continue };
+        // What stands behind a command in its block is said of it.
+        let line = line.split("  #").next().unwrap_or(line);
+        let begins = ["run --", "run  --", "hunt --", "oom --", "doctor ./"];
+        let Some(at) = begins.iter().find_map(|begin| line.find(&format!("fencepost {begin}"))) else {
+            continue;
+        };
         if line.contains('`')
             || line.contains("rr record") && Command::new("rr").arg("--version").output().is_err()
         {
@@ -205,10 +212,13 @@ fn commands_of_the_cookbook_run() {
         let words = line[at..].trim_end_matches(['"', ',']).replace("${workspaceFolder}", ".");
         let mut command = bare_launcher();
         let output = run(command.current_dir(&scratch.0).args(words.split_whitespace().skip(1)));
-        assert!(output.status.success() && output.stderr.is_empty(), "{words}: {}", text(&output.stderr));
+        // Many runs have something to say in the end, and a look at the machine, too.
+        let tells = ["--passes", " oom ", " doctor "].iter().any(|what| words.contains(what));
+        let said = text(&output.stderr);
+        assert!(output.status.success() && (said.is_empty() || tells), "{words}: {said}");
         ran += 1;
     }
-    assert!(ran >= 7, "{ran}");
+    assert!(ran >= 12, "{ran}");
 }
 
 /// The problem matcher of the examples finds kind, file and line in a summary.

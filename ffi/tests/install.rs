@@ -221,6 +221,8 @@ fn the_launchers_package_works_and_goes_without_a_trace() {
     let scratch = Scratch::new("deb");
     let package = scratch.0.join("fencepost.deb");
     let strip = if has("strip") { &["--strip"][..] } else { &[] };
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SERVICES.md")).unwrap();
+    assert!(page.contains("\ntarget/release/fencepost install --strip --deb target/fencepost.deb\n"));
     install(&[strip, &["--deb", package.to_str().unwrap()]].concat());
     let mut command = Command::new("dpkg-deb");
     let control = text(&run(command.arg("--field").arg(&package)).stdout);

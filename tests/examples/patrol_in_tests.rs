@@ -1,5 +1,5 @@
-//! Tests that find memory bugs: in `patrol` the first objects of each place that allocates lie between guard pages, and a
-//! sample of the others, at a cost that a test run does not feel.
+//! Tests that find memory bugs: in `patrol` a sample of the objects lies between guard pages, where the access itself is stopped. The
+//! others are checked when they are freed.
 //!
 //! In a crate of one's own the allocator stands under `#[cfg(test)]`, and `cargo test` is all. Here the test is
 //! `main`: `cargo run --example patrol_in_tests` passes, `cargo run --example patrol_in_tests -- full` fails.

@@ -56,7 +56,6 @@ fn tells() {
         assert!(is_known(std::slice::from_raw_parts(object, 100)));
         HEAP.dealloc(object, layout);
     }
-    assert_ne!((handler(libc::SIGSEGV), handler(libc::SIGBUS)), before);
     println!("told");
 }
 

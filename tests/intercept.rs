@@ -185,8 +185,11 @@ fn the_option_says_who_looks() {
         for (function, seen) in ["memcpy", "fread", "strnlen"].iter().zip(seen) {
             let row = rows.iter().find(|row| row.function == *function).expect("a row");
             let run = run(&binary, options, &[&row.number, "over"]);
+            // A fault inside the function is told as the call as well; then its own frame is the first.
             let told = run.stderr.contains(&format!(" by {function}() at 0x"));
-            assert_eq!(told, seen, "{function} {options}: {}", run.stderr);
+            let first =
+                run.stderr.lines().find(|line| line.trim_start().starts_with("#0 ")).unwrap_or_default();
+            assert_eq!(told && !first.contains("libc.so"), seen, "{function} {options}: {}", run.stderr);
         }
     }
 }

@@ -67,6 +67,9 @@ impl Resemblance {
     }
 }
 
+/// How far from a register's value a pointer that was made of it lies at most, in bytes.
+const REACH: usize = 1 << 20;
+
 impl Wild {
     /// What is told of these registers and of a pointer that was made of them; and the pointer, without secrets.
     pub fn of(registers: &[usize; 16], pointer: usize, fill: Option<u8>) -> (Self, usize) {
@@ -75,7 +78,9 @@ impl Wild {
             _ => value,
         };
         let wild = |value: &usize| Resemblance::of(*value, fill);
-        let resembles = wild(&pointer).or_else(|| registers.iter().find_map(wild));
+        // Not any register: what `malloc` leaves in one may be a canary.
+        let base = |register: &&usize| pointer.wrapping_sub(**register).wrapping_add(REACH) < 2 * REACH;
+        let resembles = wild(&pointer).or_else(|| registers.iter().filter(base).find_map(wild));
         (Self { registers: registers.map(told), resembles }, told(pointer))
     }
 }

@@ -319,7 +319,7 @@ fn limits_that_come_later() {
 #[test]
 fn a_limit_that_the_process_sets_itself() {
     let Some(lower) = program("lower") else { return };
-    for part in ["early", "late", "beside", "twice", "vfork", "child", "end"] {
+    for part in ["early", "late", "beside", "twice", "vfork", "child", "end", "holes"] {
         for mode in MODES {
             for guards in ["auto", "mprotect"] {
                 let options = format!("{mode}:guards={guards}");

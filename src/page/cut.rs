@@ -68,6 +68,7 @@ impl PageAllocator {
             used |= u32::from(is_used) << number;
         }
         let kept = if used == 0 { 1 } else { used };
+        let is_first = !self.arena.is_cut();
         self.arena.begin_cut(kept);
         let chunks = usize::try_from(limit / 8).unwrap_or(usize::MAX) / CHUNK_BYTES;
         let share = (chunks / kept.count_ones() as usize).max(LEAST_CHUNKS);
@@ -80,11 +81,11 @@ impl PageAllocator {
                 _ if kept & 1 << number != 0 => share,
                 _ => 0,
             };
-            self.arena.cut_shard(number, &mut shard, share, rng);
+            self.arena.cut_shard(number, &mut shard, share, is_first, rng);
         }
         if let Some(mut large) = self.large.enter() {
             let looked = large.close();
-            self.arena.cut_large(&looked);
+            self.arena.cut_large(&looked, is_first);
         }
         let records = (limit / 40 / size_of::<crate::meta::Record>() as u64).max(LEAST_RECORDS);
         self.records.cut(u32::try_from(records).unwrap_or(u32::MAX));
@@ -130,8 +131,9 @@ impl Arena {
         self.is_cut.store(true, Ordering::Release);
     }
 
-    /// Cuts a shard, under its lock, to what is in use and `share` chunks to go on in.
-    fn cut_shard(&self, number: usize, shard: &mut Shard, share: usize, rng: &mut Rng) {
+    /// Cuts a shard, under its lock, to what is in use and `share` chunks to go on in. Entries are unmapped by the first cut
+    /// alone: what it unmapped is another's by the next.
+    fn cut_shard(&self, number: usize, shard: &mut Shard, share: usize, is_first: bool, rng: &mut Rng) {
         let Some(parts) = self.parts.get(number) else { return };
         let whole = self.chunks_of_shard(number);
         let touched = shard.touched();
@@ -152,17 +154,21 @@ impl Arena {
         drop(order);
         // System calls stand outside the lock.
         list.into_iter().for_each(|run| gone.chunks(&run));
-        if touched.is_empty() {
+        if is_first && touched.is_empty() {
             gone.entries(&(whole.start..window.start));
             gone.entries(&(window.end..whole.end));
         }
     }
 
-    /// Cuts the area of large objects, under its lock. Only chunks of `looked` were ever used.
-    fn cut_large(&self, looked: &Range<usize>) {
+    /// Cuts the area of large objects, under its lock. Only chunks of `looked` were ever used. Entries as in
+    /// [`Arena::cut_shard`].
+    fn cut_large(&self, looked: &Range<usize>, is_first: bool) {
         let area = self.large_chunks();
         let mut gone = Gone(self);
         self.large_parts.cut(looked, |chunk| self.is_in_use(chunk), |run| gone.chunks(&run));
+        if !is_first {
+            return;
+        }
         let near = looked.start.saturating_sub(1)..looked.end + 1;
         if looked.is_empty() {
             gone.entries(&area);

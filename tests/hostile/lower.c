@@ -1,6 +1,7 @@
 /* Correct: limits its own address space, and has what is left of it: threads, mappings, objects that end near the
  * limit. What it had and what others mapped meanwhile stays as it was. The argument says in which order. */
 #include "confine.h"
+#include <inttypes.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <sys/wait.h>
@@ -110,6 +111,48 @@ static size_t fill_up(size_t size) {
     return all >> 20;
 }
 
+enum { RANGES = 4096 };
+typedef struct {
+    uintptr_t start, end;
+} range;
+
+/* What is mapped, in order of addresses; how many ranges. */
+static size_t all_mapped(range *all) {
+    char line[512];
+    size_t count = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    EXPECT(maps != NULL);
+    while (count < RANGES && fgets(line, sizeof line, maps))
+        count += sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &all[count].start, &all[count].end) == 2;
+    fclose(maps);
+    return count;
+}
+
+/* Maps a page in each hole that the heap leaves under a limit, and looks at them when it has left more. */
+static void holes(void) {
+    static range before[RANGES], after[RANGES];
+    static uintptr_t *pages[RANGES];
+    size_t had = all_mapped(before), count = 0;
+    lower(768);
+    size_t left = all_mapped(after), next = 0;
+    for (size_t i = 0; i < had; i++)
+        for (uintptr_t at = before[i].start; at < before[i].end && count < RANGES;) {
+            while (next < left && after[next].end <= at) next++;
+            if (next < left && after[next].start <= at) {
+                at = after[next].end;
+                continue;
+            }
+            void *page = mmap((void *)at, 4096, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+            if (page == (void *)at) *(pages[count++] = page) = at;
+            at = next < left && after[next].start < before[i].end ? after[next].start : before[i].end;
+        }
+    /* The C library leaves none. */
+    EXPECT(count >= 50 || getenv("LD_PRELOAD") == NULL);
+    fill_up(MIB);
+    for (size_t i = 0; i < count; i++) EXPECT(*pages[i] == (uintptr_t)pages[i]);
+}
+
 int main(int argc, char **argv) {
     EXPECT(argc == 2);
     const char *part = argv[1];
@@ -204,6 +247,11 @@ int main(int argc, char **argv) {
         EXPECT(fill_up(20000) >= 300);
         EXPECT(fill_up(100) >= 100);
         check(objects);
+        room();
+        drop(objects);
+    } else if (strcmp(part, "holes") == 0) {
+        make(objects);
+        holes();
         room();
         drop(objects);
     } else EXPECT(!"a part");

@@ -5,7 +5,7 @@
 //! under it. What is not forwarded (`mallopt`, `malloc_trim`, `mallinfo`) stays the libc's and sees no object.
 
 // Without std, so that the library needs libgcc_s no more than the peer does.
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 
 #[cfg(feature = "hardened-malloc")]
 use hardened_malloc as _;
@@ -15,6 +15,7 @@ use mimalloc as _;
 use snmalloc_rs as _;
 
 /// Nothing here panics.
+#[cfg(not(test))]
 #[panic_handler]
 fn never(_: &core::panic::PanicInfo) -> ! {
     loop {}

@@ -120,7 +120,7 @@ pub struct Record {
     placing: AtomicU8,
 }
 
-/// The bit of [`Record::place`]'s byte that says the object touches the guard before it.
+/// The bit of [`Record::set_placement`]'s byte that says the object touches the guard before it.
 const LEFT: u8 = 1 << 7;
 
 impl Record {

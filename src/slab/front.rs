@@ -10,7 +10,7 @@
 //! touch and copies at every fork. In the front the first slabs share one mapping, and sixteen of them share one page
 //! of page tables. Their tables are shared in the same way.
 //!
-//! A class keeps its pages for good; [`owners`] has the protocol. A forked child, and a thread that ends in the middle,
+//! A class keeps its pages for good; [`owners`](super::owners) has the protocol. A forked child, and a thread that ends in the middle,
 //! may leave pages without a user, and a class whose first slab is never used.
 //!
 //! Between two slabs lie the guard page and a random number of closed pages. There are few of these, since each has a

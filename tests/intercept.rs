@@ -243,20 +243,8 @@ fn pools_poison_what_nobody_may_touch() {
 #[test]
 fn pools_are_shared() {
     let Some(binary) = program("poison", PLAIN) else { return };
-    let all = ["guards=auto", "guards=mprotect"].iter().flat_map(|option| every_mode_and(option));
-    for options in all.filter(|options| !options.starts_with("mode=hunt")) {
+    for options in ["guards=auto", "guards=mprotect"].iter().flat_map(|option| every_mode_and(option)) {
         let run = run(&binary, &options, &["storm"]);
-        assert_eq!((run.stdout.as_str(), run.end), ("ok\n", End::Status(0)), "{options}: {}", run.stderr);
-    }
-}
-
-/// The same in `hunt`, where full pages are closed.
-#[test]
-#[ignore = "a known fault: in about one of thirty storms a block loses what was written to it"]
-fn pools_are_shared_where_pages_are_closed() {
-    let Some(binary) = program("poison", PLAIN) else { return };
-    for options in ["mode=hunt", "mode=hunt:guards=mprotect"] {
-        let run = run(&binary, options, &["storm"]);
         assert_eq!((run.stdout.as_str(), run.end), ("ok\n", End::Status(0)), "{options}: {}", run.stderr);
     }
 }

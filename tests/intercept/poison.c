@@ -181,8 +181,8 @@ static void *work(void *who) {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGALRM);
-    /* One thread alone has the handler's blocks. */
-    if ((long)who) pthread_sigmask(SIG_BLOCK, &set, 0);
+    /* One thread alone has the handler's blocks: all begin with the signal blocked. */
+    if (!(long)who) pthread_sigmask(SIG_UNBLOCK, &set, 0);
     use((int)(long)who, &random, ROUNDS);
     return 0;
 }
@@ -195,9 +195,9 @@ static int storm(void) {
     sigemptyset(&set);
     sigaddset(&set, SIGALRM);
     sigaction(SIGALRM, &action, 0);
+    pthread_sigmask(SIG_BLOCK, &set, &old);
     pthread_t threads[WORKERS];
     for (long i = 0; i < WORKERS; i++) pthread_create(&threads[i], 0, work, (void *)i);
-    pthread_sigmask(SIG_BLOCK, &set, &old);
     struct itimerval often = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
     setitimer(ITIMER_REAL, &often, 0);
     for (int i = 0; i < 20; i++) {

@@ -8,7 +8,7 @@ mod support;
 
 use fencepost::Fencepost;
 use std::alloc::{GlobalAlloc, Layout};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::env;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,6 +95,7 @@ fn part() {
         Ok("no_memory") => no_memory(),
         Ok("forks") => forks(),
         Ok("start") => start(),
+        Ok("large") => large(),
         Ok(other) => panic!("there is no part {other:?}"),
     }
     assert_eq!(HEAP.check(), 0);
@@ -122,6 +123,50 @@ fn one_thread() {
         assert!(distance >= budget(), "{size} bytes: back after {distance} bytes");
         assert!(distance <= budget() + LATE, "{size} bytes: back after {distance} bytes");
     }
+}
+
+/// A large slot comes back with its memory, after as many bytes of frees, and not always the same one.
+#[test]
+fn large_slots_come_back_without_page_faults() {
+    execute("large", 1, "quarantine_mb=0.25:unmap_threshold=131072");
+    execute("large", 1, "quarantine_mb=0.25:unmap_threshold=131072:guards=mprotect");
+}
+
+fn large() {
+    const WITHHELD: usize = 1 << 18;
+    const TURNS: usize = 2000;
+    for (size, slot) in [(17_000, 18_432), (30_000, 30_720), (100_000, 106_496)] {
+        let mut last = HashMap::new();
+        let (mut least, mut waits) = (usize::MAX, HashSet::new());
+        let mut before = 0;
+        for turn in 0..2 * TURNS {
+            if turn == TURNS {
+                before = faults();
+            }
+            let address = allocate(size);
+            // SAFETY: the object was just allocated with this size.
+            unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address).write_bytes(1, size) };
+            free(address, size);
+            if let Some(then) = last.insert(address, turn) {
+                least = least.min((turn - then - 1) * slot);
+                waits.insert(turn - then);
+            }
+        }
+        let faults = faults() - before;
+        println!("{size} bytes: {faults} faults, back after {least} bytes at least, {} ways", waits.len());
+        assert!(faults < TURNS / 4, "{size} bytes: {faults} faults in {TURNS} pairs");
+        assert!(least >= WITHHELD, "{size} bytes: back after {least} bytes");
+        assert!(waits.len() >= 3, "{size} bytes: back after {waits:?} frees");
+    }
+}
+
+/// Page faults that this process had.
+fn faults() -> usize {
+    // SAFETY: zero bytes are a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the place for the answer is live.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) }, 0);
+    usage.ru_minflt as usize
 }
 
 #[test]

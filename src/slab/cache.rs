@@ -51,7 +51,7 @@ pub struct Cache {
     pub(super) fresh: bool,
     /// Slots that magazines had, less those that were flushed: what is not in a magazine any more was allocated.
     pub(super) filled: AtomicU64,
-    /// The freed slots of the classes from [`class::LARGE`] on that have their memory.
+    /// The slots of the classes from [`class::LARGE`] on that were freed last.
     pub(super) warm: Warm,
     /// The home of the thread: see [`store`](super::store).
     pub(super) home: usize,
@@ -95,6 +95,10 @@ impl Cache {
     /// - The cache is the calling thread's, and initialised.
     #[inline(always)]
     pub unsafe fn allocate(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
+        if class >= class::LARGE {
+            // SAFETY: as the caller says.
+            return unsafe { self.allocate_large(size, class, origin) };
+        }
         // SAFETY: the class is in range, as the caller says.
         let info = unsafe { layout().classes.get_unchecked(class) };
         let slot = if self.pending != 0 && self.pending_class as usize == class {
@@ -140,16 +144,12 @@ impl Cache {
     #[inline(always)]
     pub(super) unsafe fn pick(&mut self, class: usize) -> u32 {
         // SAFETY: the class is in range, and before each magazine there are zeros.
-        let slot = unsafe {
+        unsafe {
             let bin = self.slots.bins.get_unchecked_mut(class);
             let slot = *self.slots.magazines.get_unchecked(bin.next as usize - 1);
             bin.next -= u32::from(slot != 0);
             slot
-        };
-        if class >= class::LARGE && slot != 0 {
-            self.warm.forget(class, slot);
         }
-        slot
     }
 
     /// Like [`Cache::allocate`], with the object's bytes zero.
@@ -207,18 +207,16 @@ impl Cache {
             }
         }
         info.store(place.slot, state.freed());
-        self.push(place.class, place.slot);
-        if place.class >= class::LARGE
-            && let Err(fault) = self.warm.keep(place.class, place.slot)
-        {
-            self.fault = Some(fault);
+        match place.class {
+            class::LARGE.. => self.push_large(place.class, place.slot),
+            small => self.push(small, place.slot),
         }
         self.fault.is_none()
     }
 
     /// Puts a freed slot onto the stack.
     #[inline(always)]
-    fn push(&mut self, class: usize, slot: u32) {
+    pub(super) fn push(&mut self, class: usize, slot: u32) {
         // SAFETY: the class comes from a place. `top` is below `end`, the stack's, when it is used as an index.
         unsafe {
             let bin = self.slots.bins.get_unchecked_mut(class);

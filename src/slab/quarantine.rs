@@ -141,6 +141,11 @@ pub const fn magazine_len(class: usize) -> usize {
     }
 }
 
+/// Bytes of frees that a slot is withheld for.
+pub fn budget() -> usize {
+    quarantine().map_or(0, |quarantine| quarantine.budget as usize * UNIT)
+}
+
 /// Puts slots that a cache of `home` freed, a magazine or less, and lets go of the oldest that are too many. What is wrong in a slab
 /// that is emptied then goes to `found`, unless something is there, here and below.
 pub fn put(class: usize, home: usize, slots: &[u32], found: &mut Option<Fault>) {

@@ -5,13 +5,14 @@ use super::cache::{Cache, MAGAZINE};
 use super::layout::{ClassInfo, layout};
 use super::misuse::{is_as_freed, overwritten};
 use super::state::{SlotState, StateCell};
-use super::{canary, central, class, quarantine};
+use super::{canary, central, class, quarantine, warm};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::Origin;
 use crate::rng::Rng;
 use crate::sync::atomic::{AtomicU16, Ordering};
 use crate::sync::only_tries;
+use crate::sys::vm;
 
 impl Cache {
     /// [`Cache::allocate`] for a class whose magazine is used up.
@@ -33,9 +34,47 @@ impl Cache {
         unsafe {
             match self.pick(class) {
                 0 => core::ptr::null_mut(),
-                slot => self.allocate_slot_slow(info, slot, size, origin),
+                slot => {
+                    prepare_check(info, slot);
+                    self.allocate_slot_slow(info, slot, size, origin)
+                }
             }
         }
+    }
+
+    /// [`Cache::allocate`] for a large class: a slot that the thread freed lately and that has its memory, else as for other
+    /// classes.
+    ///
+    /// # Safety
+    /// As [`Cache::allocate`].
+    #[inline(never)]
+    pub(super) unsafe fn allocate_large(&mut self, size: usize, class: usize, origin: Origin) -> *mut u8 {
+        let (Some(info), Some(bin)) = (layout().classes.get(class), self.slots.bins.get(class)) else {
+            return core::ptr::null_mut();
+        };
+        // Where nothing waits, the last one that was freed may come next.
+        let (withheld, least) = if bin.waits { (quarantine::budget(), 2) } else { (0, 1) };
+        // SAFETY: `init` set the generator, which is this thread's.
+        let warm = self.warm.take(class, withheld, least, unsafe { &mut *self.rng });
+        let slot = match warm {
+            Some(slot) => {
+                let filled = self.filled.load(Ordering::Relaxed);
+                self.filled.store(filled.wrapping_add(1), Ordering::Relaxed);
+                slot
+            }
+            // SAFETY: the class is in range, as the caller says.
+            None => match unsafe { self.pick(class) } {
+                // SAFETY: as the caller says.
+                0 => return unsafe { self.allocate_slow(size, class, origin) },
+                slot => slot,
+            },
+        };
+        if warm.is_none() {
+            prepare_check(info, slot);
+        }
+        // SAFETY: the slot was in the thread's own list or in its magazine: it is this thread's. The class holds the size, as
+        // the caller says.
+        unsafe { self.allocate_slot_slow(info, slot, size, origin) }
     }
 
     /// Makes a new magazine where there is none: of what was freed last if nothing waits, else of what left the quarantine;
@@ -69,6 +108,12 @@ impl Cache {
                 0 => lists.pop(),
                 early => early,
             };
+            if count == 0
+                && let Some(slot) = self.warm.take(class, 0, 1, rng)
+                && let Some(room) = lists.magazine.first_mut()
+            {
+                (*room, count) = (slot, 1);
+            }
         }
         shuffle(lists.magazine, count, rng);
         let freed = lists.freed;
@@ -146,14 +191,32 @@ impl Cache {
         let Some(lists) = self.slots.lists(class) else { return };
         let (oldest, freed, len) = (usize::from(lists.bin.magazine), lists.freed, lists.len);
         let slots = lists.stack.get(..oldest).unwrap_or(&[]);
-        if class >= class::LARGE
-            && let Err(fault) = self.warm.release(class, slots)
-        {
-            self.fault = Some(fault);
-        }
         quarantine::put(class, self.home, slots, &mut self.fault);
         lists.stack.copy_within(oldest..freed, 0);
         lists.set(freed - oldest, len);
+    }
+
+    /// Puts a freed slot of a large class where its memory is kept, and lets the oldest go for it.
+    #[inline(never)]
+    pub(super) fn push_large(&mut self, class: usize, slot: u32) {
+        while self.warm.excess(class).is_some() {
+            self.cool();
+        }
+        self.warm.keep(class, slot);
+        // None would ever be withheld long enough here.
+        if quarantine::budget() >= warm::MOST_BYTES {
+            self.cool();
+        }
+    }
+
+    /// Puts the oldest large slot that has its memory onto its class's stack without it; `false` if there is none.
+    fn cool(&mut self) -> bool {
+        let Some((class, slot)) = self.warm.oldest() else { return false };
+        if let Err(fault) = self.warm.cool() {
+            self.fault = Some(fault);
+        }
+        self.push(class, slot);
+        true
     }
 
     /// Gives back what other caches could not; see [`central::flush_deferred`].
@@ -177,18 +240,12 @@ impl Cache {
     }
 
     fn flush_all(&mut self, ends: bool) {
+        while self.cool() {}
         for class in 0..class::COUNT {
             let Some(lists) = self.slots.lists(class) else { continue };
             let left = if ends || !lists.bin.waits { 0 } else { lists.freed };
             let freed = lists.stack.get(..lists.freed - left).unwrap_or(&[]);
             let free = lists.magazine.get(..lists.len).unwrap_or(&[]);
-            if class >= class::LARGE {
-                for slots in [freed, free] {
-                    if let Err(fault) = self.warm.release(class, slots) {
-                        self.fault = Some(fault);
-                    }
-                }
-            }
             quarantine::put_rest(class, self.home, freed, &mut self.fault);
             central::flush(class, free, &mut self.fault);
             let given = lists.len as u64;
@@ -196,6 +253,13 @@ impl Cache {
             let filled = self.filled.load(Ordering::Relaxed);
             self.filled.store(filled.wrapping_sub(given), Ordering::Relaxed);
         }
+    }
+}
+
+/// Makes ready to check a slot that may be a large one without memory.
+fn prepare_check(info: &ClassInfo, slot: u32) {
+    if info.size >= class::LARGE_SIZE && info.state_of(slot).is_freed() {
+        vm::prepare_read(warm::inside(info, slot));
     }
 }
 

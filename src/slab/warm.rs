@@ -1,78 +1,104 @@
-//! Which freed large slots keep their memory.
+//! A thread's own quarantine of large slots: which freed ones keep their memory, and for whom.
 //!
-//! A freed slot waits in a thread's cache, cleared. Large slots would keep megabytes in this way: a buffer that grows
-//! passes through every class. So a thread keeps the memory of the large slots that it freed last. Of older ones it
-//! gives the whole pages inside the slot back to the kernel. These pages read as zero afterwards, as a freed slot does.
-//! The release would hide a write after the free, so the slot is checked first.
+//! Large slots would keep megabytes if all of them kept their memory: a buffer that grows passes through every class.
+//! Without memory a slot costs a page fault for each of its pages again. So a thread keeps the memory of the large slots
+//! that it freed last, up to [`MOST_BYTES`], in the order of the frees. An allocation takes one of them at random, of
+//! those after which the thread freed as many bytes of large slots as the quarantine's budget. So a slot is withheld as
+//! long as elsewhere, and the next one is not certain: there must be two.
+//!
+//! The oldest slots beyond the limit leave. Their memory goes back to the kernel, but for the pages that they share and
+//! that of their canary, and they go the way of other freed slots: the thread's stack, the quarantine, a magazine. Their
+//! pages read as zero afterwards, as a freed slot's do. The release would hide a write after the free, so the slot is
+//! checked first. A write after the release fills a page again. So an allocation checks the pages that are there.
 
 use super::layout::{ClassInfo, layout};
 use super::sweep;
 use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::fault::Fault;
+use crate::rng::Rng;
 use crate::sys::vm;
 
 /// Bytes of freed large slots that a thread keeps at most.
-const MOST_BYTES: usize = 1 << 20;
+pub const MOST_BYTES: usize = 1 << 20;
 /// Slots of which it does.
 const MOST: usize = 64;
 
-/// A thread's freed large slots that have their memory: class and slot, oldest first. All are in the thread's cache.
+/// A thread's freed large slots that have their memory: class and slot, oldest first.
 pub struct Warm {
     slots: [(u32, u32); MOST],
     len: usize,
     bytes: usize,
 }
 
+/// Bytes of a slot of a class.
+fn size(class: u32) -> usize {
+    layout().classes.get(class as usize).map_or(0, |info| info.size)
+}
+
 impl Warm {
-    /// Notes a slot that the thread just freed, and releases the memory of those that are too many now, of
-    /// which it says what [`Warm::release`] does.
-    #[cold]
-    pub fn keep(&mut self, class: usize, slot: u32) -> Result<(), Fault> {
-        let Some(info) = layout().classes.get(class) else { return Ok(()) };
-        let mut found = Ok(());
-        while self.len == MOST || self.bytes + info.size > MOST_BYTES {
-            let Some((class, slot)) = self.slots.first().copied().filter(|_| self.len != 0) else { break };
-            found = found.and(self.release(class as usize, &[slot]));
-        }
+    /// The oldest slot, if there is no room for one of the class, which has to be let go first.
+    pub fn excess(&self, class: usize) -> Option<(usize, u32)> {
+        (self.len == MOST || self.bytes + size(class as u32) > MOST_BYTES).then(|| self.oldest()).flatten()
+    }
+
+    /// The slot that was freed first.
+    pub fn oldest(&self) -> Option<(usize, u32)> {
+        self.slots.get(..self.len)?.first().map(|(class, slot)| (*class as usize, *slot))
+    }
+
+    /// Adds a slot that the thread just freed. There is room for it.
+    pub fn keep(&mut self, class: usize, slot: u32) {
         if let Some(place) = self.slots.get_mut(self.len) {
             *place = (class as u32, slot);
             self.len += 1;
-            self.bytes += info.size;
+            self.bytes += size(class as u32);
         }
+    }
+
+    /// Takes a slot of the class at random, of those after which `withheld` bytes were freed; `None` where there are
+    /// fewer than `least`.
+    pub fn take(&mut self, class: usize, withheld: usize, least: usize, rng: &mut Rng) -> Option<u32> {
+        let (mut found, mut count, mut newer) = ([0_u8; MOST], 0, 0);
+        let known = self.slots.get(..self.len).unwrap_or(&[]);
+        for (at, (of, _)) in known.iter().enumerate().rev() {
+            if *of == class as u32
+                && newer >= withheld
+                && let Some(place) = found.get_mut(count)
+            {
+                *place = at as u8;
+                count += 1;
+            }
+            newer += size(*of);
+        }
+        if count < least.max(1) {
+            return None;
+        }
+        let at = usize::from(*found.get(rng.below(count as u64) as usize)?);
+        self.remove(at)
+    }
+
+    /// Takes the oldest slot out and gives its memory back. What was written in it after its free is returned.
+    pub fn cool(&mut self) -> Result<(), Fault> {
+        let Some((class, slot)) = self.oldest() else { return Ok(()) };
+        self.remove(0);
+        let Some(info) = layout().classes.get(class) else { return Ok(()) };
+        let found = sweep::check(info, slot).map_or(Ok(()), Err);
+        vm::release(inside(info, slot));
         found
     }
 
-    /// Forgets a slot, since it is allocated; `false` if it has no memory to speak of.
-    #[cold]
-    pub fn forget(&mut self, class: usize, slot: u32) -> bool {
-        let known = self.slots.get(..self.len).unwrap_or(&[]);
-        let Some(at) = known.iter().rposition(|entry| *entry == (class as u32, slot)) else {
-            return false;
-        };
+    fn remove(&mut self, at: usize) -> Option<u32> {
+        let (class, slot) = *self.slots.get(..self.len)?.get(at)?;
         self.slots.copy_within(at + 1..self.len, at);
         self.len -= 1;
-        self.bytes -= layout().classes.get(class).map_or(0, |info| info.size);
-        true
-    }
-
-    /// Releases the memory of slots that are about to leave the cache, or are too many. What was written in one
-    /// after its free is returned.
-    pub fn release(&mut self, class: usize, slots: &[u32]) -> Result<(), Fault> {
-        let Some(info) = layout().classes.get(class) else { return Ok(()) };
-        let mut found = Ok(());
-        for slot in slots {
-            if self.forget(class, *slot) {
-                found = found.and(sweep::check(info, *slot).map_or(Ok(()), Err));
-                vm::release(inside(info, *slot));
-            }
-        }
-        found
+        self.bytes -= size(class);
+        Some(slot)
     }
 }
 
 /// The whole pages of a slot that hold nothing but zeros when it is freed: not those that it shares, nor that of
 /// its canary.
-fn inside(info: &ClassInfo, slot: u32) -> Span {
+pub fn inside(info: &ClassInfo, slot: u32) -> Span {
     let start = info.address(slot);
     let first = start.next_multiple_of(PAGE_SIZE);
     let end = (start + info.size - super::class::TAIL) / PAGE_SIZE * PAGE_SIZE;
@@ -87,7 +113,9 @@ mod tests {
     use crate::fault::Kind;
     use crate::request::Origin;
 
-    /// The memory of the slots that were freed last is left alone; of the others that is gone which is theirs alone.
+    const NONE: Warm = Warm { slots: [(0, 0); MOST], len: 0, bytes: 0 };
+
+    /// Of the slots that are let go the memory is gone which is theirs alone; of the others all is there.
     #[test]
     fn the_oldest_lose_their_memory() {
         let class = class::LARGE + 3;
@@ -97,13 +125,17 @@ mod tests {
         let all = info.slab_span(0);
         assert!(vm::commit(all) && slots.end < info.usable_end(0));
         let bytes = |slot| info.address(slot)..info.address(slot) + info.size;
-        let mut warm = Warm { slots: [(0, 0); MOST], len: 0, bytes: 0 };
+        let mut warm = NONE;
         for slot in slots.clone() {
             for at in bytes(slot) {
                 // SAFETY: the slab was just committed, and nobody else uses it.
                 unsafe { Addr::new(at).as_ptr::<u8>().write(1) };
             }
-            assert!(warm.keep(class, slot).is_ok(), "no slot was freed");
+            if let Some(oldest) = warm.excess(class) {
+                assert_eq!(oldest, (class, slot - most));
+                assert!(warm.cool().is_ok(), "no slot was freed");
+            }
+            warm.keep(class, slot);
         }
         assert_eq!((warm.len, warm.bytes), (most as usize, most as usize * info.size));
         // SAFETY: the slab was committed, and this test alone uses it.
@@ -112,14 +144,41 @@ mod tests {
         for (age, slot) in slots.clone().enumerate() {
             let expected = if age < 2 { info.size - inside(info, slot).bytes() } else { info.size };
             assert_eq!(ones(slot), expected, "slot {age}");
-            assert_eq!(warm.forget(class, slot), age >= 2, "slot {age}");
         }
-        assert_eq!((warm.len, warm.bytes), (0, 0));
         // Its last page has the canary, its first may have its neighbour's.
         let pages = inside(info, 1);
         assert!(pages.start.get() >= info.address(1) && pages.end().get() < info.address(2));
         assert!(pages.bytes() + 2 * PAGE_SIZE >= info.size);
         assert!(vm::release(all));
+    }
+
+    /// What is taken was freed so many bytes ago, and was one of several.
+    #[test]
+    fn a_slot_is_withheld_and_drawn() {
+        let (class, other) = (class::LARGE, class::LARGE + 8);
+        let classes = &layout::for_tests().classes;
+        let (size, more) = (classes[class].size, classes[other].size);
+        let mut rng = Rng::new();
+        let mut warm = NONE;
+        for slot in 1..=4 {
+            warm.keep(class, slot);
+        }
+        warm.keep(other, 9);
+        // Behind slot 1 there are three of its class and the other, behind slot 2 one less.
+        assert_eq!(warm.take(class, 3 * size + more + 1, 1, &mut rng), None);
+        assert_eq!(warm.take(class, 3 * size + more, 2, &mut rng), None);
+        assert_eq!(warm.take(other, 1, 1, &mut rng), None);
+        let mut seen = [0; 5];
+        for _ in 0..200 {
+            let mut copy = Warm { slots: warm.slots, ..warm };
+            let slot =
+                copy.take(class, 2 * size + more, 2, &mut rng).expect("two of them were withheld so long");
+            seen[slot as usize] += 1;
+            assert_eq!((copy.len, copy.bytes), (4, 3 * size + more));
+        }
+        assert!(seen[1] >= 50 && seen[2] >= 50 && seen[1] + seen[2] == 200, "{seen:?}");
+        assert_eq!(warm.take(class, 3 * size + more, 1, &mut rng), Some(1));
+        assert_eq!(warm.oldest(), Some((class, 2)));
     }
 
     /// What was written in a freed slot is found before its memory goes.
@@ -130,19 +189,19 @@ mod tests {
         let info = layout.classes.get(class).expect("a class");
         let all = info.slab_span(0);
         assert!(vm::commit(all));
-        let mut warm = Warm { slots: [(0, 0); MOST], len: 0, bytes: 0 };
+        let mut warm = NONE;
         for slot in [1, 2] {
             let end = info.address(slot) + info.size;
             // SAFETY: the slab was just committed, and nobody else uses it.
             unsafe { canary::set(Addr::new(end - 8).as_ptr(), canary::word(&layout.key, end)) };
             info.store(slot, SlotState::live(class::TAIL, Origin::Malloc).freed());
-            assert!(warm.keep(class, slot).is_ok());
+            warm.keep(class, slot);
         }
         let written = info.address(2) + info.size / 2;
         // SAFETY: the byte is in slot 2 of the slab that was committed, which this test alone uses.
         unsafe { Addr::new(written).as_ptr::<u8>().write(1) };
-        assert!(warm.release(class, &[1]).is_ok());
-        let fault = warm.release(class, &[2]).expect_err("a byte was written");
+        assert!(warm.cool().is_ok());
+        let fault = warm.cool().expect_err("a byte was written");
         assert_eq!((fault.kind, fault.address), (Kind::WriteAfterFree, Addr::new(written)));
         for slot in [1, 2] {
             info.store(slot, SlotState::FRESH);

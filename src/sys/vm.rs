@@ -346,6 +346,14 @@ pub fn is_readable(span: Span) -> bool {
         && unsafe { libc::msync(span.start.as_ptr::<c_void>(), span.bytes(), libc::MS_ASYNC) } == 0
 }
 
+/// Has the pages of a range that have no memory read as zero from now on without a fault for each. Where the kernel does not
+/// do it, each has one.
+pub fn prepare_read(span: Span) {
+    if POPULATES.load(Ordering::Relaxed) {
+        advise(span, libc::MADV_POPULATE_READ);
+    }
+}
+
 /// Takes a range out of locked memory.
 pub fn unlock(span: Span) {
     // SAFETY: unlocking changes no contents.

@@ -116,7 +116,7 @@ fn intercept() {
 /// A function that is exported as `name`. It goes on at once where the row's word says so, else does what `body` says. The
 /// words are those of `intercept::AT_ONCE`: 0 until they are set, and no relocation is needed to read them.
 fn define(assembly: &mut String, name: &str, row: usize, body: &str) {
-    let word = 16 + 8 * row;
+    let word = 8 + 8 * row;
     let body =
         format!("mov r11, [rip + fencepost_at_once + {word}]\ntest r11, r11\nje 3f\njmp r11\n3:\n{body}");
     let _ = write!(

@@ -1,6 +1,6 @@
 //! What runs when the library is loaded and when the process ends.
 
-use crate::{fallback, real, replaced};
+use crate::{fallback, replaced};
 use core::arch::{asm, global_asm};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use fencepost_core::addr::Addr;
@@ -55,11 +55,10 @@ extern "C" fn on_load() {
     // The program finds errno as the loader left it.
     let _errno = ErrnoGuard::new();
     ensure();
-    real::look_up();
-    fallback::look_for_earlier_objects();
-    replaced::look_up();
     #[cfg(target_env = "gnu")]
     crate::intercept::look_up();
+    fallback::look_for_earlier_objects();
+    replaced::look_up();
     #[cfg(target_env = "gnu")]
     crate::deepbind::look_at_environment();
 }

@@ -1,13 +1,12 @@
 //! The C library's functions that this library intercepts and then calls or jumps to.
 //!
-//! They are looked up once, when the library is loaded, or earlier if a constructor needs one. Their addresses lie in a page
-//! that is read-only from then on ([`Sealed`]). A caller that comes while another thread looks them up, or from within the
-//! lookup itself, which may allocate, asks the loader alone or finds none.
+//! They are looked up with those whose arguments are looked at ([`intercept`]), once, when the library is loaded, or earlier
+//! if a constructor needs one. Their addresses lie in a page that is read-only from then on. A caller that comes while
+//! another thread looks them up, or from within the lookup itself, which may allocate, asks the loader alone or finds none.
 
-use crate::{init, modules};
+#[cfg(target_env = "gnu")]
+use crate::{init, intercept, modules};
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use fencepost_core::sys::seal::Sealed;
 
 /// A function.
 #[derive(Clone, Copy)]
@@ -27,6 +26,7 @@ pub enum Name {
     ReallocArray,
 }
 
+#[cfg(target_env = "gnu")]
 const NAMES: [modules::Name<'static>; 12] = [
     modules::Name::new(c"malloc"),
     modules::Name::new(c"calloc"),
@@ -42,41 +42,23 @@ const NAMES: [modules::Name<'static>; 12] = [
     modules::Name::new(c"reallocarray"),
 ];
 
-/// By name, null where the C library has none.
-#[unsafe(link_section = ".data.rel.ro.sealed")]
-static FOUND: Sealed<[usize; NAMES.len()]> = Sealed::empty(&FOUND_FILLER);
-static FOUND_FILLER: AtomicBool = AtomicBool::new(false);
+/// How many there are.
+#[cfg(target_env = "gnu")]
+pub const COUNT: usize = NAMES.len();
 
-/// `UNKNOWN` → `LOOKING`, by one thread → `KNOWN`.
-static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
-const UNKNOWN: u8 = 0;
-const LOOKING: u8 = 1;
-const KNOWN: u8 = 2;
-
-/// Looks the functions up.
-pub fn look_up() {
-    if STATE.compare_exchange(UNKNOWN, LOOKING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-        #[cfg(target_env = "gnu")]
-        let behind = modules::Behind::find();
-        #[cfg(target_env = "gnu")]
-        let find = |name: &modules::Name<'_>| behind.as_ref().and_then(|behind| behind.address(name));
-        #[cfg(not(target_env = "gnu"))]
-        let find = |_: &modules::Name<'_>| None;
-        let next = |name: modules::Name<'_>| {
-            find(&name).unwrap_or_else(|| init::next(name.text()).expose_provenance())
-        };
-        FOUND.fill(NAMES.map(next));
-        STATE.store(KNOWN, Ordering::Release);
-    }
+/// The functions' addresses, null where the C library has none; asks the loader for those that `behind` does not tell.
+#[cfg(target_env = "gnu")]
+pub fn find(behind: Option<&modules::Behind>) -> [usize; COUNT] {
+    NAMES.map(|name| {
+        let known = behind.and_then(|behind| behind.address(&name));
+        known.unwrap_or_else(|| init::next(name.text()).expose_provenance())
+    })
 }
 
 /// The C library's function; null if it has none.
+#[cfg(target_env = "gnu")]
 pub fn address(name: Name) -> *mut c_void {
-    if STATE.load(Ordering::Relaxed) == UNKNOWN {
-        look_up();
-    }
-    let found = FOUND.get().and_then(|found| found.get(name as usize).copied());
-    match (found, name) {
+    match (intercept::other(name as usize), name) {
         (Some(found), _) => core::ptr::with_exposed_provenance_mut(found),
         // Somebody looks at this moment, and does not come here from within: the lookup opens nothing.
         (None, Name::Open | Name::OpenIn | Name::Symbol | Name::CreateThread) => {
@@ -84,4 +66,10 @@ pub fn address(name: Name) -> *mut c_void {
         }
         (None, _) => core::ptr::null_mut(),
     }
+}
+
+/// A static program has one definition of each.
+#[cfg(not(target_env = "gnu"))]
+pub fn address(_: Name) -> *mut c_void {
+    core::ptr::null_mut()
 }

@@ -69,7 +69,7 @@ const MALLOC: Name<'static> = Name::new(c"malloc");
 
 /// By row: the next definition after this library, once something was found to be replaced; null without one.
 #[unsafe(link_section = ".data.rel.ro.sealed")]
-static NEXT: Sealed<[usize; ROWS]> = Sealed::empty(&NEXT_FILLER);
+static NEXT: Sealed<[usize; ROWS]> = Sealed::empty();
 static NEXT_FILLER: AtomicBool = AtomicBool::new(false);
 
 fn names() -> impl Iterator<Item = &'static Name<'static>> {
@@ -108,7 +108,7 @@ pub fn look_up() {
         for (next, name) in found.iter_mut().zip(names()) {
             *next = next_or_null(name).expose_provenance();
         }
-        NEXT.fill(found);
+        NEXT.fill(&NEXT_FILLER, found);
     }
     STATE.store(state, Ordering::Release);
 }

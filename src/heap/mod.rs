@@ -37,7 +37,6 @@ use crate::sys::{process, vm};
 use crate::trace::{self, Depot, Frames, Stack};
 use core::cell::UnsafeCell;
 use core::ops::Range;
-use core::sync::atomic::AtomicBool;
 use thread::Thread;
 
 pub mod image;
@@ -79,9 +78,8 @@ struct Calls {
     report: fatal::Context,
 }
 
-static CALLS_FILLER: AtomicBool = AtomicBool::new(false);
 #[unsafe(link_section = ".data.rel.ro.sealed")]
-static CALLS: Sealed<Calls> = Sealed::empty(&CALLS_FILLER);
+static CALLS: Sealed<Calls> = Sealed::empty();
 
 /// Whether objects of `malloc` may rightly be freed as C++ ones; see [`ops::free`].
 fn runtimes_are_mixed() -> bool {

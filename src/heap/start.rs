@@ -4,7 +4,7 @@
 //! makes it. Nothing here allocates, needs a constructor to have run, or needs /proc.
 
 use super::{CALLS, Calls, HEAP, heap, image, lifecycle, sites, thread};
-use crate::addr::{Addr, PAGE_SIZE, PageCount};
+use crate::addr::{Addr, PAGE_SIZE, PageCount, Span};
 use crate::canary::Content;
 use crate::fault::Object;
 use crate::options::{
@@ -182,7 +182,6 @@ fn start(overrides: &Overrides) -> Started {
     heap.options = options;
     heap.secure = secure;
     heap.seed = seed;
-    machine::detect();
     if options.seal == Seal::Pkey && !seal::take() {
         file::write_stderr(b"fencepost: no protection keys here: seal=pkey changes nothing\n");
     }
@@ -208,18 +207,26 @@ fn start(overrides: &Overrides) -> Started {
     if limited {
         vm::forbid_moves();
     }
+    let pages = page_config(&options, backend, limit, memory);
     if !limited {
+        vm::lay_ground(pages.reserve.saturating_add(slab::wanted(memory)).saturating_add(GROUND_BYTES));
         vm::make_room(ROOM_BYTES);
         thread::make_generators(false);
     }
+    // Written here alone. In one piece they cost two calls.
+    let constants = constants().filter(|pages| vm::commit(*pages));
     let protection =
         slab::Protection { canary: options.canary, zero: options.zero, mismatch: options.mismatch };
     let quarantine = quarantine_bytes(&options);
     let front = limit.is_none_or(|limit| limit >= FRONT_LIMIT);
-    if !slab::init(slab::Config { backend, limit, memory, front, protection }, quarantine, &mut rng) {
+    if !slab::init(
+        slab::Config { backend, limit, memory, front, protection, opened: constants.is_some() },
+        quarantine,
+        &mut rng,
+    ) {
         do_without("slabs");
     }
-    if !heap.page.init(page_config(&options, backend, limit, memory), &mut rng) {
+    if !heap.page.init(pages, &mut rng) {
         do_without("guarded objects");
     }
     let keeps_rules = options.backtrace != 0 || options.looks_at_all();
@@ -231,6 +238,7 @@ fn start(overrides: &Overrides) -> Started {
         heap.depot = depot;
     }
     stacks::init(limited, backend == Backend::Madvise);
+    vm::end_ground();
     if limited {
         thread::make_generators(true);
     }
@@ -238,7 +246,7 @@ fn start(overrides: &Overrides) -> Started {
     image::drop_anchor(heap);
     read_suppressions(&options);
     sites::init(&options);
-    install_reports(overrides);
+    install_reports(overrides, constants);
     vm::stop_naming();
     Started::Heap
 }
@@ -264,6 +272,10 @@ fn is_exempt(options: &Options, secure: bool) -> bool {
 
 /// Room for the tables of every process, the states of the first threads among them.
 const ROOM_BYTES: usize = thread::AHEAD_BYTES + (5 << 20);
+
+/// Address space for all that the start reserves beside the slabs and the arena: the tables of the arena, of records, of
+/// stack traces, the stacks of handlers.
+const GROUND_BYTES: usize = 16 << 30;
 
 /// A process that may map fewer bytes than this has no front: it is a small part of more.
 const FRONT_LIMIT: u64 = 1 << 30;
@@ -338,8 +350,16 @@ fn page_config(options: &Options, backend: Backend, limit: Option<u64>, memory: 
 
 const _: () = assert!(page::BATCH_MAX == Unmap::MOST as usize, "the option offers what the allocator has");
 
-/// Puts the reports' context in its place and takes the fault signals.
-fn install_reports(overrides: &Overrides) {
+/// The pages of what is constant from the start on, where they lie side by side.
+fn constants() -> Option<Span> {
+    let (calls, layout) = (CALLS.pages(), slab::constants());
+    let [first, last] = if calls.start < layout.start { [calls, layout] } else { [layout, calls] };
+    (first.end() == last.start)
+        .then(|| Span::new(first.start, PageCount::new(first.pages.get() + last.pages.get())))
+}
+
+/// Puts the reports' context in its place and takes the fault signals. `opened` is where the constants are that were opened.
+fn install_reports(overrides: &Overrides, opened: Option<Span>) {
     let heap = heap();
     let report = fatal::Context {
         options: &heap.options,
@@ -350,7 +370,12 @@ fn install_reports(overrides: &Overrides) {
         collector: collector(heap.secure),
         secure: heap.secure,
     };
-    CALLS.fill(Calls { mixed_runtimes: overrides.mixed_runtimes, report });
+    let pages = opened.or_else(|| Some(CALLS.pages()).filter(|pages| vm::commit(*pages)));
+    if let Some(pages) = pages {
+        // SAFETY: the gate makes this the one thread that starts the heap, and the pages were opened.
+        unsafe { CALLS.fill_open(Calls { mixed_runtimes: overrides.mixed_runtimes, report }) };
+        vm::seal(pages);
+    }
     super::install();
 }
 
@@ -411,10 +436,9 @@ fn gather(overrides: &Overrides, secure: bool) -> Options {
 /// Applies the configuration file, if there is one that can be opened.
 #[inline(never)]
 fn read_configuration(options: &mut Options) {
-    let mut buffer = [0; LINE_BYTES];
     let mut said = Complaints::about(CONFIGURATION);
     let result =
-        file::read_lines(CONFIGURATION_PATH, &mut buffer, CONFIGURATION_BYTES, |piece| match piece {
+        file::read_lines::<LINE_BYTES>(CONFIGURATION_PATH, CONFIGURATION_BYTES, |piece| match piece {
             file::Piece::Line(line) => apply_line(options, line, |warning| said.warn(warning)),
             file::Piece::LongLine(start) => said.say("a line is too long, ignored: ", start),
             file::Piece::Rest => said.say("longer than 1 MiB, the rest is ignored", b""),

@@ -87,6 +87,7 @@ impl Slack {
     /// # Safety
     /// The object's pages are open and the caller's.
     pub unsafe fn fill(&self) {
+        machine::detect();
         for (start, end) in [self.before, self.behind] {
             // SAFETY: both ranges lie in the object's pages, outside the object.
             unsafe { self.fill_range(start..end) };
@@ -251,16 +252,37 @@ mod tests {
     #[repr(align(4096))]
     struct Page([u8; PAGE_SIZE]);
 
+    /// Both versions of what has two.
     #[test]
-    fn the_nearest_wrong_byte_is_named() {
-        // Both the narrow code, which unit tests use else, and the wide one.
-        for _ in 0..2 {
-            any_wrong_byte_is_named();
+    fn wide_and_narrow_code_do_the_same() {
+        let mut words = [0_u64; 70];
+        for (count, wrong) in
+            (WIDE_WORDS..60).flat_map(|count| [(count, 0), (count, count / 2), (count, count - 1)])
+        {
             machine::detect();
+            for wide in [false, true].into_iter().filter(|wide| !wide || machine::has_avx2()) {
+                words.fill(1);
+                let start = words[3..].as_mut_ptr();
+                // SAFETY: so many words are there, and the wide code is run where the processor has AVX2.
+                unsafe {
+                    if wide {
+                        fill_words_avx2(start, count, 7)
+                    } else {
+                        fill_words(start, count, 7)
+                    }
+                    let intact =
+                        || if wide { are_words_avx2(start, count, 7) } else { are_words(start, count, 7) };
+                    assert!(intact());
+                    start.add(wrong).write(8);
+                    assert!(!intact(), "{count} words, {wrong} is wrong");
+                }
+                assert!(words[..3].iter().chain(&words[3 + count..]).all(|word| *word == 1));
+            }
         }
     }
 
-    fn any_wrong_byte_is_named() {
+    #[test]
+    fn the_nearest_wrong_byte_is_named() {
         let mut page = Page([0; PAGE_SIZE]);
         let span = Span::new(Addr::of(&raw const page), PageCount::new(1));
         for (offset, size) in [(4083, 13), (4080, 13), (0, 100), (100, 0), (33, 7)] {

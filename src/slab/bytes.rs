@@ -10,7 +10,7 @@ use core::arch::x86_64::{
 };
 
 /// Up to so many bytes two or four vectors do, which overlap.
-const FEW: usize = 64;
+pub const FEW: usize = 64;
 
 /// Whether `len` bytes at `start` are zero; none are.
 ///
@@ -215,21 +215,48 @@ mod tests {
     #[repr(align(64))]
     struct Buffer([u8; 1024]);
 
+    /// What is used for a length beyond a few, in both widths where the processor has them.
+    fn widths() -> impl Iterator<Item = bool> {
+        machine::detect();
+        [false, true].into_iter().filter(|wide| !wide || machine::has_avx2())
+    }
+
+    /// [`super::is_zero`] in one width.
+    unsafe fn is_zero(start: *const u8, len: usize, wide: bool) -> bool {
+        // SAFETY: as the caller says.
+        unsafe {
+            match wide {
+                _ if len <= FEW => super::is_zero(start, len),
+                true => is_zero_avx2(start, len),
+                false => is_zero_sse2(start, len),
+            }
+        }
+    }
+
+    /// [`super::clear`] in one width.
+    unsafe fn clear(start: *mut u8, len: usize, wide: bool) {
+        // SAFETY: as the caller says.
+        unsafe {
+            match wide {
+                _ if len <= FEW => super::clear(start, len),
+                true => clear_avx2(start, len),
+                false => clear_sse2(start, len),
+            }
+        }
+    }
+
     #[test]
     fn every_byte_counts_in_both_widths() {
         let mut buffer = Buffer([0; 1024]);
-        for wide in [false, true] {
-            if wide {
-                machine::detect();
-            }
+        for wide in widths() {
             for len in (16..=1024).step_by(16) {
                 for at in 0..len {
                     buffer.0[at] = 1;
                     // SAFETY: the buffer is aligned, larger than len, and ours.
                     unsafe {
-                        assert!(!is_zero(buffer.0.as_ptr(), len), "{len} {at}");
-                        clear(buffer.0.as_mut_ptr(), len);
-                        assert!(is_zero(buffer.0.as_ptr(), len));
+                        assert!(!is_zero(buffer.0.as_ptr(), len, wide), "{len} {at}");
+                        clear(buffer.0.as_mut_ptr(), len, wide);
+                        assert!(is_zero(buffer.0.as_ptr(), len, wide));
                     }
                 }
             }
@@ -239,14 +266,11 @@ mod tests {
     #[test]
     fn clear_stops_at_its_end() {
         let mut buffer = Buffer([7; 1024]);
-        for wide in [false, true] {
-            if wide {
-                machine::detect();
-            }
+        for wide in widths() {
             for len in (0..1008).step_by(16) {
                 buffer.0.fill(7);
                 // SAFETY: the buffer is aligned, larger than len, and ours.
-                unsafe { clear(buffer.0.as_mut_ptr(), len) };
+                unsafe { clear(buffer.0.as_mut_ptr(), len, wide) };
                 assert!(buffer.0[..len].iter().all(|byte| *byte == 0));
                 assert!(buffer.0[len..].iter().all(|byte| *byte == 7));
             }

@@ -41,8 +41,11 @@ static GUARDED: AtomicU32 = AtomicU32::new(0);
 /// How many of those there may be; see [`init`].
 static GUARDED_MAX: AtomicU32 = AtomicU32::new(0);
 
-/// Reads how many mappings there may be. Called once, at start.
-pub fn init() {
+/// Finds out how many mappings there may be, where slabs take some. Called once, at start.
+pub fn init(backend: Backend) {
+    if backend.costs_mappings() {
+        machine::look_at_mappings();
+    }
     let quarter = machine::max_map_count() / 8;
     GUARDED_MAX.store(u32::try_from(quarter).unwrap_or(u32::MAX), Ordering::Relaxed);
 }

@@ -52,7 +52,7 @@ struct Before {
 pub fn cut(limit: u64) {
     let layout = layout();
     // Nothing was reserved, or the layout stays sealed: then there is nothing to be done.
-    if layout.span == 0 || !vm::commit(layout::own_pages()) {
+    if layout.span == 0 || !vm::commit(layout::constants()) {
         return;
     }
     CUT.store(true, Ordering::Release);
@@ -63,7 +63,7 @@ pub fn cut(limit: u64) {
     for (class, (info, before)) in layout.classes.iter().zip(&mut before).enumerate() {
         *before = central::with_opened(class, |opened| tell(info, opened, limit)).flatten();
     }
-    vm::seal(layout::own_pages());
+    vm::seal(layout::constants());
     let mut regions = Gaps::NONE;
     let mut tables = Gaps::NONE;
     let mut table = layout.tables;

@@ -358,15 +358,27 @@ pub struct Config {
     pub front: bool,
     /// Which protections are on.
     pub protection: Protection,
+    /// Whether the caller opened the pages of [`constants`] and will close them.
+    pub opened: bool,
+}
+
+/// log2 of a region where address space is not limited: three quarters of it, what is left at least, are as much as the
+/// memory in most cases.
+fn free_shift(memory: Option<u64>) -> u32 {
+    let ample = |memory: u64| memory.max(1).next_power_of_two().ilog2();
+    memory.map_or(REGION_SHIFT_MAX, |memory| ample(memory).clamp(REGION_SHIFT_FREE, REGION_SHIFT_MAX))
+}
+
+/// Bytes that [`init`] reserves where address space is not limited, and a little more.
+pub fn wanted(memory: Option<u64>) -> usize {
+    let shift = free_shift(memory);
+    (class::COUNT << shift) + front::BYTES + table_bytes(shift) + (8 << 20)
 }
 
 /// Reserves the regions and their tables. `false` if not even the smallest reservation can be had. Called once, at start.
 pub fn init(config: Config, rng: &mut Rng) -> bool {
     let most = match config.limit {
-        // Three quarters of a region, what is left of it at least, are as much as the memory in most cases.
-        None => config.memory.map_or(REGION_SHIFT_MAX, |memory| {
-            memory.max(1).next_power_of_two().ilog2().max(REGION_SHIFT_FREE)
-        }),
+        None => free_shift(config.memory),
         // An eighth for the regions.
         Some(limit) => {
             let share = share_of(limit).max(1).ilog2();
@@ -375,7 +387,7 @@ pub fn init(config: Config, rng: &mut Rng) -> bool {
     };
     let mut shift = most.clamp(REGION_SHIFT_MIN, REGION_SHIFT_MAX);
     // It lies among constants; see `sys::seal`.
-    if !vm::commit(own_pages()) {
+    if !config.opened && !vm::commit(constants()) {
         return false;
     }
     while shift >= REGION_SHIFT_MIN {
@@ -512,11 +524,13 @@ fn fill(config: Config, shift: u32, mapped: Mapped, rng: &mut Rng) {
         info.slabs = AtomicU32::new((slabs - first) as u32);
         info.end = AtomicU32::new(WHOLE);
     }
-    vm::seal(own_pages());
+    if !config.opened {
+        vm::seal(constants());
+    }
 }
 
-/// The pages of the layout itself.
-pub(super) fn own_pages() -> Span {
+/// The pages of the layout itself, which are read-only but in [`init`] and where it is cut.
+pub fn constants() -> Span {
     let pages = PageCount::holding(core::mem::size_of::<Layout>());
     Span::new(Addr::of(LAYOUT.0.get().cast_const()), pages)
 }
@@ -562,7 +576,14 @@ impl ClassGeometry {
 pub fn for_tests() -> &'static Layout {
     static MADE: std::sync::Once = std::sync::Once::new();
     let protection = Protection { canary: true, zero: true, mismatch: true };
-    let config = Config { backend: Backend::Mprotect, limit: None, memory: None, front: false, protection };
+    let config = Config {
+        backend: Backend::Mprotect,
+        limit: None,
+        memory: None,
+        front: false,
+        protection,
+        opened: false,
+    };
     MADE.call_once(|| assert!(init(config, &mut Rng::new())));
     layout()
 }

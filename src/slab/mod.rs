@@ -50,7 +50,7 @@ mod warm;
 
 pub use cache::Cache;
 pub use class::Place;
-pub use layout::{ClassGeometry, Config, Protection};
+pub use layout::{ClassGeometry, Config, Protection, constants, wanted};
 pub use lookup::{holds, object_meant, room};
 pub use state::SlotState;
 
@@ -63,7 +63,7 @@ use crate::rng::Rng;
 /// arena. Called once, before the first allocation.
 pub fn init(config: Config, quarantine: usize, rng: &mut Rng) -> bool {
     let made = layout::init(config, rng);
-    central::init();
+    central::init(config.backend);
     quarantine::init(quarantine, config.limit);
     made
 }

@@ -5,14 +5,14 @@ use super::cache::{Cache, MAGAZINE};
 use super::layout::{ClassInfo, layout};
 use super::misuse::{is_as_freed, overwritten};
 use super::state::{SlotState, StateCell};
-use super::{canary, central, class, quarantine, warm};
+use super::{bytes, canary, central, class, quarantine, warm};
 use crate::addr::Addr;
 use crate::fault::{Fault, Kind};
 use crate::request::Origin;
 use crate::rng::Rng;
 use crate::sync::atomic::{AtomicU16, Ordering};
 use crate::sync::only_tries;
-use crate::sys::vm;
+use crate::sys::{machine, vm};
 
 impl Cache {
     /// [`Cache::allocate`] for a class whose magazine is used up.
@@ -26,6 +26,9 @@ impl Cache {
         let Some(info) = layout().classes.get(class) else {
             return core::ptr::null_mut();
         };
+        if info.size > bytes::FEW {
+            machine::detect();
+        }
         self.refill(class);
         if self.has_fault() {
             return core::ptr::null_mut();

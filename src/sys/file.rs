@@ -278,18 +278,27 @@ pub enum Piece<'a> {
     Rest,
 }
 
-/// Hands over the lines of the file at `path`, a NUL-terminated name, up to `most` bytes of it. A line that is cut there is
+/// Hands over the lines of the file at `path`, a NUL-terminated name, up to `most` bytes of it, in a buffer of `LINE` bytes. A line that is cut there is
 /// left out. The errno if the file cannot be opened, is none to be read, or cannot be read to its end.
-pub fn read_lines(
+pub fn read_lines<const LINE: usize>(
     path: &[u8],
-    buffer: &mut [u8],
     most: usize,
     mut each: impl FnMut(Piece<'_>),
 ) -> Result<(), i32> {
     let fd = open_named(path)?;
-    let result = split(buffer, most, |room| read_some(fd, room), &mut each);
+    let result = read_lines_of::<LINE>(fd, most, &mut each);
     close(fd);
     result
+}
+
+/// Apart, so that the buffer takes no stack where there is no file.
+#[inline(never)]
+fn read_lines_of<const LINE: usize>(
+    fd: i32,
+    most: usize,
+    each: &mut impl FnMut(Piece<'_>),
+) -> Result<(), i32> {
+    split(&mut [0; LINE], most, |room| read_some(fd, room), each)
 }
 
 fn split(
@@ -473,7 +482,7 @@ mod tests {
     fn an_error_is_handed_on() {
         let mut each = |_: Piece<'_>| ();
         assert_eq!(split(&mut [0; 8], 9, |_| Err(5), &mut each), Err(5));
-        assert_eq!(read_lines(b"/no/such/file\0", &mut [0; 8], 9, |_| ()), Err(libc::ENOENT));
-        assert_eq!(read_lines(b"/tmp\0", &mut [0; 8], 9, |_| ()), Err(libc::EINVAL));
+        assert_eq!(read_lines::<8>(b"/no/such/file\0", 9, |_| ()), Err(libc::ENOENT));
+        assert_eq!(read_lines::<8>(b"/tmp\0", 9, |_| ()), Err(libc::EINVAL));
     }
 }

@@ -10,17 +10,19 @@ pub fn overcommit_mode() -> u64 {
     number_in(b"/proc/sys/vm/overcommit_memory\0").unwrap_or(0)
 }
 
-/// How many mappings a process may have; looked up once.
-pub fn max_map_count() -> u64 {
-    static KNOWN: AtomicU64 = AtomicU64::new(0);
-    match KNOWN.load(Ordering::Relaxed) {
-        0 => {
-            let count = number_in(b"/proc/sys/vm/max_map_count\0").unwrap_or(65_530);
-            KNOWN.store(count, Ordering::Relaxed);
-            count
-        }
-        known => known,
+/// `vm.max_map_count`, once it was looked at; the kernel's default before.
+static MAPPINGS: AtomicU64 = AtomicU64::new(65_530);
+
+/// Reads how many mappings there may be. At start: a program that runs may be killed for it.
+pub fn look_at_mappings() {
+    if let Some(count) = number_in(b"/proc/sys/vm/max_map_count\0") {
+        MAPPINGS.store(count, Ordering::Relaxed);
     }
+}
+
+/// How many mappings a process may have.
+pub fn max_map_count() -> u64 {
+    MAPPINGS.load(Ordering::Relaxed)
 }
 
 /// Mappings that are left to the program, its threads and everything else.
@@ -88,7 +90,9 @@ pub fn machine_memory() -> Option<u64> {
         .or_else(|| meminfo(b"MemTotal:"))
 }
 
-/// A row of /proc/meminfo in bytes.
+/// A row of /proc/meminfo in bytes. Apart, so that the buffer takes no stack where it is not called.
+#[cold]
+#[inline(never)]
 fn meminfo(key: &[u8]) -> Option<u64> {
     let mut buffer = [0; 4096];
     let text = file::read(b"/proc/meminfo\0", &mut buffer)?;
@@ -108,17 +112,29 @@ fn leading_number(text: &[u8]) -> Option<u64> {
 }
 
 static AVX2: AtomicBool = AtomicBool::new(false);
+static DETECTED: AtomicBool = AtomicBool::new(false);
 
-/// Finds out what the processor has; before this the answers are no.
+/// Finds out what the processor has, unless that is known; before this the answers are no. A virtual machine may take some
+/// microseconds for each question. So whoever needs it asks when it does, and not the start. Threads may ask at once: they get the
+/// same answer.
+#[inline]
 pub fn detect() {
+    if !DETECTED.load(Ordering::Relaxed) {
+        AVX2.store(find_avx2(), Ordering::Relaxed);
+        DETECTED.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn find_avx2() -> bool {
     use core::arch::x86_64::{__cpuid, __cpuid_count};
-    let highest = __cpuid(0).eax;
     // OSXSAVE and AVX: without the operating system's support AVX2 must not be used.
     let usable = __cpuid(1).ecx & (1 << 27 | 1 << 28) == (1 << 27 | 1 << 28);
     // SAFETY: OSXSAVE was just seen, so xgetbv exists.
     let saved = usable && unsafe { xcr0() } & 6 == 6;
-    let avx2 = saved && highest >= 7 && __cpuid_count(7, 0).ebx & (1 << 5) != 0;
-    AVX2.store(avx2, Ordering::Relaxed);
+    // A processor with XSAVE describes it in leaf 13, so it has leaf 7.
+    saved && __cpuid_count(7, 0).ebx & (1 << 5) != 0
 }
 
 /// Whether the processor and the operating system have AVX2.

@@ -16,7 +16,8 @@
 //! A [`Sealed`] has pages of its own. Its static belongs into the section `.data.rel.ro.sealed`, among the constants
 //! that the loader relocates and then makes read-only. There all sealed statics share one mapping with those. Elsewhere
 //! each would split one mapping into three, and a fork copies mappings. To be filled the page is opened, and closed
-//! again. The value itself says whether it is there. A word elsewhere, which stays writable, says who may fill it:
+//! again. The start, which nobody does twice, opens all that it fills in one piece. The value itself says whether it is
+//! there. A word elsewhere, which stays writable, says who may fill it:
 //!
 //! | filler | full | the value | next |
 //! |---|---|---|---|
@@ -172,7 +173,6 @@ unsafe fn write(value: u32) {
 #[repr(C, align(4096))]
 pub struct Sealed<T> {
     full: AtomicBool,
-    filler: &'static AtomicBool,
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
@@ -180,9 +180,9 @@ pub struct Sealed<T> {
 unsafe impl<T: Sync> Sync for Sealed<T> {}
 
 impl<T> Sealed<T> {
-    /// Without a value. `filler` is this one's alone, and false.
-    pub const fn empty(filler: &'static AtomicBool) -> Self {
-        Self { full: AtomicBool::new(false), filler, value: UnsafeCell::new(MaybeUninit::uninit()) }
+    /// Without a value.
+    pub const fn empty() -> Self {
+        Self { full: AtomicBool::new(false), value: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
     /// Where the value lies from the start, for code that reads words of it without asking whether it is set: they are 0
@@ -206,16 +206,31 @@ impl<T> Sealed<T> {
         unsafe { (*self.value.get()).assume_init_ref() }
     }
 
-    /// Sets the value if nobody did or does. Not for values that are dropped.
-    pub fn fill(&'static self, value: T) {
-        let pages = Span::new(Addr::of(core::ptr::from_ref(self)), PageCount::holding(size_of::<Self>()));
-        if self.filler.swap(true, Ordering::Acquire) || !vm::commit(pages) {
+    /// Its pages.
+    pub fn pages(&self) -> Span {
+        Span::new(Addr::of(core::ptr::from_ref(self)), PageCount::holding(size_of::<Self>()))
+    }
+
+    /// Sets the value if nobody did or does. `filler` is this one's alone, and false at first; not here, so that the loader does
+    /// not write the page. Not for values that are dropped.
+    pub fn fill(&'static self, filler: &AtomicBool, value: T) {
+        let pages = self.pages();
+        if filler.swap(true, Ordering::Acquire) || !vm::commit(pages) {
             return;
         }
-        // SAFETY: this thread alone became the filler, and nobody reads before the value is full.
+        // SAFETY: this thread alone became the filler, and the pages are open.
+        unsafe { self.fill_open(value) };
+        vm::seal(pages);
+    }
+
+    /// Sets the value in pages that the caller opened, and closes.
+    ///
+    /// # Safety
+    /// Nobody else sets it, now or later, and the pages are open.
+    pub unsafe fn fill_open(&'static self, value: T) {
+        // SAFETY: the caller alone writes, into open pages, and nobody reads before the value is full.
         unsafe { (*self.value.get()).write(value) };
         self.full.store(true, Ordering::Release);
-        vm::seal(pages);
     }
 }
 
@@ -232,10 +247,10 @@ mod tests {
     fn a_value_is_set_once_and_cannot_be_written() {
         static FILLER: AtomicBool = AtomicBool::new(false);
         #[unsafe(link_section = ".data.rel.ro.sealed")]
-        static CELL: Sealed<usize> = Sealed::empty(&FILLER);
+        static CELL: Sealed<usize> = Sealed::empty();
         assert_eq!(CELL.get(), None);
-        CELL.fill(7);
-        CELL.fill(8);
+        CELL.fill(&FILLER, 7);
+        CELL.fill(&FILLER, 8);
         assert_eq!(CELL.get(), Some(&7));
         let start = (&raw const CELL).addr();
         let maps = std::fs::read_to_string("/proc/self/maps").expect("a list of mappings");

@@ -18,6 +18,11 @@ fn map(at: Addr, bytes: usize, protection: c_int, flags: c_int) -> Option<Addr> 
 /// Reserves inaccessible address space that costs no memory, aligned to `align` bytes, a power of
 /// two of a page or more.
 pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
+    take_ground(bytes, align).or_else(|| reserve_apart(bytes, align))
+}
+
+/// [`reserve`] in a mapping of its own.
+fn reserve_apart(bytes: usize, align: usize) -> Option<Span> {
     let padded = bytes.checked_add(align)?;
     let start = map(Addr::NULL, padded, libc::PROT_NONE, 0)?;
     let aligned = Addr::new(round_up(start.get(), align)?);
@@ -27,6 +32,36 @@ pub fn reserve(bytes: usize, align: usize) -> Option<Span> {
     let after = start.plus(padded).offset_from(span.end())?;
     unmap(Span::new(span.end(), PageCount::holding(after)));
     Some(span)
+}
+
+/// What [`lay_ground`] reserved: where it begins, and where what was taken of it begins.
+static GROUND: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Reserves the address space of most that the start reserves and maps, in one call; it is taken from the end, as the
+/// kernel would place one mapping after the other. What it lacks is reserved apart. Called by the start alone, where address
+/// space is not limited, and ended by [`end_ground`].
+pub fn lay_ground(bytes: usize) {
+    if let Some(start) = map(Addr::NULL, bytes, libc::PROT_NONE, 0) {
+        let [low, taken] = &GROUND;
+        low.store(start.get(), Ordering::Relaxed);
+        taken.store(start.get().saturating_add(bytes), Ordering::Relaxed);
+    }
+}
+
+/// Gives back what was not taken of the ground.
+pub fn end_ground() {
+    let [low, taken] = &GROUND;
+    let (start, end) = (low.swap(0, Ordering::Relaxed), taken.swap(0, Ordering::Relaxed));
+    unmap(Span::new(Addr::new(start), PageCount::holding(end - start)));
+}
+
+/// A part of the ground, if there is one with so much left. A fault during the start may reserve something in between.
+fn take_ground(bytes: usize, align: usize) -> Option<Span> {
+    let [low, taken] = &GROUND;
+    let (padded, low) = (round_up(bytes, PAGE_SIZE)?, low.load(Ordering::Relaxed));
+    let below = |end: usize| Some(end.checked_sub(padded)? & !(align - 1)).filter(|start| *start > low);
+    let end = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
+    Some(Span::new(Addr::new(below(end)?), PageCount::holding(bytes)))
 }
 
 /// Maps zeroed memory for the allocator's own tables: readable, writable, no huge pages. It takes
@@ -179,10 +214,10 @@ const LARGE_TABLE: usize = 1 << 20;
 /// grow as a stack would.
 fn map_as_stack(bytes: usize, rights: c_int) -> Option<Addr> {
     let bytes = round_up(bytes, PAGE_SIZE)?;
-    let below = map(Addr::NULL, bytes.checked_add(PAGE_SIZE)?, libc::PROT_NONE, 0)?;
-    let start = map(below.plus(PAGE_SIZE), bytes, rights, libc::MAP_FIXED | libc::MAP_GROWSDOWN);
+    let all = reserve(bytes.checked_add(PAGE_SIZE)?, PAGE_SIZE)?;
+    let start = map(all.start.plus(PAGE_SIZE), bytes, rights, libc::MAP_FIXED | libc::MAP_GROWSDOWN);
     if start.is_none() {
-        unmap(Span::new(below, PageCount::holding(bytes.saturating_add(PAGE_SIZE))));
+        unmap(all);
     }
     start
 }

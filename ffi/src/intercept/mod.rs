@@ -85,26 +85,31 @@ impl Hull {
 }
 
 /// What the functions work by.
+#[repr(C)]
 struct State {
+    /// By row, those of functions of a variable number of arguments last: the C library's function where nothing is looked at,
+    /// which the entry that `build.rs` makes jumps to; else 0.
+    at_once: [usize; ROWS + VARIADIC_ROWS],
+    /// The C library's functions, by row; never 0.
+    functions: [usize; ROWS],
+    /// Those that this library calls for other reasons.
+    others: [usize; crate::real::COUNT],
     /// Where the heap is, for each family that is switched on.
     hulls: [Hull; FAMILIES],
     /// Where this library is.
     own: Range<usize>,
-    /// The C library's functions, by row; never 0.
-    functions: [usize; ROWS],
 }
 
-#[unsafe(link_section = ".data.rel.ro.sealed")]
-static STATE: Sealed<State> = Sealed::empty(&STATE_FILLER);
-static STATE_FILLER: AtomicBool = AtomicBool::new(false);
-
-/// By row, those of functions of a variable number of arguments last: the C library's function where nothing is looked at,
-/// which the entry that `build.rs` makes jumps to; else 0.
 #[unsafe(export_name = "fencepost_at_once")]
 #[unsafe(link_section = ".data.rel.ro.sealed")]
-static AT_ONCE: Sealed<[usize; ROWS + VARIADIC_ROWS]> = Sealed::empty(&AT_ONCE_FILLER);
-static AT_ONCE_FILLER: AtomicBool = AtomicBool::new(false);
-const _: () = assert!(Sealed::<[usize; ROWS + VARIADIC_ROWS]>::VALUE_AT == 16, "as `build.rs` has it");
+static STATE: Sealed<State> = Sealed::empty();
+static STATE_FILLER: AtomicBool = AtomicBool::new(false);
+/// Where the entries that `build.rs` makes find the first word.
+const WORDS_AT: usize = 8;
+const _: () = assert!(
+    Sealed::<State>::VALUE_AT + core::mem::offset_of!(State, at_once) == WORDS_AT,
+    "as `build.rs` has it"
+);
 
 /// `UNKNOWN` → `LOOKING`, by one thread → `KNOWN`.
 static PROGRESS: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -146,8 +151,8 @@ pub fn look_up() {
             *place = function.unwrap_or_else(|| find(&VARIADIC_NAMES[index - ROWS]));
         }
     }
-    STATE.fill(State { hulls, own: own_addresses(), functions });
-    AT_ONCE.fill(at_once);
+    let others = crate::real::find(behind.as_ref());
+    STATE.fill(&STATE_FILLER, State { at_once, functions, others, hulls, own: own_addresses() });
     PROGRESS.store(KNOWN, Ordering::Release);
 }
 
@@ -180,6 +185,14 @@ fn function(row: Row) -> usize {
         Some(state) => state.functions[row as usize],
         None => find(row),
     }
+}
+
+/// The C library's function of a number in [`crate::real`], null if it has none; `None` while somebody looks.
+pub fn other(number: usize) -> Option<usize> {
+    if PROGRESS.load(Ordering::Relaxed) == UNKNOWN {
+        look_up();
+    }
+    STATE.get()?.others.get(number).copied()
 }
 
 /// The same before they are known.

@@ -244,8 +244,7 @@ fn configuration(findings: &mut Findings) {
     // As the library reads it.
     let path = format!("{CONFIGURATION}\0");
     let mut problems = Vec::new();
-    let mut buffer = [0; LINE_BYTES];
-    let read = file::read_lines(path.as_bytes(), &mut buffer, CONFIGURATION_BYTES, |piece| match piece {
+    let read = file::read_lines::<LINE_BYTES>(path.as_bytes(), CONFIGURATION_BYTES, |piece| match piece {
         Piece::Line(line) => {
             apply_line(&mut { Options::DEFAULT }, line, |warning| problems.push(explain(&warning)));
         }

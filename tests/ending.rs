@@ -1,7 +1,7 @@
 //! What comes after an error, and at the end: going on, suppressions, leaks, the exit status, reports that
 //! cannot be written, and programs that handle faults themselves.
 //!
-//! Programs in C are among those of `tests/preload/programs`; Java, Node and Python programs are in
+//! Programs in C are among those of `tests/preload/programs`; Go, Java, Node and Python programs are in
 //! `tests/ending`.
 
 mod support;
@@ -387,6 +387,40 @@ fn a_java_null_pointer_is_an_exception() {
 #[test]
 fn node_traps_are_exceptions() {
     keeps_its_handling("node", &[], "faults.js", "traps 200 overflow true\n");
+}
+
+/// A Go program that calls C, built here. CI does not install Go: what its runtime does is also done by the C program
+/// `clean_runtime`.
+#[test]
+fn go_recovers_from_its_faults() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ending/faults.go");
+    let directory = scratch("go");
+    let binary = directory.join("faults");
+    let mut build = process::command("go", None, "");
+    build.args(["build", "-o"]).arg(&binary).arg(source).current_dir(&directory);
+    build.env("GOCACHE", directory.join("cache")).env("GO111MODULE", "off").env("CGO_ENABLED", "1");
+    match build.output() {
+        Err(error) => return skip::name(&format!("go: {error}")),
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+    }
+    let expected = "runtime error: invalid memory address or nil pointer dereference\nuser defined signal 1\n\
+         segmentation fault\nprofile true\npreempted\nexecuted\n";
+    for options in [None, Some("mode=harden"), Some("mode=patrol"), Some("mode=hunt")] {
+        let library = options.map(|_| library::path());
+        let run = process::run(&mut process::command(&binary, library, options.unwrap_or_default()), LIMIT);
+        assert_eq!((run.end, run.stdout.as_str()), (End::Status(0), expected), "{options:?}: {}", run.stderr);
+        assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{options:?}: {}", run.stderr);
+    }
+    for options in ["mode=harden", "mode=hunt"] {
+        let mut command = process::command(&binary, Some(library::path()), options);
+        let run = process::run(command.arg("stale"), LIMIT);
+        assert_eq!(run.end, End::Signal(libc::SIGSEGV), "{options}: {}", run.stderr);
+        // Another thread may have made the same error meanwhile.
+        let kinds = kinds(&run);
+        let stale = !kinds.is_empty() && kinds.iter().all(|kind| kind == "heap-use-after-free");
+        assert!(stale, "{options}: {kinds:?}\n{}", run.stderr);
+    }
+    let _ = fs::remove_dir_all(directory);
 }
 
 /// It executes a program through `vfork`, and sets its handler back in the child.

@@ -26,8 +26,15 @@ const MODES: [&str; 2] = ["mode=harden", "mode=hunt"];
 const NOT_PERMITTED: End = End::Status(77);
 
 /// Correct programs that are about glibc: its loader, its functions, and those of signals that are replaced there.
-const OF_GLIBC: [&str; 6] =
-    ["clean_dlopen", "clean_exit", "clean_handle", "clean_onstack", "clean_trim", "clean_vfork"];
+const OF_GLIBC: [&str; 7] = [
+    "clean_dlopen",
+    "clean_exit",
+    "clean_handle",
+    "clean_onstack",
+    "clean_runtime",
+    "clean_trim",
+    "clean_vfork",
+];
 
 /// Bugs that come out in another way: musl's `memset` begins at the end, signal masks are not replaced there, and it has no
 /// `makecontext`.

@@ -80,6 +80,33 @@ impl Module<'_> {
         self.contains(on_module as *const () as usize)
     }
 
+    /// Whether one of its notes is of this owner.
+    #[cfg(target_env = "gnu")]
+    pub fn has_note_of(&self, owner: &CStr) -> bool {
+        let owner = owner.to_bytes_with_nul();
+        self.headers.iter().filter(|header| header.p_type == libc::PT_NOTE).any(|header| {
+            let start = self.base.wrapping_add(header.p_vaddr as usize);
+            let (bytes, align) = (header.p_memsz as usize, header.p_align.clamp(4, 8) as usize);
+            let mut at = 0_usize;
+            while at + 12 + owner.len() <= bytes {
+                let words = core::ptr::with_exposed_provenance::<[u32; 3]>(start.wrapping_add(at));
+                // SAFETY: the loader mapped the segment, readable, and what is read ends within it: three words and a name's
+                // first bytes.
+                let ([name, text, _], found) = unsafe {
+                    let found = core::slice::from_raw_parts(words.add(1).cast::<u8>(), owner.len());
+                    (words.read_unaligned(), found)
+                };
+                // Some count the bytes that fill the last word as well.
+                if name as usize >= owner.len() && found == owner {
+                    return true;
+                }
+                let padded = |bytes: u32| (bytes as usize).next_multiple_of(align);
+                at += (12 + name as usize).next_multiple_of(align) + padded(text);
+            }
+            false
+        })
+    }
+
     /// Whether it is the C library or the loader, which brings a `malloc` for itself.
     pub fn is_c_library(&self) -> bool {
         [&b"libc.so.6"[..], b"ld-linux-x86-64.so.2"].into_iter().any(|name| self.is_called(name))
@@ -93,14 +120,19 @@ impl Module<'_> {
 
     /// Whether it holds a C++ runtime: the constants have the name of `std::bad_alloc`.
     pub fn holds_runtime(&self) -> bool {
-        let rights = |header: &&Elf64_Phdr| header.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R;
-        self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD).filter(rights).any(|header| {
+        self.holds(libc::PF_R, BAD_ALLOC)
+    }
+
+    /// Whether what the file has of a segment with these rights to read and write holds `text`.
+    pub fn holds(&self, rights: u32, text: &[u8]) -> bool {
+        let has = |header: &&Elf64_Phdr| header.p_flags & (libc::PF_R | libc::PF_W) == rights;
+        self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD).filter(has).any(|header| {
             let start =
                 core::ptr::with_exposed_provenance::<c_void>(self.base.wrapping_add(header.p_vaddr as usize));
-            // SAFETY: the loader mapped the segment, readable, and nobody writes it.
-            let found = unsafe {
-                libc::memmem(start, header.p_filesz as usize, BAD_ALLOC.as_ptr().cast(), BAD_ALLOC.len())
-            };
+            // SAFETY: the loader mapped the segment, readable. Where it may be written the C library's function finds what
+            // is there at the time, or nothing.
+            let found =
+                unsafe { libc::memmem(start, header.p_filesz as usize, text.as_ptr().cast(), text.len()) };
             !found.is_null()
         })
     }

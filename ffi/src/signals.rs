@@ -13,7 +13,7 @@
 //! `_exit` is here as well: a program that went on after errors ends with its summary and with the status for errors,
 //! whichever way it ends.
 
-use crate::init;
+use crate::{go, init};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
 use fencepost_core::heap;
@@ -76,6 +76,10 @@ fn exchange(number: c_int, new: Option<Action>) -> Result<Action, c_int> {
     if process::stands_aside() {
         return exchange_kernels(number, new);
     }
+    let on_alternate = |new: &Action| new.is_handler() && new.flags & libc::SA_ONSTACK != 0;
+    if !process::calls_kernel() && new.as_ref().is_some_and(|new| on_alternate(new) && go::has(new.handler)) {
+        process::note_kernel_calls();
+    }
     if process::borrows_memory() {
         // The parent's dispositions were copied, and are the child's own from here on.
         if new.is_some_and(|new| new.flags & libc::SA_ONSTACK != 0) {
@@ -91,7 +95,7 @@ fn exchange(number: c_int, new: Option<Action>) -> Result<Action, c_int> {
         return Ok(old);
     }
     action::change(number, |kept, keep| {
-        let relayed = new.filter(|new| new.is_handler() && new.flags & libc::SA_ONSTACK != 0);
+        let relayed = new.filter(|new| on_alternate(new) && !process::calls_kernel());
         // First what is to be called, then who calls it.
         if let Some(new) = relayed {
             keep(Action { flags: new.flags & !SA_RESTORER, ..new });

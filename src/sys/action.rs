@@ -189,9 +189,10 @@ const RESERVED: u64 = bit(32) | bit(33);
 /// a word. One that was sent waits all the same ([`super::deliver`]). The mask before as the program knows it; the errno of
 /// a change that there is not.
 ///
-/// A child that runs in its parent's memory has a mask of its own and not a place to remember it: it blocks them.
+/// A child that runs in its parent's memory has a mask of its own and not a place to remember it: it blocks them. So does
+/// a program with a runtime that asks the kernel for its mask ([`super::process`]).
 pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
-    let known = thread::blocked();
+    let known = blocked_in_name();
     let mut old = 0_u64;
     let Some(set) = set else { return Ok(block(0) | known) };
     let (mut mask, now) = match how {
@@ -201,7 +202,7 @@ pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
         _ => return Err(libc::EINVAL),
     };
     // Only what would be remembered differs.
-    let borrowed = now != known && process::borrows_memory();
+    let borrowed = process::calls_kernel() || now != known && process::borrows_memory();
     if borrowed {
         mask = set;
     }
@@ -217,7 +218,7 @@ pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
 
 /// The fault signals that the calling thread blocks in name.
 pub fn blocked_in_name() -> u64 {
-    thread::blocked()
+    if process::calls_kernel() { 0 } else { thread::blocked() }
 }
 
 /// Takes the fault signals out of the mask that the process or the thread was started with, and blocks them in name.

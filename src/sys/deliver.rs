@@ -197,7 +197,7 @@ unsafe fn room_for(context: *const ucontext_t, action: Action) -> Option<Room> {
     }
     let on_alternate = action.flags & libc::SA_ONSTACK != 0;
     let ours = stacks::own().filter(|own| own.is(&stack));
-    if ours.is_none() && on_alternate {
+    if on_alternate && (ours.is_none() || process::calls_kernel()) {
         return None;
     }
     let programs = ours.and_then(stacks::Own::room_of_programs);
@@ -305,7 +305,7 @@ pub(super) unsafe fn hold(
     // SAFETY: `context` is what the kernel passed, as the caller says.
     let mask = unsafe { interrupted_mask(context) };
     // A child that borrows its parent's memory finds its parent's word there.
-    let in_name = thread::blocked() & own != 0 && !process::borrows_memory();
+    let in_name = action::blocked_in_name() & own != 0 && !process::borrows_memory();
     if mask & own != 0 || !(busy || in_name) {
         return false;
     }

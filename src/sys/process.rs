@@ -15,6 +15,22 @@
 //! Where the kernel cannot wipe pages, every child without hooks is treated as one that shares. Its signal settings are
 //! then left to the kernel.
 //!
+//! # Runtimes that call the kernel themselves
+//!
+//! Go sets alternate stacks and masks by system calls of its own, and its handlers by the C library where that is loaded.
+//! What the program set and what the kernel has may then not differ: it asks the kernel, and compares. From the moment that
+//! such a runtime is known:
+//!
+//! | what | before | after |
+//! |---|---|---|
+//! | a thread's alternate stack | ours, the program's beside it | what the program sets; one that has ours keeps it until it sets another. A fault begins there and goes on on a stack that is lent |
+//! | a handler for the alternate stack | on the program's | where the kernel began it, on ours as well |
+//! | SIGSEGV and SIGBUS, when the program blocks them | blocked in name | blocked |
+//! | handlers of other signals | relayed if they are for the alternate stack | the kernel's |
+//! | handlers of SIGSEGV and SIGBUS | ours in the kernel, the program's beside it | the same |
+//!
+//! It is never taken back: a runtime stays when its library is closed.
+//!
 //! # The end of the process
 //!
 //! [`die`] ends a process that cannot go on; [`exit_anew`] and [`exit_now`] end one with a status.
@@ -59,6 +75,20 @@ pub fn stand_aside() {
 #[inline]
 pub fn stands_aside() -> bool {
     ASIDE.load(Ordering::Relaxed)
+}
+
+/// Whether a runtime of the program's calls the kernel itself; see the head of this module.
+static CALLS_KERNEL: AtomicBool = AtomicBool::new(false);
+
+/// Says that a runtime of the program's calls the kernel itself: before it asks for anything that differs.
+pub fn note_kernel_calls() {
+    CALLS_KERNEL.store(true, Ordering::Relaxed);
+}
+
+/// Whether alternate stacks and masks are the kernel's alone to keep.
+#[inline]
+pub fn calls_kernel() -> bool {
+    CALLS_KERNEL.load(Ordering::Relaxed)
 }
 
 /// Whether the memory is another process's, which the calling one only borrows, or what it sets is not to be remembered

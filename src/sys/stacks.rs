@@ -19,6 +19,8 @@
 //! handler runs and restores it at the end, which no other code can do. Faults then begin there, and continue on our
 //! stack.
 //!
+//! Where a runtime calls the kernel itself ([`super::process`]) no further thread has a stack of ours.
+//!
 //! The word of a thread, in thread-local storage:
 //!
 //! | word | meaning | set by |
@@ -295,9 +297,9 @@ fn kernels() -> stack_t {
 }
 
 /// Gives the calling thread a stack of ours, unless it has one or the kernel refuses, as it does while the thread is
-/// on the program's. Signals are blocked.
+/// on the program's, or a runtime asks the kernel for its stack. Signals are blocked.
 pub fn adopt() {
-    if thread::signal_stack() != 0 {
+    if thread::signal_stack() != 0 || process::calls_kernel() {
         return;
     }
     let Some((own, new)) = take() else { return };
@@ -348,6 +350,11 @@ pub unsafe fn exchange(new: *const stack_t, old: *mut stack_t) -> Result<(), c_i
         return unsafe { kernel(new, old) };
     }
     let _blocked = BlockedSignals::begin();
+    let (_, _, sp) = thread::frame();
+    // On ours the kernel refuses either way.
+    if process::calls_kernel() && !new.is_null() && own().is_some_and(|own| !own.holds(sp)) {
+        leave();
+    }
     // SAFETY: as the caller says.
     let Some(own) = own() else { return unsafe { kernel(new, old) } };
     if !own.is(&kernels()) {

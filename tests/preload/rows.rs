@@ -488,6 +488,7 @@ pub const CLEAN: &[&str] = &[
     "clean_new",
     "clean_onstack",
     "clean_realloc",
+    "clean_runtime",
     "clean_segv_default",
     "clean_segv_handler",
     "clean_signals",

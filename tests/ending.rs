@@ -73,6 +73,26 @@ fn one_run_collects_many_errors() {
     }
 }
 
+/// A loop with a length that was overwritten goes on for as long as there is address space.
+#[test]
+fn an_access_without_end_ends_the_program() {
+    for (options, size) in [
+        ("mode=hunt", "24"),
+        ("mode=hunt:guards=mprotect", "24"),
+        ("mode=harden", "24"),
+        ("mode=harden", "5000"),
+    ] {
+        let options = format!("{options}:on_error=continue");
+        let Some(run) = execute("overflow_run", &[size, "1000000000000"], &options) else { return };
+        assert_eq!(run.end, End::Signal(libc::SIGSEGV), "{options} {size}: {}", run.stderr);
+        let lines =
+            run.stderr.lines().filter(|line| line.starts_with("fencepost: an access without end at pc "));
+        assert_eq!(lines.count(), 1, "{options} {size}: {}", run.stderr);
+        let found = kinds(&run);
+        assert!((1..=8).contains(&found.len()), "{options} {size}: {found:?}");
+    }
+}
+
 #[test]
 fn going_on_ends_with_a_status_that_says_so() {
     for (arguments, exitcode, end) in [

@@ -7,7 +7,8 @@
 //! nothing is reported.
 //!
 //! After a report the handler returns to the instruction. With `on_error=continue`, or where a suppression covers the
-//! error, the page was opened and the access succeeds. Otherwise the process ends by the signal before the instruction
+//! error, the page was opened and the access succeeds, unless one instruction went over a thousand pages that are no
+//! object's ([`runs_away`]): it would go on for as long as there is address space. Otherwise the process ends by the signal before the instruction
 //! runs again ([`signal::end_at_return`]), and the core dump shows the faulting frame.
 
 use super::fatal::{self, Context, Outcome};
@@ -61,6 +62,24 @@ static ALLOWED: AtomicUsize = AtomicUsize::new(0);
 static AGAIN: AtomicU32 = AtomicU32::new(0);
 /// So often the same access to an opened page may fault: another thread may have closed it.
 const MOST_AGAIN: u32 = 64;
+
+/// An instruction's way over the heap in one thread.
+struct Walk {
+    /// The instruction and the thread, as one number.
+    who: AtomicUsize,
+    /// The page of its last fault that was allowed.
+    page: AtomicUsize,
+    /// How many came as this one did before it.
+    steps: AtomicU32,
+}
+
+/// By the number of the instruction and the thread. Those that have the same place begin anew by turns.
+static WALKS: [Walk; 64] =
+    [const { Walk { who: AtomicUsize::new(0), page: AtomicUsize::new(0), steps: AtomicU32::new(0) } }; 64];
+/// Pages that one instruction may go over outside of objects: 4 MiB.
+const MOST_STEPS: u32 = 1_000;
+/// From this distance on, an access has nothing to do with the nearest object.
+const AWAY: usize = 1 << 20;
 
 /// From the stack pointer down to here a fault without a mapping is taken for a stack overflow, and a
 /// little way up, where a large frame is written from its other end.
@@ -166,7 +185,10 @@ unsafe fn on_first_fault<H: Heap>(number: c_int, info: *mut siginfo_t, context: 
     if ENDING.load(Ordering::Acquire) != process {
         // SAFETY: `context` is the kernel's for this handler, which still runs.
         let goes_on = unsafe { report::<H>(reports, address, object, sealed, &registers, context) };
-        if goes_on && allow::<H>(address, sealed, &registers) {
+        if goes_on
+            && !ends_walk(address, object, &registers, context)
+            && allow::<H>(address, sealed, &registers)
+        {
             return Next::RETURN;
         }
         ENDING.store(process, Ordering::Release);
@@ -292,6 +314,46 @@ unsafe fn report_last(reports: &Context, finding: &Finding, context: *const c_vo
     }
 }
 
+/// Whether an access that was to be allowed ends the program, as it goes on without end; says so.
+fn ends_walk(
+    address: Addr,
+    object: Option<Object>,
+    registers: &signal::Context,
+    context: *const c_void,
+) -> bool {
+    let away = object.map(|object| {
+        let end = object.start.plus(object.size.unwrap_or(0));
+        object.start.get().saturating_sub(address.get()).max((address.get() + 1).saturating_sub(end.get()))
+    });
+    let who = registers.pc ^ (thread::own_id() as usize) << 48;
+    let ends = runs_away(who, address.page_floor().get() / PAGE_SIZE, away);
+    if ends {
+        let why = b"it went over 1000 pages that are no object's, which was allowed; the program ends";
+        let note = || fatal::note("an access without end", registers.pc, why);
+        // SAFETY: `context` is the kernel's for this handler, which still runs.
+        unsafe { signal::with_interrupted_mask(context, note) };
+    }
+    ends
+}
+
+/// Whether an instruction that faulted in a page, so many bytes from the nearest object (`None` without one), has gone from
+/// page to page for too long. Inside of an object it comes to the end by itself. A loop over objects with the same error in
+/// each touches pages that are not next to each other and near their objects.
+fn runs_away(who: usize, page: usize, away: Option<usize>) -> bool {
+    let place = who.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
+    let Some(walk) = WALKS.get(place) else { return false };
+    let same = walk.who.swap(who, Ordering::Relaxed) == who;
+    let step = walk.page.swap(page, Ordering::Relaxed).abs_diff(page);
+    if away == Some(0) {
+        return false;
+    }
+    if !same || step > 1 && away.is_some_and(|away| away < AWAY) {
+        walk.steps.store(0, Ordering::Relaxed);
+        return false;
+    }
+    walk.steps.fetch_add(1, Ordering::Relaxed) >= MOST_STEPS
+}
+
 /// Opens the page of an access. `false` where that does not let it through: code is never executed there, what
 /// is sealed stays so, and an access that comes again and again faults for another reason.
 fn allow<H: Heap>(address: Addr, sealed: bool, registers: &signal::Context) -> bool {
@@ -366,4 +428,21 @@ fn is_near_stack(address: Addr, registers: &signal::Context) -> bool {
     let (low, high) =
         (registers.sp().saturating_sub(BELOW_STACK), registers.sp().saturating_add(ABOVE_STACK));
     (low..high).contains(&address.get()) && address.get() >= PAGE_SIZE && vm::peek(address, &mut [0]) == 0
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_ends_outside_of_objects_alone() {
+        let walk = |pc, step: usize, away| (1..=5_000).position(|number| runs_away(pc, number * step, away));
+        assert_eq!(walk(1, 1, Some(0)), None, "an object of 20 MB that was freed");
+        assert_eq!(walk(2, 2, Some(8)), None, "8 bytes past each of 5,000 objects");
+        assert_eq!(walk(3, 1, Some(8)), Some(MOST_STEPS as usize + 1));
+        assert_eq!(walk(4, 7, Some(AWAY)), Some(MOST_STEPS as usize + 1));
+        assert_eq!(walk(5, 1, None), Some(MOST_STEPS as usize + 1));
+        let two = (1..5_000).position(|number| runs_away(6 + number % 2, number / 2, Some(8)));
+        assert!(two.is_some_and(|at| at > 2 * MOST_STEPS as usize), "two at once");
+    }
 }

@@ -26,10 +26,11 @@ const MODES: [&str; 2] = ["mode=harden", "mode=hunt"];
 const NOT_PERMITTED: End = End::Status(77);
 
 /// Correct programs that are about glibc: its loader, its functions, and those of signals that are replaced there.
-const OF_GLIBC: [&str; 7] = [
+const OF_GLIBC: [&str; 8] = [
     "clean_dlopen",
     "clean_exit",
     "clean_handle",
+    "clean_limit_data",
     "clean_onstack",
     "clean_runtime",
     "clean_trim",

@@ -6,6 +6,10 @@
 //! room, the heap gives up its reserve as well. Other threads go on meanwhile: each lock is held for a moment, and none
 //! together with another of its kind.
 //!
+//! A limit on data (`RLIMIT_DATA`) counts what is mapped writable. One below what there is already forbids the kernel to open
+//! anything more, and the C library's heap goes on with what it has free. So before such a limit is set, slabs of
+//! every class are opened that have none. Guarded objects have what is left of the open chunks.
+//!
 //! A child of `vfork` runs in its parent's memory, and its limit is not its parent's.
 
 use super::{heap, start, thread};
@@ -17,7 +21,7 @@ use crate::sync::{Lock, Rank};
 use crate::sys::action::BlockedSignals;
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::seal::Unsealed;
-use crate::sys::{stacks, vm};
+use crate::sys::{machine, stacks, vm};
 
 /// Whether the process has a limit on its address space.
 static LIMITED: AtomicBool = AtomicBool::new(false);
@@ -44,6 +48,23 @@ pub fn address_space(limit: u64) {
     set_limited();
     SQUEEZED.store(false, Ordering::Relaxed);
     cut(limit);
+}
+
+/// Opens slabs before the process limits its data to `limit` bytes, if it has more.
+#[cold]
+pub fn data(limit: u64) {
+    if !start::is_started() || !start::is_own_process() {
+        return;
+    }
+    let (_errno, _unsealed) = (ErrnoGuard::new(), Unsealed::begin());
+    if machine::data().is_none_or(|data| data < limit) {
+        return;
+    }
+    // No handler is to find this thread with a lock.
+    let _blocked = BlockedSignals::begin();
+    if !thread::is_inside() {
+        slab::central::open_all(&mut Rng::new());
+    }
 }
 
 /// Says that the process has a limit on its address space.

@@ -76,6 +76,16 @@ pub fn refill(class: usize, home: usize, out: &mut [u32], rng: &mut Rng) -> usiz
     taken
 }
 
+/// Opens the first slabs of each class that has none, as far as the kernel grants them.
+pub fn open_all(rng: &mut Rng) {
+    for (class, opened) in OPENED.iter().enumerate() {
+        let mut slot = [0];
+        if opened.load(Ordering::Relaxed) == 0 && refill(class, 0, &mut slot, rng) != 0 {
+            flush(class, &slot, &mut None);
+        }
+    }
+}
+
 /// Opens slabs outside the lock, unless it might not be had again; `false` if there are none to be had.
 fn open_more(
     class: usize,

@@ -74,6 +74,16 @@ pub fn writable(address_space: Option<u64>) -> Option<u64> {
     [address_space, soft_limit(libc::RLIMIT_DATA)].into_iter().flatten().min()
 }
 
+/// Bytes that count against `RLIMIT_DATA`, and stacks, which do not; `None` if nobody tells.
+pub fn data() -> Option<u64> {
+    /// Of the numbers in the file, the one in pages.
+    const DATA: usize = 5;
+    let mut buffer = [0; 128];
+    let text = file::read(b"/proc/self/statm\0", &mut buffer)?;
+    let number = text.split(|byte| *byte == b' ').nth(DATA)?;
+    leading_number(number)?.checked_mul(crate::addr::PAGE_SIZE as u64)
+}
+
 /// Memory in bytes that the cgroup of this process, as far as it is told, and the machine grant, of which the caller
 /// knows that it has `machine`.
 pub fn memory(machine: Option<u64>) -> Option<u64> {

@@ -480,6 +480,7 @@ pub const CLEAN: &[&str] = &[
     "clean_jump",
     "clean_libc",
     "clean_limit",
+    "clean_limit_data",
     "clean_limit_late",
     "clean_many",
     "clean_mask_inherited",

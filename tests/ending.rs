@@ -464,6 +464,16 @@ fn python_handles_its_faults() {
     keeps_its_handling("python3", &[], "faults.py", &expected);
 }
 
+/// The kernel has the library's handler again when a program was executed, or could not be.
+#[test]
+fn a_program_that_ignores_its_faults_is_reported_after_it_executes_others() {
+    for mode in ["mode=harden", "mode=hunt"] {
+        let Some(run) = execute("clean_exec", &["bug"], mode) else { return };
+        assert_eq!(run.end, End::Signal(libc::SIGSEGV), "{mode}: {}{}", run.stdout, run.stderr);
+        assert_eq!(kinds(&run), ["heap-use-after-free"], "{mode}: {}", run.stderr);
+    }
+}
+
 /// What comes while the report of a fault waits for a reader that does not read, on the library's own stack.
 #[test]
 fn signals_come_while_a_fault_is_reported() {

@@ -26,8 +26,9 @@ const MODES: [&str; 2] = ["mode=harden", "mode=hunt"];
 const NOT_PERMITTED: End = End::Status(77);
 
 /// Correct programs that are about glibc: its loader, its functions, and those of signals that are replaced there.
-const OF_GLIBC: [&str; 8] = [
+const OF_GLIBC: [&str; 9] = [
     "clean_dlopen",
+    "clean_exec",
     "clean_exit",
     "clean_handle",
     "clean_limit_data",

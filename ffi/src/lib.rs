@@ -6,6 +6,7 @@
 //! - [`cxx`]: the C++ operators; [`replaced`]: programs that bring operators of their own.
 //! - [`fallback`]: the C library's own allocator.
 //! - [`deepbind`]: which libraries may be opened with `RTLD_DEEPBIND`.
+//! - [`exec`]: functions that execute programs, which begin with what is ignored and blocked.
 //! - [`go`]: the runtime that asks the kernel for its signal stacks and masks.
 //! - [`intercept`]: functions of the C library that check the bounds of objects before they access them.
 //! - [`interpose`]: functions of the C library that a guarded heap has to adapt.
@@ -31,6 +32,8 @@ mod cxx;
 #[cfg(target_env = "gnu")]
 mod deepbind;
 mod entry;
+#[cfg(target_env = "gnu")]
+mod exec;
 mod fallback;
 #[cfg(target_env = "gnu")]
 mod go;

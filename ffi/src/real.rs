@@ -24,10 +24,20 @@ pub enum Name {
     Symbol,
     CreateThread,
     ReallocArray,
+    ExecuteInEnvironment,
+    Execute,
+    ExecuteByPath,
+    ExecuteByPathInEnvironment,
+    ExecuteFile,
+    ExecuteAt,
+    Spawn,
+    SpawnByPath,
+    System,
+    OpenPipe,
 }
 
 #[cfg(target_env = "gnu")]
-const NAMES: [modules::Name<'static>; 12] = [
+const NAMES: [modules::Name<'static>; 22] = [
     modules::Name::new(c"malloc"),
     modules::Name::new(c"calloc"),
     modules::Name::new(c"memalign"),
@@ -40,6 +50,16 @@ const NAMES: [modules::Name<'static>; 12] = [
     modules::Name::new(c"dlsym"),
     modules::Name::new(c"pthread_create"),
     modules::Name::new(c"reallocarray"),
+    modules::Name::new(c"execve"),
+    modules::Name::new(c"execv"),
+    modules::Name::new(c"execvp"),
+    modules::Name::new(c"execvpe"),
+    modules::Name::new(c"fexecve"),
+    modules::Name::new(c"execveat"),
+    modules::Name::new(c"posix_spawn"),
+    modules::Name::new(c"posix_spawnp"),
+    modules::Name::new(c"system"),
+    modules::Name::new(c"popen"),
 ];
 
 /// How many there are.
@@ -61,7 +81,7 @@ pub fn address(name: Name) -> *mut c_void {
     match (intercept::other(name as usize), name) {
         (Some(found), _) => core::ptr::with_exposed_provenance_mut(found),
         // Somebody looks at this moment, and does not come here from within: the lookup opens nothing.
-        (None, Name::Open | Name::OpenIn | Name::Symbol | Name::CreateThread) => {
+        (None, name) if name as usize >= Name::Open as usize => {
             NAMES.get(name as usize).map_or(core::ptr::null_mut(), |name| init::next(name.text()))
         }
         (None, _) => core::ptr::null_mut(),

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use fencepost_core::heap;
 use fencepost_core::sys::action::{self, Action, bit};
 use fencepost_core::sys::signal::{self, SA_RESTORER};
-use fencepost_core::sys::{deliver, errno, process, stacks};
+use fencepost_core::sys::{deliver, errno, handover, process, stacks};
 use libc::{sigaction as SigAction, sighandler_t, sigset_t, stack_t};
 
 unsafe extern "C" {
@@ -88,7 +88,13 @@ fn exchange(number: c_int, new: Option<Action>) -> Result<Action, c_int> {
         return exchange_kernels(number, new).map(|old| as_program_knows(number, old, action::get(number)));
     }
     if action::is_fault(number) {
-        let old = action::update(number, |_| new);
+        let old = action::change(number, |old, store| {
+            if let Some(new) = new {
+                store(new);
+                handover::on_change(number);
+            }
+            old
+        });
         if new.is_some_and(|new| new.handler == libc::SIG_IGN) {
             deliver::discard(number);
         }

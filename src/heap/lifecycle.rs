@@ -41,7 +41,7 @@ use crate::slab::{self, central, sweep};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::errno::ErrnoGuard;
 use crate::sys::seal::Unsealed;
-use crate::sys::{action, file, guard, process, thread as sys};
+use crate::sys::{action, file, guard, handover, process, thread as sys};
 use crate::text::Text;
 use crate::{page, rng, sync};
 use core::fmt::Write;
@@ -83,6 +83,7 @@ unsafe extern "C" fn child() {
         fatal::in_child();
     }
     action::in_child();
+    handover::in_child();
     guard::in_child();
     if !start::in_child() {
         return;

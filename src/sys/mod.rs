@@ -14,6 +14,7 @@ pub mod errno;
 pub mod file;
 pub mod futex;
 pub mod guard;
+pub mod handover;
 pub mod loader;
 pub mod machine;
 pub mod process;

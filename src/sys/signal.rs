@@ -260,12 +260,41 @@ pub fn install<R: Receiver>() {
         return;
     }
     for signal in FAULT_SIGNALS {
-        let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        let old = set(signal, entry, flags, BLOCKED);
+        let old = set(signal, entry, FAULT_FLAGS, BLOCKED);
         if before == 0 || old.handler != before {
             let flags = c_int::try_from(old.flags).unwrap_or(0) & !SA_RESTORER;
             action::update(signal, |_| Some(Action { handler: old.handler, flags, mask: old.mask }));
         }
+    }
+}
+
+/// The flags of [`fault_entry`].
+const FAULT_FLAGS: c_int = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+
+/// The handler that the kernel names for a signal.
+fn kernels(signal: c_int) -> Option<usize> {
+    let mut old = KernelAction::default();
+    let none = core::ptr::null::<KernelAction>();
+    // SAFETY: nothing is set, and the structure for the answer is live and the kernel's own layout.
+    let status = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, none, &raw mut old, 8_usize) };
+    (status == 0).then_some(old.handler)
+}
+
+/// Lets the kernel ignore a fault signal whose handler is ours; whether it was.
+pub(super) fn ignore(signal: c_int) -> bool {
+    let entry = FAULT_ENTRY.load(Ordering::Relaxed);
+    let ours = entry != 0 && kernels(signal) == Some(entry);
+    if ours {
+        set(signal, libc::SIG_IGN, 0, 0);
+    }
+    ours
+}
+
+/// Takes a fault signal again that the kernel ignores.
+pub(super) fn take_again(signal: c_int) {
+    let entry = FAULT_ENTRY.load(Ordering::Relaxed);
+    if entry != 0 && kernels(signal) == Some(libc::SIG_IGN) {
+        set(signal, entry, FAULT_FLAGS, BLOCKED);
     }
 }
 

@@ -472,6 +472,7 @@ pub const CLEAN: &[&str] = &[
     "clean_errno",
     "clean_errno_start",
     "clean_exceptions",
+    "clean_exec",
     "clean_exit",
     "clean_fork_threads",
     "clean_grow",

@@ -1,11 +1,12 @@
 //! `pthread_create`: a thread inherits the signals that its maker blocks in name.
 //!
-//! SIGSEGV and SIGBUS are blocked in name only ([`crate::signals`]), in a word of the thread's that a new thread does not
-//! inherit, while the kernel's mask is inherited without them. So a thread that blocks them makes threads in three steps:
+//! SIGSEGV and SIGBUS are blocked in name only: a signal that stands for them is blocked in the kernel's mask, which a new
+//! thread inherits, and a word of the thread's says what it stands for, which is not inherited (`sys::action`). So a thread
+//! that has such a word makes threads in three steps:
 //!
 //! | step | by | the two signals in the new thread |
 //! |---|---|---|
-//! | they are blocked for the kernel as well | the maker | |
+//! | they are blocked for the kernel, and not what stands for them | the maker | |
 //! | the C library makes the thread, with that mask or the one of its attributes | the maker | blocked |
 //! | the maker has its own mask back | the maker | the same |
 //! | they are taken out of the kernel's mask, and blocked in name | the thread, before the program's function | blocked in name |
@@ -48,17 +49,20 @@ pub unsafe extern "C" fn pthread_create(
     }
     // SAFETY: the C library's function of this name has this type, but for the type of the thread's function.
     let create = unsafe { core::mem::transmute::<*mut c_void, Create>(create) };
-    let named = action::blocked_in_name();
-    let call =
-        if named == 0 || process::borrows_memory() { core::ptr::null_mut() } else { call(start, argument) };
+    let call = match action::blocks_in_name() && !process::borrows_memory() {
+        true => call(start, argument),
+        false => core::ptr::null_mut(),
+    };
     if call.is_null() {
         // SAFETY: the caller vouches for the same.
         return unsafe { create(thread, attributes, start as *const c_void, argument) };
     }
-    let before = action::block(named);
+    let before = action::block_in_kernel();
     // SAFETY: the caller vouches for all but the function and its argument: `begin` takes a call, which is its own.
     let status = unsafe { create(thread, attributes, begin as *const c_void, call.cast()) };
-    action::set_mask(before);
+    if let Some(before) = before {
+        action::set_mask(before);
+    }
     if status != 0 {
         // SAFETY: there is no thread that would do so.
         unsafe { libc::free(call.cast()) };

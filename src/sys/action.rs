@@ -13,6 +13,21 @@
 //!
 //! A fork between any two steps leaves the valid copy whole.
 //!
+//! # Blocked in name
+//!
+//! SIGSEGV and SIGBUS are blocked in name only. In the kernel's mask SIGSTKFLT, which nobody sends, is blocked in their place, so
+//! that the kernel saves and restores it over handlers, jumps and coroutines, and new threads and children inherit it. A
+//! word of the thread says what it stands for:
+//!
+//! | the stand-in in the kernel's mask | the word | the program has blocked |
+//! |---|---|---|
+//! | no | any | neither signal, nor the stand-in itself |
+//! | yes | 0, or a runtime asks the kernel | the stand-in |
+//! | yes | other | those in the word: the two, one of them, the stand-in |
+//!
+//! The word changes when the program sets a mask for which the stand-in means something else, before the mask does. A jump or a
+//! coroutine that restores an older mask finds the younger word.
+//!
 //! # Blocking signals
 //!
 //! [`BlockedSignals`] blocks signals for a moment, except for faults: the kernel ends a process that faults while the
@@ -183,6 +198,22 @@ pub fn set_mask(mask: u64) {
 pub(super) const FAULTS: u64 = bit(libc::SIGSEGV) | bit(libc::SIGBUS);
 /// The signals that the C library keeps to itself.
 const RESERVED: u64 = bit(32) | bit(33);
+/// A signal that nobody sends, whose bit in the kernel's mask stands for others.
+const STAND_IN: u64 = bit(libc::SIGSTKFLT);
+
+/// What the stand-in stands for in the calling thread: itself, until the thread blocks anything in name.
+fn meaning() -> u64 {
+    match thread::blocked() {
+        0 => STAND_IN,
+        _ if process::calls_kernel() => STAND_IN,
+        word => word,
+    }
+}
+
+/// What the program takes for blocked where the kernel has this mask.
+pub(super) fn as_told(kernels: u64) -> u64 {
+    if kernels & STAND_IN == 0 { kernels } else { kernels & !STAND_IN | meaning() }
+}
 
 /// Changes the calling thread's mask for the program, which is told that the fault signals are blocked where
 /// it blocks them. They are not: the kernel kills a thread that faults with the signal blocked, without
@@ -192,41 +223,72 @@ const RESERVED: u64 = bit(32) | bit(33);
 /// A child that runs in its parent's memory has a mask of its own and not a place to remember it: it blocks them. So does
 /// a program with a runtime that asks the kernel for its mask ([`super::process`]).
 pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
-    let known = blocked_in_name();
-    let mut old = 0_u64;
-    let Some(set) = set else { return Ok(block(0) | known) };
-    let (mut mask, now) = match how {
-        libc::SIG_BLOCK => (set & !FAULTS, known | set & FAULTS),
-        libc::SIG_UNBLOCK => (set, known & !set),
-        libc::SIG_SETMASK => (set & !FAULTS, set & FAULTS),
-        _ => return Err(libc::EINVAL),
+    let Some(set) = set.map(|set| set & !RESERVED) else { return Ok(as_told(block(0))) };
+    if !matches!(how, libc::SIG_BLOCK | libc::SIG_UNBLOCK | libc::SIG_SETMASK) {
+        return Err(libc::EINVAL);
+    }
+    if process::calls_kernel() || meaning() == STAND_IN && (set & FAULTS == 0 || how == libc::SIG_UNBLOCK) {
+        return Ok(kernel_mask(how, set));
+    }
+    let old = block(0);
+    let told = as_told(old);
+    let (new, real) = match how {
+        libc::SIG_BLOCK => (told | set, old & FAULTS),
+        libc::SIG_UNBLOCK => (told & !set, old & FAULTS & !set),
+        _ => (set, 0),
     };
-    // Only what would be remembered differs.
-    let borrowed = process::calls_kernel() || now != known && process::borrows_memory();
-    if borrowed {
-        mask = set;
-    }
-    mask &= !RESERVED;
-    // First: what the change lets through is judged by it.
-    if !borrowed {
-        thread::set_blocked(now);
-    }
-    // SAFETY: both are live words, of the size that is stated.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, &raw mut old, 8_usize) };
-    Ok(old | known)
+    let (plain, named) = (new & !FAULTS & !STAND_IN | real, new & (FAULTS | STAND_IN) & !real);
+    let mask = match named {
+        0 => plain,
+        _ if named == meaning() => plain | STAND_IN,
+        _ if process::borrows_memory() => plain | named & FAULTS,
+        _ => {
+            // First: what the change lets through is judged by it.
+            thread::set_blocked(named);
+            plain | STAND_IN
+        }
+    };
+    set_mask(mask);
+    Ok(told)
 }
 
-/// The fault signals that the calling thread blocks in name.
-pub fn blocked_in_name() -> u64 {
-    if process::calls_kernel() { 0 } else { thread::blocked() }
+/// The system call; the mask before.
+fn kernel_mask(how: c_int, mask: u64) -> u64 {
+    let mut old = 0_u64;
+    // SAFETY: both are live words, of the size that is stated.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, &raw mut old, 8_usize) };
+    old
+}
+
+/// The fault signals that a thread blocks in name where the kernel has this mask.
+pub(super) fn named_in(kernels: u64) -> u64 {
+    as_told(kernels) & FAULTS & !kernels
+}
+
+/// Whether the calling thread blocks a fault signal in name, or has an older mask in which one may be.
+pub fn blocks_in_name() -> bool {
+    meaning() != STAND_IN
+}
+
+/// Makes the kernel's mask what the program takes it for; the kernel's before, if it was another.
+pub fn block_in_kernel() -> Option<u64> {
+    if meaning() == STAND_IN {
+        return None;
+    }
+    let kernels = block(0);
+    let told = as_told(kernels);
+    (told != kernels).then(|| {
+        set_mask(told);
+        kernels
+    })
 }
 
 /// Takes the fault signals out of the mask that the process or the thread was started with, and blocks them in name.
 pub fn unblock_faults() {
     let old = block(0);
     if old & FAULTS != 0 {
-        thread::set_blocked(thread::blocked() | old & FAULTS);
-        set_mask(old & !FAULTS);
+        thread::set_blocked(old & (FAULTS | STAND_IN));
+        set_mask(old & !FAULTS | STAND_IN);
     }
 }
 
@@ -275,18 +337,37 @@ mod tests {
 
     #[test]
     fn blocked_faults_are_blocked_in_name_only() {
-        let before = change_mask(libc::SIG_BLOCK, Some(u64::MAX)).expect("a change");
-        assert_eq!(change_mask(libc::SIG_BLOCK, None).map(|mask| mask & FAULTS), Ok(FAULTS));
+        let both = FAULTS | STAND_IN;
+        let told = || change_mask(libc::SIG_BLOCK, None).expect("an answer");
+        let before = told();
+        let unblocked = change_mask(libc::SIG_BLOCK, Some(u64::MAX));
+        assert_eq!(unblocked, Ok(before));
+        assert_eq!(told() & both, both);
         let real = block(0);
-        assert_eq!(real & FAULTS, 0);
+        assert_eq!(real & both, STAND_IN);
         assert_ne!(real & bit(libc::SIGUSR1), 0);
         assert_eq!(real & RESERVED, 0);
-        change_mask(libc::SIG_UNBLOCK, Some(bit(libc::SIGSEGV))).expect("a change");
-        assert_eq!(
-            change_mask(libc::SIG_SETMASK, Some(before)).map(|mask| mask & FAULTS),
-            Ok(bit(libc::SIGBUS))
-        );
-        assert_eq!(change_mask(libc::SIG_BLOCK, None), Ok(before));
+        for set in [0, bit(libc::SIGSEGV), STAND_IN, FAULTS, both, bit(libc::SIGBUS) | STAND_IN] {
+            change_mask(libc::SIG_SETMASK, Some(set | before)).expect("a change");
+            assert_eq!((told(), block(0) & FAULTS), (set | before, 0), "{set:x}");
+            assert_eq!(named_in(block(0)), set & FAULTS);
+        }
+        change_mask(libc::SIG_UNBLOCK, Some(bit(libc::SIGBUS))).expect("a change");
+        assert_eq!(told(), before | STAND_IN);
+        // What a jump does.
+        change_mask(libc::SIG_SETMASK, Some(both)).expect("a change");
+        let kernels = block(0);
+        set_mask(0);
+        assert_eq!(told(), 0);
+        change_mask(libc::SIG_SETMASK, Some(before)).expect("a change");
+        set_mask(kernels);
+        assert_eq!(told(), both);
+        assert_eq!(block_in_kernel(), Some(kernels));
+        assert_eq!(block(0), both);
+        unblock_faults();
+        assert_eq!((told(), block(0)), (both, STAND_IN));
+        assert_eq!(change_mask(libc::SIG_SETMASK, Some(before)), Ok(both));
+        assert_eq!(told(), before);
         assert_eq!(change_mask(77, Some(0)), Err(libc::EINVAL));
     }
 

@@ -304,8 +304,7 @@ pub(super) unsafe fn hold(
     }
     // SAFETY: `context` is what the kernel passed, as the caller says.
     let mask = unsafe { interrupted_mask(context) };
-    // A child that borrows its parent's memory finds its parent's word there.
-    let in_name = action::blocked_in_name() & own != 0 && !process::borrows_memory();
+    let in_name = action::named_in(mask) & own != 0;
     if mask & own != 0 || !(busy || in_name) {
         return false;
     }

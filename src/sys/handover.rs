@@ -7,7 +7,7 @@
 //! | who | at the begin | at the end |
 //! |---|---|---|
 //! | a process with its own memory | counts those that execute; SIG_IGN for what is ignored; blocks what is blocked in name | its mask; the last one that executes: our handler |
-//! | a child that borrows its parent's memory | SIG_IGN for what is ignored, if it still has our handler; it may have set its mask, which nobody remembers | our handler |
+//! | a child that borrows its parent's memory | the same, where the kernel still has our handler for it | the same |
 //! | another thread that sets a disposition meanwhile | | our handler, at once |
 //! | a forked child | none executes in it; our handler | |
 //!
@@ -25,7 +25,7 @@ static EXECUTING: AtomicU32 = AtomicU32::new(0);
 
 /// Whether the kernel is to be told anything before a program is executed.
 pub fn is_needed() -> bool {
-    action::blocked_in_name() != 0 || FAULT_SIGNALS.into_iter().any(is_ignored)
+    action::blocks_in_name() || FAULT_SIGNALS.into_iter().any(is_ignored)
 }
 
 fn is_ignored(number: c_int) -> bool {
@@ -45,29 +45,30 @@ impl Handover {
     pub fn begin() -> Self {
         let ignore = || FAULT_SIGNALS.map(|number| is_ignored(number) && signal::ignore(number));
         if process::borrows_memory() {
-            return Self { mask: None, borrowed: Some(ignore()) };
+            return Self { borrowed: Some(ignore()), mask: action::block_in_kernel() };
         }
         action::change(libc::SIGSEGV, |_, _| {
             EXECUTING.fetch_add(1, Ordering::Relaxed);
             ignore();
         });
-        let named = action::blocked_in_name();
-        Self { mask: (named != 0).then(|| action::block(named)), borrowed: None }
+        Self { mask: action::block_in_kernel(), borrowed: None }
     }
 }
 
 impl Drop for Handover {
     fn drop(&mut self) {
         let _errno = ErrnoGuard::new();
-        if let Some(ignored) = self.borrowed {
-            let ignored = FAULT_SIGNALS.into_iter().zip(ignored).filter(|(_, ignored)| *ignored);
-            return ignored.for_each(|(number, _)| signal::take_again(number));
-        }
-        action::change(libc::SIGSEGV, |_, _| {
-            if EXECUTING.fetch_sub(1, Ordering::Relaxed) == 1 {
-                FAULT_SIGNALS.into_iter().for_each(signal::take_again);
+        match self.borrowed {
+            Some(ignored) => {
+                let ignored = FAULT_SIGNALS.into_iter().zip(ignored).filter(|(_, ignored)| *ignored);
+                ignored.for_each(|(number, _)| signal::take_again(number));
             }
-        });
+            None => action::change(libc::SIGSEGV, |_, _| {
+                if EXECUTING.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    FAULT_SIGNALS.into_iter().for_each(signal::take_again);
+                }
+            }),
+        }
         if let Some(mask) = self.mask {
             action::set_mask(mask);
         }

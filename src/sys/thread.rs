@@ -69,8 +69,7 @@ thread_word! {
 
 thread_word! {
     "fencepost_thread_blocked",
-    /// The fault signals that the calling thread takes for blocked, as bits of a mask; see
-    /// [`super::action::change_mask`].
+    /// What the stand-in for blocked signals stands for in the calling thread, as bits of a mask; see [`super::action`].
     blocked,
     /// Sets what [`blocked`] says.
     set_blocked,

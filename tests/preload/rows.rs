@@ -485,6 +485,7 @@ pub const CLEAN: &[&str] = &[
     "clean_limit_late",
     "clean_many",
     "clean_mask_inherited",
+    "clean_masks",
     "clean_mlock",
     "clean_mlockall",
     "clean_new",

@@ -93,7 +93,7 @@ fn anchors(target: &Target, start: usize, bytes: usize) -> Vec<usize> {
 }
 
 /// The answer as text, with raw frames.
-fn describe(address: usize, found: &Found, heap: &Image<'_, Target>, target: &Target) -> String {
+pub fn describe(address: usize, found: &Found, heap: &Image<'_, Target>, target: &Target) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = match found {

@@ -45,6 +45,14 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+#[path = "../../../../tests/fuzz/launcher.rs"]
+mod fuzz;
+#[cfg(test)]
+#[allow(unsafe_code)]
+#[path = "../../../../tests/fuzz/mutate.rs"]
+mod mutate;
+
 mod artefacts;
 mod attempt;
 mod blocking;

@@ -56,9 +56,9 @@ impl Symbols {
         let loaded = self.modules.entry(key).or_insert_with(|| load(place));
         let Some(loaded) = loaded else { return Vec::new() };
         let back = u64::from(is_return);
-        let Some(address) = loaded.base.checked_add(place.offset).and_then(|it| it.checked_sub(back)) else {
-            return Vec::new();
-        };
+        let address = loaded.base.checked_add(place.offset).and_then(|it| it.checked_sub(back));
+        // No code lies at the last address, and the reader of the tables asks for the one behind.
+        let Some(address) = address.filter(|it| *it != u64::MAX) else { return Vec::new() };
         loaded.sources(address)
     }
 }

@@ -76,8 +76,14 @@ impl Target {
         let trouble = |error| Failure::new(format!("cannot look into process {process}: {error}"));
         let maps = fs::read(format!("/proc/{process}/maps")).map_err(trouble)?;
         let memory = File::open(format!("/proc/{process}/mem")).map_err(trouble)?;
-        let mappings = maps.split(|byte| *byte == b'\n').filter_map(Mapping::parse).collect();
-        Ok(Self { memory: Source::Live(memory), mappings })
+        Ok(Self { memory: Source::Live(memory), mappings: mappings(&maps) })
+    }
+
+    /// A process of which nothing but its table of mappings can be read.
+    #[cfg(test)]
+    pub fn of_maps(maps: &[u8]) -> Self {
+        let file = File::open("/dev/null").expect("it is there");
+        Self { memory: Source::Core { file, segments: Vec::new() }, mappings: mappings(maps) }
     }
 
     fn core(path: &Path) -> Result<Self, Failure> {
@@ -194,6 +200,11 @@ fn holding(segments: &[Segment], address: u64) -> Option<&Segment> {
     let after = segments.partition_point(|segment| segment.start <= address);
     let segment = segments.get(after.checked_sub(1)?)?;
     (address - segment.start < segment.bytes).then_some(segment)
+}
+
+/// The lines of `/proc/PID/maps` that can be read.
+fn mappings(maps: &[u8]) -> Vec<Mapping> {
+    maps.split(|byte| *byte == b'\n').filter_map(Mapping::parse).collect()
 }
 
 impl Mapping {

@@ -203,6 +203,39 @@ fn fresh_key() -> [u8; 32] {
 mod tests {
     use super::*;
 
+    /// With a seed each generator and each child has numbers of its own; each part runs in a process of its own, since a seed
+    /// is for the process: this binary executes itself.
+    #[test]
+    fn generators_and_children_go_their_own_ways() {
+        if std::env::var_os("FENCEPOST_SEEDED").is_some() {
+            thread::own_process();
+            set_seed(7);
+            let mut drawn = std::vec![Rng::new().next_u64(), Rng::new().next_u64()];
+            for number in [1, 2] {
+                LINEAGE.store(0, Ordering::Relaxed);
+                STREAMS.store(0, Ordering::Relaxed);
+                begin_child(number);
+                drawn.push(Rng::new().next_u64());
+            }
+            std::println!("drew {drawn:x?}");
+            drawn.sort_unstable();
+            drawn.dedup();
+            assert_eq!(drawn.len(), 4);
+            return;
+        }
+        let run = || {
+            let this = std::env::current_exe().expect("the system knows which file this is");
+            let mut command = std::process::Command::new(this);
+            command.args(["rng::tests::generators_and_children_go_their_own_ways", "--exact", "--nocapture"]);
+            let output = command.env("FENCEPOST_SEEDED", "1").output().expect("it can be executed");
+            let text = std::string::String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{text}");
+            text.lines().find_map(|line| Some(std::string::String::from(line.split_once("drew ")?.1)))
+        };
+        let first = run();
+        assert!(first.is_some() && first == run(), "the same seed, the same numbers");
+    }
+
     #[test]
     fn a_forgotten_key_is_replaced() {
         let mut rng = Rng::new();

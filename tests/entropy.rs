@@ -151,6 +151,37 @@ fn in_child<const N: usize>(action: impl FnOnce() -> [usize; N]) -> [usize; N] {
     })
 }
 
+/// Where the first slabs of small classes lie, side by side but for a few closed pages, is drawn: this binary executes itself.
+#[test]
+fn first_slabs_do_not_lie_alike() {
+    /// Their first magazine lies in the first page of their slab.
+    const SIZES: [usize; 3] = [8, 24, 40];
+    const FIRST: &str = "FENCEPOST_FIRST_SLABS";
+    if std::env::var_os(FIRST).is_some() {
+        let pages = SIZES.map(|size| (allocate(size) >> 12).cast_signed());
+        let distances: Vec<isize> = distances(&pages).collect();
+        println!("first slabs {distances:?}");
+        return;
+    }
+    let this = std::env::current_exe().expect("the system knows which file this is");
+    let told: std::collections::HashSet<String> = (0..6)
+        .map(|_| {
+            let mut command = std::process::Command::new(&this);
+            command.args(["first_slabs_do_not_lie_alike", "--exact", "--nocapture"]).env(FIRST, "1");
+            let output = command.output().expect("it can be executed");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.split_once("first slabs ")
+                .expect("it says so")
+                .1
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        })
+        .collect();
+    assert!(told.len() > 1, "{told:?}");
+}
+
 /// Classes whose slots step by 16 bytes: a size of each, their regions' places compared in MiB. The first slab of each
 /// lies beside the others', so more objects are taken than it holds.
 #[test]

@@ -57,6 +57,7 @@ fn part() {
             assert_eq!((options.canary, options.history), (false, 2000), "the file's");
         }
         Ok("program") => program(),
+        Ok("samples") => samples(),
         // The program ends without a word to the allocator.
         Ok("freed") => return overrun(true),
         Ok("kept") => return overrun(false),
@@ -70,6 +71,28 @@ fn part() {
 fn the_builder_sets_options() {
     let run = execute("builder", "");
     assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{}", run.stderr);
+}
+
+/// The sampler picks as many as the option says, and nobody can tell which.
+#[test]
+fn samples_are_drawn_at_the_rate() {
+    let run = execute("samples", "mode=patrol:sample_rate=50");
+    assert_eq!(judge_silent(&run, End::Status(0)), Verdict::Match, "{}{}", run.stdout, run.stderr);
+}
+
+/// Guarded objects are those that have a page for themselves among many small ones.
+fn samples() {
+    const OBJECTS: usize = 20_000;
+    let objects: Vec<Box<[u8; 64]>> = (0..OBJECTS).map(|_| Box::new([1; 64])).collect();
+    let page = |object: &[u8; 64]| std::ptr::from_ref(object).addr() / 4096;
+    let mut counts: HashMap<usize, u32> = HashMap::new();
+    objects.iter().for_each(|object| *counts.entry(page(object)).or_default() += 1);
+    let alone = |object: &[u8; 64]| counts[&page(object)] == 1;
+    let picked: Vec<usize> = (0..OBJECTS).filter(|index| alone(&objects[*index])).collect();
+    // 396 are to be expected, with a deviation of 12.
+    assert!((330..470).contains(&picked.len()), "{} of {OBJECTS}", picked.len());
+    let gaps: std::collections::HashSet<usize> = picked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.len() > 50, "{gaps:?}");
 }
 
 /// Writes a byte behind an object.

@@ -118,7 +118,7 @@ pub fn exit_status(lost: u64) -> Option<i32> {
 }
 
 /// One thread at a time stops the others.
-static SEARCHING: Lock<()> = Lock::new(Rank::World, ());
+pub(super) static SEARCHING: Lock<()> = Lock::new(Rank::World, ());
 
 /// In a forked child.
 ///

@@ -63,7 +63,7 @@ extern "C" fn on_load() {
 }
 
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
 static ON_LOAD: extern "C" fn() = on_load;
 
 unsafe extern "C" fn prepare() {
@@ -192,7 +192,7 @@ extern "C" fn at_end() {
 // SAFETY: entries of this section are functions of the C ABI without arguments, which the C library calls when the program
 // ends or the object is closed.
 #[used]
-#[unsafe(link_section = ".fini_array")]
+#[cfg_attr(not(miri), unsafe(link_section = ".fini_array"))]
 static AT_END: extern "C" fn() = at_end;
 
 /// What happens when the process ends at once (`_exit`) with `status`: the summary of errors. The status it
@@ -238,3 +238,7 @@ impl Heap {
         replaces.then(|| fatal::exit_status(context))
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/lifecycle.rs"]
+mod tests;

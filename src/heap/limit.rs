@@ -29,7 +29,7 @@ static LIMITED: AtomicBool = AtomicBool::new(false);
 static SQUEEZED: AtomicBool = AtomicBool::new(false);
 
 /// One thread at a time.
-static CUTTING: Lock<()> = Lock::new(Rank::Cut, ());
+pub(super) static CUTTING: Lock<()> = Lock::new(Rank::Cut, ());
 
 /// Of a limit, the part that the reservations may have is one of so many.
 const PART: u64 = 4;

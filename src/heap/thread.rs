@@ -77,7 +77,7 @@ const GENERAL: u16 = 2;
 const REORDER: u16 = 4;
 
 /// All states, and those without a thread.
-struct Registry {
+pub(super) struct Registry {
     unused: *mut Thread,
     made: u32,
     /// One past the generators, which are given out from the last on: those in use lie beside what was mapped before.
@@ -93,7 +93,7 @@ struct Registry {
 unsafe impl Send for Registry {}
 
 /// Taken with signals blocked.
-static REGISTRY: Lock<Registry> = Lock::new(
+pub(super) static REGISTRY: Lock<Registry> = Lock::new(
     Rank::Registry,
     Registry {
         unused: core::ptr::null_mut(),

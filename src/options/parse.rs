@@ -289,6 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn values_are_brought_within_their_limits() {
+        let mut options = Options::DEFAULT;
+        let text =
+            b"history=1:exitcode=300:leaks=9:backtrace=99:sleep_before_dying=9999999:quarantine_mb=99999";
+        apply(&mut options, text, |warning| panic!("{warning:?}"));
+        let options = options.normalised(4096);
+        assert_eq!((options.history, options.exitcode, options.leaks, options.backtrace), (1024, 255, 2, 32));
+        assert_eq!((options.sleep_before_dying, options.quarantine_mb.bytes()), (1 << 20, 4 << 30));
+        assert_eq!(options.unmap_threshold, 4096);
+        let mut options = Options::DEFAULT;
+        apply(&mut options, b"history=99999999", |warning| panic!("{warning:?}"));
+        assert_eq!(options.normalised(4096).history, 1 << 24);
+    }
+
+    #[test]
     fn a_number_behind_a_colon_belongs_to_its_value() {
         let mut options = Options::DEFAULT;
         apply(&mut options, b"unmap=batch:16:mode=hunt,seed=7", |warning| panic!("{warning:?}"));

@@ -39,6 +39,10 @@ use release::Batch;
 use remote::RemoteFreeList;
 use shard::Shard;
 
+#[cfg(test)]
+#[path = "../../tests/unit/page.rs"]
+mod tests;
+
 pub mod arena;
 mod chunk;
 mod cut;

@@ -287,7 +287,7 @@ impl PageAllocator {
     }
 
     /// Ends a look, and the object's life if that was left to it.
-    fn end_look(&self, id: RecordId, record: &Record) {
+    pub(super) fn end_look(&self, id: RecordId, record: &Record) {
         if record.end_check() {
             self.close(record, id);
             record.end_free();

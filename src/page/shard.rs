@@ -100,6 +100,12 @@ impl Shard {
         *self = Self { first, len, ..Self::NEW };
     }
 
+    /// Freed objects whose records it keeps.
+    #[cfg(test)]
+    pub fn remembered(&self) -> u64 {
+        self.remembered
+    }
+
     /// Whether objects were placed in it.
     pub fn is_used(&self) -> bool {
         self.len != 0

@@ -313,3 +313,13 @@ pub(super) const fn suits(slot: usize, size: usize) -> bool {
 pub fn place(address: Addr) -> Option<Place> {
     locate(layout(), address.get())
 }
+
+/// A cache of its own, which nobody else uses.
+#[cfg(test)]
+pub(super) fn for_tests() -> std::boxed::Box<Cache> {
+    super::layout::for_tests();
+    // SAFETY: a cache is made in zeroed memory.
+    let mut cache: std::boxed::Box<Cache> = unsafe { std::boxed::Box::new_zeroed().assume_init() };
+    cache.init(std::boxed::Box::leak(std::boxed::Box::new(Rng::new())), 0, true);
+    cache
+}

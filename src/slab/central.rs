@@ -295,3 +295,82 @@ pub unsafe fn abandon_all() {
         unsafe { store.0.abandon(|store| store.rebuild(info)) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::SlotState;
+    use super::super::{canary, layout};
+    use super::*;
+    use crate::addr::Addr;
+    use crate::fault::Kind;
+    use crate::request::Origin;
+
+    /// The first slab of a class that no other test uses, with memory, its slots 1 and 2 freed.
+    fn freed_in(class: usize) -> &'static ClassInfo {
+        let layout = layout::for_tests();
+        let info = layout.classes.get(class).expect("a class");
+        assert!(vm::commit(info.slab_span(0)));
+        for slot in [1, 2] {
+            let end = info.address(slot) + info.size;
+            // SAFETY: the slab was just committed, and nobody else uses it.
+            unsafe { canary::set(Addr::new(end - 8).as_ptr(), canary::word(&layout.key, end)) };
+            info.store(slot, SlotState::live(class::TAIL, Origin::Malloc).freed());
+        }
+        info
+    }
+
+    fn byte(info: &ClassInfo, slot: u32) -> *mut u8 {
+        Addr::new(info.address(slot)).as_ptr()
+    }
+
+    /// Before a slab's memory goes, its freed slots are looked at.
+    #[test]
+    fn an_emptied_slab_is_looked_at() {
+        let info = freed_in(34);
+        let mut found = None;
+        // SAFETY: slot 2 lies in the slab that was committed, which is this test's alone.
+        unsafe { byte(info, 2).write(1) };
+        release(info, 0, &mut found);
+        let fault = found.expect("a byte was written");
+        assert_eq!((fault.kind, fault.address.get()), (Kind::WriteAfterFree, info.address(2)));
+        assert_eq!([1, 2].map(|slot| info.state_of(slot)), [SlotState::RELEASED; 2]);
+        // SAFETY: the slab's memory stays accessible.
+        assert_eq!(unsafe { byte(info, 2).read() }, 0, "its memory is gone");
+        [1, 2].into_iter().for_each(|slot| info.store(slot, SlotState::FRESH));
+    }
+
+    /// A slot that was given back twice may have an owner: then the memory stays.
+    #[test]
+    fn a_slab_with_a_slot_in_use_is_not_emptied() {
+        let info = freed_in(35);
+        info.store(2, SlotState::live(class::TAIL, Origin::Malloc));
+        // SAFETY: slot 2 lies in the slab that was committed, which is this test's alone.
+        unsafe { byte(info, 2).write(7) };
+        let mut found = None;
+        release(info, 0, &mut found);
+        assert_eq!(found.map(|fault| fault.kind), Some(Kind::DoubleFree));
+        // SAFETY: as for the write.
+        assert_eq!(unsafe { byte(info, 2).read() }, 7, "its memory is there");
+        assert!(vm::release(info.slab_span(0)));
+        [1, 2].into_iter().for_each(|slot| info.store(slot, SlotState::FRESH));
+    }
+
+    /// Frees that cannot have the class's lock wait, and the next thread that comes by gives them back.
+    #[test]
+    fn what_could_not_be_given_back_is_given_back_later() {
+        const CLASS: usize = 36;
+        let _turn = deferred::TESTED.lock().expect("no other test failed");
+        let info = layout::for_tests().classes.get(CLASS).expect("a class");
+        let (mut slots, mut found) = ([0; 3], None);
+        assert_eq!(refill(CLASS, 0, &mut slots, &mut Rng::new()), slots.len());
+        let taken = STORES.get(CLASS).and_then(|store| store.0.enter()).expect("nobody has it");
+        flush(CLASS, &slots, &mut found);
+        drop(taken);
+        assert_eq!(deferred::len(), slots.len());
+        let (slab, index) = (slots[0] >> info.slab_shift, slots[0] & ((1 << info.slab_shift) - 1));
+        let is_free = || info.free_bits(slab, index / 64).load(Ordering::Relaxed) & 1 << (index % 64) != 0;
+        assert!(!is_free());
+        super::super::cache::for_tests().flush_deferred();
+        assert!(!any_deferred() && is_free() && found.is_none());
+    }
+}

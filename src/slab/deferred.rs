@@ -74,12 +74,17 @@ pub unsafe fn inherit() {
     }
 }
 
+/// One test at a time uses the list.
+#[cfg(test)]
+pub static TESTED: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_deferred_comes_back_until_there_is_no_room() {
+        let _turn = TESTED.lock().expect("no other test failed");
         add(3, &[10, 11]);
         add(4, &[12]);
         assert_eq!(

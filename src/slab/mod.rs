@@ -22,6 +22,10 @@
 //!    these words.
 //! 3. With clearing: a freed slot is zero, apart from its last word.
 
+#[cfg(test)]
+#[path = "../../tests/unit/slab.rs"]
+mod tests;
+
 mod bin;
 mod bytes;
 pub mod cache;

@@ -359,3 +359,43 @@ unsafe fn fence(info: &ClassInfo, (origin, states): (usize, *const AtomicU16), s
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout;
+    use super::*;
+    use crate::sys::vm;
+
+    /// A slot that is used for the first time does not hide what was written before the object in the next.
+    #[test]
+    fn what_was_written_before_a_neighbour_is_seen() {
+        const CLASS: usize = 37;
+        let layout = layout::for_tests();
+        let info = layout.classes.get(CLASS).expect("a class");
+        assert!(vm::commit(info.slab_span(0)));
+        let end = info.address(1) + info.size;
+        let last = Addr::new(end - class::TAIL).as_ptr::<u8>();
+        info.store(2, SlotState::live(class::TAIL, Origin::Malloc));
+        // SAFETY: slots 1 and 2 lie in the slab that was just committed, which is this test's alone.
+        unsafe {
+            canary::fill(
+                Addr::new(end).as_ptr(),
+                info.size - class::TAIL,
+                info.size,
+                canary::word(&layout.key, end + info.size),
+            );
+            canary::set(
+                Addr::new(end + info.size - class::TAIL).as_ptr(),
+                canary::word(&layout.key, end + info.size),
+            );
+            canary::set(last, canary::word(&layout.key, end));
+            assert!(fence_fresh(info, 1).is_none());
+            last.add(3).write(7);
+            let fault = fence_fresh(info, 1).expect("a byte was written");
+            assert_eq!((fault.kind, fault.address), (Kind::CanaryOverwritten, Addr::of(last).plus(3)));
+            assert_eq!(last.add(3).read(), 7, "it is left as it is");
+        }
+        info.store(2, SlotState::FRESH);
+        assert!(vm::release(info.slab_span(0)));
+    }
+}

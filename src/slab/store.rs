@@ -437,6 +437,25 @@ mod tests {
         assert_eq!(most, SPREAD as usize);
     }
 
+    /// Which of the opened slabs is used next is drawn.
+    #[test]
+    fn slabs_are_drawn() {
+        let mut rng = Rng::new();
+        let orders: BTreeSet<Vec<u32>> = (0..4)
+            .map(|_| {
+                let (info, mut store) = store_of(2);
+                let run = store.plan(info).expect("room");
+                store.add_pending(info, &run, 0);
+                let mut order = Vec::new();
+                while store.use_pending(info, 0, &mut rng) {
+                    order.push(store.homes[0].head);
+                }
+                order
+            })
+            .collect();
+        assert!(orders.len() > 1, "{orders:?}");
+    }
+
     /// No two homes take of one slab while there are others, and what a home has left over another gets in the end.
     #[test]
     fn homes_have_slabs_of_their_own() {

@@ -96,6 +96,14 @@ fn word_of(name: Name) -> Option<&'static AtomicU16> {
     Some(layout().classes.get(place.class)?.state(place.slot).word())
 }
 
+/// Calls `held` while it looks at a slot.
+#[cfg(test)]
+pub fn while_looking(held: &mut dyn FnMut()) {
+    let info = layout().classes.get(41).expect("a class");
+    let name = Name::of(info.address(1));
+    LOOKS.at(info.state(1).word(), name, |_| true, |_| held());
+}
+
 /// In a forked child: ends the look of a thread that is not there.
 ///
 /// # Safety

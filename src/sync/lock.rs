@@ -386,6 +386,27 @@ mod tests {
         assert_eq!(status, 0);
     }
 
+    /// A thread that asks for locks out of order ends the process, in builds that look at it: this binary executes itself.
+    #[test]
+    fn the_order_of_ranks_is_looked_at() {
+        static LOW: Lock<()> = Lock::new(Rank::Shard, ());
+        static HIGH: Lock<()> = Lock::new(Rank::Store, ());
+        const ORDER: &str = "FENCEPOST_RANKS";
+        match std::env::var(ORDER).as_deref() {
+            Ok("right") => drop((LOW.enter(), HIGH.enter())),
+            Ok(_) => drop((HIGH.enter(), LOW.enter())),
+            Err(_) => {
+                for (order, ends_well) in [("right", true), ("wrong", !cfg!(debug_assertions))] {
+                    let this = std::env::current_exe().expect("the system knows which file this is");
+                    let mut command = std::process::Command::new(this);
+                    command.args(["sync::lock::tests::the_order_of_ranks_is_looked_at", "--exact"]);
+                    let output = command.env(ORDER, order).output().expect("it can be executed");
+                    assert_eq!(output.status.success(), ends_well, "{order}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_lock_is_released_though_the_kernel_only_says_so() {
         static LOCK: Lock<u32> = Lock::new(Rank::Store, 5);

@@ -304,6 +304,13 @@ fn takes_signals_from(set: Addr) -> bool {
     }
 }
 
+/// Calls `held` in the turn of [`mend`].
+#[cfg(test)]
+pub fn while_mending(held: &mut dyn FnMut()) {
+    let _turn = MENDING.take();
+    held();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,6 +31,7 @@ use crate::sync::{Guard, Lock, Rank};
 use crate::sys::guard::Backend;
 use crate::sys::vm;
 use core::mem::offset_of;
+use core::ops::Range;
 
 /// Pairs of chunks that [`Arena::forget_old`] looks at in one call.
 const LOOKS: usize = 4;
@@ -42,6 +43,8 @@ const CHUNK_PAGE_SHIFT: u32 = 9;
 pub const CHUNK_PAGES: usize = 1 << CHUNK_PAGE_SHIFT;
 /// Bytes of a chunk.
 pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_SIZE;
+/// Address space of one page of page tables that points to others.
+const BLOCK_BYTES: usize = 1 << 30;
 /// The most shards.
 pub const SHARDS: usize = 32;
 /// The shard of objects of zero bytes.
@@ -224,7 +227,7 @@ impl Arena {
     }
 
     /// The chunk numbers of shard `index`, or of the void.
-    pub fn chunks_of_shard(&self, index: usize) -> core::ops::Range<usize> {
+    pub fn chunks_of_shard(&self, index: usize) -> Range<usize> {
         match index {
             VOID => self.void_chunks(),
             _ => index * self.shard_chunks()..(index + 1) * self.shard_chunks(),
@@ -232,13 +235,13 @@ impl Arena {
     }
 
     /// The chunk numbers of the void; none in the smallest arenas.
-    pub fn void_chunks(&self) -> core::ops::Range<usize> {
+    pub fn void_chunks(&self) -> Range<usize> {
         let start = self.shard_chunks() * self.shards();
         start..start + (self.chunk_count - start) / VOID_SHARE
     }
 
     /// The chunk numbers that large objects use.
-    pub fn large_chunks(&self) -> core::ops::Range<usize> {
+    pub fn large_chunks(&self) -> Range<usize> {
         self.void_chunks().end..self.chunk_count
     }
 
@@ -503,6 +506,47 @@ impl Arena {
                 None => chunk.live.store(0, Ordering::Release),
             }
         }
+    }
+
+    /// Large chunks from `first` to the next border of [`BLOCK_BYTES`], or to the end of the area.
+    pub fn block_at(&self, first: usize) -> Range<usize> {
+        let start = self.chunk_span(first, 1).start;
+        let left = BLOCK_BYTES - start.get() % BLOCK_BYTES;
+        first..(first + left / CHUNK_BYTES).min(self.large_chunks().end)
+    }
+
+    /// Gives back the page tables of a block without an object. The area's lock is held, so no chunk is taken meanwhile.
+    pub fn release_tables(&self, block: &Range<usize>) {
+        let span = self.chunk_span(block.start, block.len());
+        if span.bytes() == BLOCK_BYTES && self.are_free(block.start, block.len()) {
+            let _ = vm::decommit(span);
+        }
+    }
+
+    /// Gives back the memory of a block's names, where these are of stale records and of free chunks; `false` if free chunks
+    /// have other names. The area's lock is held.
+    pub fn forget_large(&self, block: &Range<usize>, is_stale: impl Fn(RecordId, Span) -> bool) -> bool {
+        let is_free = |chunk: &&Chunk| chunk.live.load(Ordering::Acquire) == 0;
+        let is_forgotten = |number: usize| {
+            self.chunk(number).filter(is_free).is_some_and(|chunk| {
+                let record = chunk.record.load(Ordering::Acquire);
+                record == 0 || is_stale(RecordId(record), self.chunk_span(number, 1))
+            })
+        };
+        // Pages of the table that end in the block's part of it; they may begin in that of the block before.
+        let entry = |number: usize| Addr::of(self.chunks).plus(number * size_of::<Chunk>());
+        let area = entry(self.large_chunks().start).get().next_multiple_of(PAGE_SIZE);
+        let pages = entry(block.start).page_floor().get().max(area)..entry(block.end).page_floor().get();
+        for page in pages.step_by(PAGE_SIZE) {
+            let within = page - Addr::of(self.chunks).get();
+            let mut numbers = within / size_of::<Chunk>()..(within + PAGE_SIZE).div_ceil(size_of::<Chunk>());
+            if numbers.all(is_forgotten) {
+                let _ = vm::discard(Span::new(Addr::new(page), PageCount::new(1)));
+            }
+        }
+        block
+            .clone()
+            .all(|number| is_forgotten(number) || !self.chunk(number).is_some_and(|chunk| is_free(&chunk)))
     }
 
     /// Takes the whole arena out of locked memory.

@@ -26,6 +26,12 @@ use core::ops::Range;
 /// The most guard pages before an object, chosen at random.
 const MAX_GAP: u64 = 64;
 
+/// Blocks that are looked at when objects come to lie in another.
+const LOOKS: usize = 2;
+
+/// Chunks behind the last object that are left alone: of those objects many still live.
+const LAG: usize = 8 * 512;
+
 /// Objects of so many pages at most get room to double in place,
 const ROOMY_PAGES: usize = 16 << 10;
 /// in an arena that has so many chunks for large ones at least.
@@ -41,11 +47,24 @@ pub struct Large {
     went_round: bool,
     /// Whether there are no chunks for further objects.
     closed: bool,
+    /// The chunks from which on page tables and names are to be given back; see [`Large::forget_old`].
+    tables_from: usize,
+    names_from: usize,
+    /// Whether an object reached the end of its block since then.
+    left: bool,
 }
 
 impl Large {
     /// An area that has not been used.
-    pub const NEW: Self = Self { next: 0, origin: 0, went_round: false, closed: false };
+    pub const NEW: Self = Self {
+        next: 0,
+        origin: 0,
+        went_round: false,
+        closed: false,
+        tables_from: 0,
+        names_from: 0,
+        left: false,
+    };
 
     /// Places no more objects; the chunks that it may have used.
     pub fn close(&mut self) -> Range<usize> {
@@ -77,8 +96,10 @@ impl Large {
         if self.next < area.start {
             self.next = area.start + rng.below((area.len() - count + 1) as u64 / 2) as usize;
             self.origin = self.next;
+            (self.tables_from, self.names_from) = (self.next, self.next);
         }
         let first = self.find(arena, &area, count)?;
+        self.left |= first + count >= arena.block_at(first).end;
         self.went_round |= first < self.next;
         self.next = first + count;
         claim(first, count);
@@ -88,6 +109,34 @@ impl Large {
     }
 
     /// The next run of free chunks, from where the last ended, once round.
+    /// Chunks that freed objects left behind cost memory: page tables, and the names of their records. Whoever reaches
+    /// the end of a block of address space looks at the two oldest, unless they lie near. Page tables stay where an object
+    /// lies in the block. Names of objects that are remembered stay, and are waited for through half of the area.
+    pub fn forget_old(&mut self, arena: &Arena, records: &Records) {
+        let stale = |id, chunk: Span| {
+            records.get(id).is_none_or(|record| {
+                let span = record.span();
+                span.end() <= chunk.start || span.start >= chunk.end()
+            })
+        };
+        let area = arena.large_chunks();
+        let next = self.next;
+        let passed = |from: usize| next.checked_sub(from).unwrap_or_else(|| area.len() - (from - next));
+        let left = |from: usize| Some(arena.block_at(from)).filter(|block| passed(from) >= block.len() + LAG);
+        let after = |block: &Range<usize>| if block.end < area.end { block.end } else { area.start };
+        for _ in 0..if core::mem::take(&mut self.left) { LOOKS } else { 0 } {
+            if let Some(block) = left(self.tables_from) {
+                arena.release_tables(&block);
+                self.tables_from = after(&block);
+            }
+            if let Some(block) = left(self.names_from)
+                && (arena.forget_large(&block, stale) || passed(self.names_from) > area.len() / 2)
+            {
+                self.names_from = after(&block);
+            }
+        }
+    }
+
     fn find(&self, arena: &Arena, area: &Range<usize>, count: usize) -> Option<usize> {
         let search = |mut first: usize, end: usize| {
             while first + count <= end {
@@ -343,9 +392,11 @@ impl PageAllocator {
         let id = self.new_record(shard)?;
         let record = self.records.get(id)?;
         let span = self.large.enter().and_then(|mut large| {
-            large.reserve(&self.arena, pages, room, align, rng, |first, count| {
+            let span = large.reserve(&self.arena, pages, room, align, rng, |first, count| {
                 self.arena.set_large(first, count, Some(id));
-            })
+            });
+            large.forget_old(&self.arena, &self.records);
+            span
         });
         let Some(span) = span else {
             self.remember(shard, id);

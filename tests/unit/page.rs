@@ -120,6 +120,29 @@ fn small_objects_lie_anywhere() {
     assert!(chunks.len() > 2, "{chunks:?}");
 }
 
+/// What large objects leave behind them is given back, once their records are used again: their chunks name nobody.
+#[test]
+fn large_objects_leave_nothing_behind() {
+    // Blocks of 1 GiB, 20 of them.
+    let allocator = made(Config { reserve: 40 << 30, history: 8, ..CONFIG });
+    let kept = allocator.place(200 << 20);
+    let named = || {
+        let chunks = allocator.arena.large_chunks();
+        let starts = chunks.map(|chunk| allocator.arena.chunk_span(chunk, 1).start);
+        starts.filter(|start| allocator.arena.record_at(*start).0 != 0).count()
+    };
+    let mut most = 0;
+    for _ in 0..400 {
+        let object = allocator.place(200 << 20);
+        write(object, 1, 1);
+        assert!(allocator.release(object).is_ok());
+        assert!(allocator.find_live(kept).is_some() && allocator.record_id(object).0 != 0);
+        most = most.max(named());
+    }
+    // The area has some 9,000 chunks, through which all went several times. An object has 101, and 8 are remembered.
+    assert!(most < 6_000 && allocator.find_live(kept).is_some(), "{most}");
+}
+
 /// The chunks of a freed large object are free, and its memory is gone.
 #[test]
 fn large_objects_come_and_go() {

@@ -204,5 +204,5 @@ extern "C" fn on_load() {
 }
 
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
 static ON_LOAD: extern "C" fn() = on_load;

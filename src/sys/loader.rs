@@ -99,7 +99,7 @@ extern "C" fn stay_loaded() {
 
 #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
 static STAY_LOADED: extern "C" fn() = stay_loaded;
 
 /// Ends the iteration at the object that holds `own.address`, and notes its name if it needs keeping.

@@ -313,9 +313,16 @@ fn transfer(known: &mut Known) {
     let pointer = std::ptr::with_exposed_provenance_mut::<libc::c_void>(address);
     // SAFETY: the object is live, in hand, and so long.
     unsafe {
-        let read = libc::read(zero, pointer, size);
-        if read != size as isize {
-            fail(&format!("{}: read gave {read}, {}", say(&known.object), super::errno()));
+        // A signal cuts a read of zeros short. What cannot be written fails at the next one.
+        let mut done = 0;
+        while done < size {
+            match libc::read(zero, pointer.cast::<u8>().add(done).cast(), size - done) {
+                read @ 1.. => done += read.cast_unsigned(),
+                _ if super::errno() == libc::EINTR => {}
+                read => {
+                    fail(&format!("{}: read at {done} gave {read}, {}", say(&known.object), super::errno()))
+                }
+            }
         }
         if let Some(at) = contents::not_zero(address, size) {
             fail(&format!("{}: read wrote something else at {at}", say(&known.object)));

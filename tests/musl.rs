@@ -26,12 +26,13 @@ const MODES: [&str; 2] = ["mode=harden", "mode=hunt"];
 const NOT_PERMITTED: End = End::Status(77);
 
 /// Correct programs that are about glibc: its loader, its functions, and those of signals that are replaced there.
-const OF_GLIBC: [&str; 9] = [
+const OF_GLIBC: [&str; 10] = [
     "clean_dlopen",
     "clean_exec",
     "clean_exit",
     "clean_handle",
     "clean_limit_data",
+    "clean_masks",
     "clean_onstack",
     "clean_runtime",
     "clean_trim",

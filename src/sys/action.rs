@@ -199,7 +199,7 @@ pub(super) const FAULTS: u64 = bit(libc::SIGSEGV) | bit(libc::SIGBUS);
 /// The signals that the C library keeps to itself.
 const RESERVED: u64 = bit(32) | bit(33);
 /// A signal that nobody sends, whose bit in the kernel's mask stands for others.
-const STAND_IN: u64 = bit(libc::SIGSTKFLT);
+pub(super) const STAND_IN: u64 = bit(libc::SIGSTKFLT);
 
 /// What the stand-in stands for in the calling thread: itself, until the thread blocks anything in name.
 fn meaning() -> u64 {
@@ -250,6 +250,11 @@ pub fn change_mask(how: c_int, set: Option<u64>) -> Result<u64, c_int> {
     };
     set_mask(mask);
     Ok(told)
+}
+
+/// Whether a mask of the kernel's has the stand-in.
+pub(super) fn stands_in(kernels: u64) -> bool {
+    kernels & STAND_IN != 0
 }
 
 /// The system call; the mask before.

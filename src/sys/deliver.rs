@@ -35,8 +35,9 @@
 //!
 //! A fault of the thread meanwhile meets the real block, and the kernel ends the process.
 //!
-//! A signal may come although the interrupted mask blocks it. Then a wait with a mask of its own (`sigsuspend`,
-//! `ppoll`) allowed it, and the program wants it now. The program also gets a signal that arrives while a fault is
+//! A signal may come although the interrupted mask blocks it, in the kernel or in name. Then a wait with a mask of its own
+//! (`sigsuspend`, `ppoll`) allowed it, and the program wants it now. Of what is blocked in name, the handler's own mask tells: the
+//! entries do not block the stand-in. A wait that blocks SIGSTKFLT itself looks as if it did not allow the signal, which then comes after it. The program also gets a signal that arrives while a fault is
 //! handled, once that is over.
 
 use super::action::{self, Action, bit};
@@ -304,7 +305,8 @@ pub(super) unsafe fn hold(
     }
     // SAFETY: `context` is what the kernel passed, as the caller says.
     let mask = unsafe { interrupted_mask(context) };
-    let in_name = action::named_in(mask) & own != 0;
+    // A wait with a mask of its own, in force until here, may have allowed it.
+    let in_name = action::named_in(mask) & own != 0 && action::stands_in(action::block(0));
     if mask & own != 0 || !(busy || in_name) {
         return false;
     }

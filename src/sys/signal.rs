@@ -249,8 +249,9 @@ unsafe extern "C" fn relay(number: c_int, info: *mut siginfo_t, context: *mut c_
     unsafe { next.write(deliver::relay(number, info, context)) };
 }
 
-/// What entries block: all but what a thread's own instructions raise.
-const BLOCKED: u64 = !super::action::SYNCHRONOUS;
+/// What entries block: all but what a thread's own instructions raise, and what stands for the blocked ones of them, which tells
+/// in an entry what was blocked when its signal came.
+const BLOCKED: u64 = !super::action::SYNCHRONOUS & !super::action::STAND_IN;
 
 /// Makes `R` receive the fault signals, in the place of the present receiver, and keeps the dispositions found as the program's.
 pub fn install<R: Receiver>() {

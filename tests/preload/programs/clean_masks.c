@@ -1,9 +1,12 @@
 /* Correct: what is blocked comes back with contexts, jumps and handlers, as do the signals that were sent meanwhile. What is
  * told of a mask is what was set, also of a signal that nobody uses. */
 #include "program.h"
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/select.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -132,6 +135,34 @@ static void handlers(void) {
     signal(SIGSEGV, count);
 }
 
+static void *sender(void *number) {
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    usleep(20000);
+    EXPECT(kill(getpid(), *(int *)number) == 0);
+    return NULL;
+}
+
+/* A signal that is blocked, and allowed while a wait lasts. */
+static void waits(void) {
+    for (int i = 0; i < 12; i++) {
+        pthread_t other;
+        int number = used[i % 2 == 0 ? 0 : 1 + (i % 4 == 1) * 2], result;
+        signal(number, count);
+        calls = 0;
+        change(SIG_SETMASK, SEGV | BUS | USER);
+        EXPECT(pthread_create(&other, NULL, sender, &number) == 0);
+        switch (i / 2 % 3) {
+        case 0: result = sigsuspend(&none); break;
+        case 1: result = ppoll(NULL, 0, NULL, &none); break;
+        default: result = pselect(0, NULL, NULL, NULL, NULL, &none);
+        }
+        EXPECT(result == -1 && errno == EINTR && calls == 1 && blocked() == (SEGV | BUS | USER));
+        EXPECT(pthread_join(other, NULL) == 0);
+        change(SIG_SETMASK, 0);
+        EXPECT(calls == 1);
+    }
+}
+
 static void *thread(void *expected) {
     EXPECT(blocked() == *(int *)expected);
     every_set();
@@ -146,6 +177,7 @@ int main(void) {
     contexts();
     jumps();
     handlers();
+    waits();
     for (int bits = 0; bits < 16; bits++) {
         pthread_t other;
         int status = -1;

@@ -78,6 +78,14 @@ mod tests {
     }
 
     #[test]
+    fn a_random_side_is_drawn() {
+        let of = |guard_side, coin| side(&Options { guard_side, ..Options::DEFAULT }, coin);
+        assert_eq!([true, false].map(|coin| of(GuardSide::Random, coin)), [Side::Left, Side::Right]);
+        assert_eq!([true, false].map(|coin| of(GuardSide::Left, coin)), [Side::Left; 2]);
+        assert_eq!([true, false].map(|coin| of(GuardSide::Right, coin)), [Side::Right; 2]);
+    }
+
+    #[test]
     fn objects_of_no_bytes_lie_in_no_slab() {
         for mode in [Mode::Harden, Mode::Patrol, Mode::Hunt] {
             assert_eq!(route(&options(mode), 0, 16, false, 1024), Route::Page { optional: true });

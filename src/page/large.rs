@@ -447,13 +447,41 @@ mod tests {
         }
         for (span, number) in spans.iter().step_by(2) {
             assert_eq!(detached.find(span.start.plus(100)), RecordId(*number));
+            // SAFETY: the mapping is this test's.
+            unsafe { span.start.as_ptr::<u64>().write(0x5eed) };
             detached.remove(span.start, *span);
+            // It is gone, and what others mapped there is not it.
+            let mut word = [0; 8];
+            assert!(vm::peek(span.start, &mut word) == 0 || u64::from_le_bytes(word) != 0x5eed);
         }
         for (index, (span, number)) in spans.iter().enumerate() {
             let expected = if index % 2 == 0 { 0 } else { *number };
             assert_eq!(detached.find(span.start), RecordId(expected));
         }
         assert_eq!(detached.records().count(), 300);
+    }
+
+    /// Objects whose pages have one home lie side by side in the table: the others are found when one goes.
+    #[test]
+    fn objects_of_one_home_stay_when_one_goes() {
+        let mut detached = Detached::NEW;
+        let first = detached.map(PageCount::new(1), 1).expect("mapping");
+        // Beyond the address space, so that nothing is unmapped there.
+        let beyond = (1 << 36)..1 << 37;
+        let pages: std::vec::Vec<usize> =
+            beyond.filter(|page| home(*page) == TABLE_LEN - 3).take(7).collect();
+        let span = |page: usize| Span::new(Addr::new(page << PAGE_SHIFT), PageCount::new(1));
+        for (page, number) in pages.iter().zip(1..) {
+            detached.add(span(*page).start, RecordId(number));
+        }
+        for gone in [0, 3, 1, 6] {
+            detached.remove(span(pages[gone]).start, span(pages[gone]));
+            assert_eq!(detached.find(span(pages[gone]).start), RecordId(0));
+        }
+        for left in [2, 4, 5] {
+            assert_eq!(detached.find(span(pages[left]).start), RecordId(left as u32 + 1));
+        }
+        vm::unmap(first);
     }
 
     /// Whatever half of a change another thread left, exactly the live objects are found.

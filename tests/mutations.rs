@@ -1,25 +1,32 @@
 //! The mutation run: for each protection and each protocol a change of one line that some test must fail for.
 //!
-//! `mutations/list` has them. By default it is only made sure that each is still about the source. `FENCEPOST_MUTATIONS=all`
+//! The lists in `mutations/` have them; `mutations/slots` says what a record is. By default it is only made sure that each is still about the source. `FENCEPOST_MUTATIONS=all`
 //! applies one after the other to a copy of the tree, runs the suites that must fail, and lists the survivors; any other value
-//! picks those whose name or file contains it. It takes a minute or two for each.
+//! is a list of words between bars, which picks those whose name or file contains one. The copy has a target directory of its
+//! own, so a mutation costs what changed in the build, and its suites name the tests that matter: some ten seconds each.
 
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Which mutations are tried.
 const PICKED: &str = "FENCEPOST_MUTATIONS";
+/// What a suite may take: a mutation may make threads wait for ever, which is a failure.
+const LIMIT: Duration = Duration::from_secs(240);
 
-/// A record of the list.
+/// A record of a list.
 #[derive(Clone, Debug, Default)]
 struct Mutation {
     name: String,
     file: String,
     suites: Vec<String>,
+    /// What only some machines have, as `/proc/cpuinfo` calls it.
+    needs: Option<String>,
     old: Vec<String>,
     new: Vec<String>,
 }
@@ -29,8 +36,12 @@ fn root() -> &'static Path {
 }
 
 fn read() -> Vec<Mutation> {
-    let text =
-        fs::read_to_string(root().join("tests/mutations/list")).expect("the list is in the source tree");
+    let directory = fs::read_dir(root().join("tests/mutations")).expect("the lists are in the source tree");
+    let mut files: Vec<PathBuf> =
+        directory.map(|entry| entry.expect("a directory can be read").path()).collect();
+    files.sort();
+    let texts = files.iter().map(|file| fs::read_to_string(file).expect("a list can be read"));
+    let text: String = texts.collect();
     let mut mutations: Vec<Mutation> = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -40,6 +51,7 @@ fn read() -> Vec<Mutation> {
         let mutation = mutations.last_mut().expect("a record begins with its name");
         match line.split_once(' ').expect("a word and what belongs to it") {
             ("file", file) => file.clone_into(&mut mutation.file),
+            ("needs", needs) => mutation.needs = Some(needs.to_owned()),
             ("suite", suites) => mutation.suites = suites.split(" | ").map(str::to_owned).collect(),
             ("-", old) => mutation.old.push(old.to_owned()),
             ("+", new) => mutation.new.push(new.to_owned()),
@@ -72,7 +84,7 @@ impl Mutation {
 #[test]
 fn each_is_about_the_source() {
     let mutations = read();
-    assert!(mutations.len() >= 40, "{}", mutations.len());
+    assert!(mutations.len() >= 110, "{}", mutations.len());
     let names: BTreeSet<&str> = mutations.iter().map(|mutation| mutation.name.as_str()).collect();
     assert_eq!(names.len(), mutations.len(), "names are given once");
     for mutation in &mutations {
@@ -81,19 +93,26 @@ fn each_is_about_the_source() {
         assert!(!mutation.suites.is_empty(), "{}", mutation.name);
         for suite in &mutation.suites {
             let name = suite.split(' ').next().expect("a name");
-            assert!(name == "lib" || root().join(format!("tests/{name}.rs")).is_file(), "{suite}");
+            let is_file =
+                ["tests", "ffi/tests"].iter().any(|at| root().join(format!("{at}/{name}.rs")).is_file());
+            assert!(name == "lib" || is_file, "{suite}");
         }
     }
 }
 
-/// A copy of the tree, without what was built.
+/// The directory of the copy and of what is built of it.
+fn place() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations")
+}
+
+/// A copy of the tree, without what was built. Files keep their times, so that a second run builds little.
 fn copy() -> PathBuf {
-    let tree = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations");
+    let tree = place().join("tree");
+    fs::create_dir_all(&tree).expect("the build's directory for temporary files is writable");
     for part in ["Cargo.toml", "Cargo.lock", "README.md", "src", "tests", "ffi", "benches"] {
         let to = tree.join(part);
-        fs::create_dir_all(&tree).expect("the build's directory for temporary files is writable");
         let _ = fs::remove_dir_all(&to);
-        let status = Command::new("cp").arg("-r").arg(root().join(part)).arg(&to).status();
+        let status = Command::new("cp").arg("-a").arg(root().join(part)).arg(&to).status();
         assert!(status.is_ok_and(|status| status.success()), "{part} cannot be copied");
     }
     tree
@@ -107,25 +126,73 @@ enum Verdict {
     Invalid(String),
 }
 
-/// Whether a suite fails in the copy; `None` if it does not compile.
-fn fails(tree: &Path, suite: &str) -> Option<bool> {
-    let (name, filter) = suite.split_once(' ').unwrap_or((suite, ""));
-    let which = match name {
-        "lib" => ["-p", "fencepost", "--lib"].to_vec(),
-        name => ["--workspace", "--test", name].to_vec(),
+/// How a suite ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// So many tests passed.
+    Passed(usize),
+    Failed,
+    NotBuilt,
+}
+
+/// Cargo's test of a suite in the copy: a suite's name, and perhaps what its tests are picked by.
+fn cargo(tree: &Path, suite: &str) -> Command {
+    let name = suite.split(' ').next().unwrap_or(suite);
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(tree).arg("test");
+    let mut target = place().join("target");
+    match name {
+        "lib" => command.args(["-p", "fencepost", "--lib"]),
+        "loom" => {
+            target = place().join("loom");
+            command.env("RUSTFLAGS", "--cfg loom").args(["--release", "--test", "loom"])
+        }
+        name => command.args(["--workspace", "--test", name]),
     };
-    // What others made of the dependencies is of use here, too.
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let run = |more: &[&str]| {
-        let mut command = Command::new(env!("CARGO"));
-        command.current_dir(tree).arg("test").args(&which).args(more);
-        command.env("CARGO_TARGET_DIR", &target).env_remove("FENCEPOST_TEST_SEED").env_remove(PICKED);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        // Another process group: a test that kills its own is not to end this one.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        command.status().is_ok_and(|status| status.success())
-    };
-    run(&["--no-run"]).then(|| !run(&["--", filter]))
+    command.env("CARGO_TARGET_DIR", target).env_remove("FENCEPOST_TEST_SEED").env_remove(PICKED);
+    // The library under test is to be built soon rather than well.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    command.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    // Another process group: a test that kills its own is not to end this one.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command
+}
+
+/// Whether a process ends well in time. If not in time, it and what it started are killed.
+fn ends_well(mut child: Child) -> bool {
+    let end = Instant::now() + LIMIT;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.success(),
+            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+            _ => break,
+        }
+    }
+    // SAFETY: no memory is involved; the group is the child's, which was not waited for.
+    unsafe { libc::kill(-child.id().cast_signed(), libc::SIGKILL) };
+    let _ = child.wait();
+    false
+}
+
+/// Runs a suite in the copy.
+fn run(tree: &Path, suite: &str) -> End {
+    let filter = suite.split_once(' ').map_or("", |(_, filter)| filter);
+    if !cargo(tree, suite).arg("--no-run").status().is_ok_and(|status| status.success()) {
+        return End::NotBuilt;
+    }
+    let output = place().join("output");
+    let file = fs::File::create(&output).expect("the build's directory for temporary files is writable");
+    let mut command = cargo(tree, suite);
+    command.arg("--").args(filter.split_whitespace()).stdout(file);
+    let child = command.spawn().expect("cargo starts");
+    if !ends_well(child) {
+        return End::Failed;
+    }
+    let text = fs::read(&output).expect("it was written");
+    let text = String::from_utf8_lossy(&text);
+    let passed =
+        |line: &str| line.strip_prefix("test result: ok. ")?.split(' ').next()?.parse::<usize>().ok();
+    End::Passed(text.lines().filter_map(passed).sum())
 }
 
 fn try_out(tree: &Path, mutation: &Mutation) -> Verdict {
@@ -134,10 +201,10 @@ fn try_out(tree: &Path, mutation: &Mutation) -> Verdict {
     fs::write(&path, mutation.apply(&source)).expect("the copy is writable");
     let mut verdict = Verdict::Survived;
     for suite in &mutation.suites {
-        match fails(tree, suite) {
-            None => verdict = Verdict::Invalid(suite.clone()),
-            Some(true) => verdict = Verdict::Killed(suite.clone()),
-            Some(false) => continue,
+        match run(tree, suite) {
+            End::NotBuilt => verdict = Verdict::Invalid(suite.clone()),
+            End::Failed => verdict = Verdict::Killed(suite.clone()),
+            End::Passed(_) => continue,
         }
         break;
     }
@@ -148,17 +215,26 @@ fn try_out(tree: &Path, mutation: &Mutation) -> Verdict {
 #[test]
 fn all_are_killed() {
     let Ok(picked) = env::var(PICKED) else { return };
+    let words: Vec<&str> = picked.split('|').collect();
     let chosen = |mutation: &Mutation| {
-        picked == "all" || mutation.name.contains(&picked) || mutation.file.contains(&picked)
+        let has =
+            |word: &&str| *word == "all" || mutation.name.contains(word) || mutation.file.contains(word);
+        words.iter().any(has)
     };
     let mutations: Vec<Mutation> = read().into_iter().filter(chosen).collect();
     let tree = copy();
     let suites: BTreeSet<&String> = mutations.iter().flat_map(|mutation| &mutation.suites).collect();
     for suite in suites {
-        assert_eq!(fails(&tree, suite), Some(false), "{suite} must pass without a mutation");
+        let end = run(&tree, suite);
+        assert!(matches!(end, End::Passed(1..)), "{suite} must pass without a mutation: {end:?}");
     }
+    let machine = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let mut left = Vec::new();
     for mutation in &mutations {
+        if let Some(needs) = mutation.needs.as_ref().filter(|needs| !machine.contains(needs.as_str())) {
+            println!("Skipped: {}: it needs {needs}", mutation.name);
+            continue;
+        }
         let begin = Instant::now();
         let verdict = try_out(&tree, mutation);
         println!("{verdict:?}: {} ({:.0} s)", mutation.name, begin.elapsed().as_secs_f64());

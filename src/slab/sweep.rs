@@ -100,8 +100,11 @@ fn word_of(name: Name) -> Option<&'static AtomicU16> {
 #[cfg(test)]
 pub fn while_looking(held: &mut dyn FnMut()) {
     let info = layout().classes.get(41).expect("a class");
-    let name = Name::of(info.address(1));
-    LOOKS.at(info.state(1).word(), name, |_| true, |_| held());
+    // Of the second slab, whose place is known before it is opened.
+    let slot = (1 << info.slab_shift) + 1;
+    let name = Name::of(info.address(slot));
+    let worth = |state| SlotState::from_bits(state) != SlotState::LOOKED;
+    LOOKS.at(info.state(slot).word(), name, worth, |_| held());
 }
 
 /// In a forked child: ends the look of a thread that is not there.

@@ -74,14 +74,9 @@ pub fn writable(address_space: Option<u64>) -> Option<u64> {
     [address_space, soft_limit(libc::RLIMIT_DATA)].into_iter().flatten().min()
 }
 
-/// Bytes that count against `RLIMIT_DATA`, and stacks, which do not; `None` if nobody tells.
+/// Bytes that count against `RLIMIT_DATA`; `None` if nobody tells.
 pub fn data() -> Option<u64> {
-    /// Of the numbers in the file, the one in pages.
-    const DATA: usize = 5;
-    let mut buffer = [0; 128];
-    let text = file::read(b"/proc/self/statm\0", &mut buffer)?;
-    let number = text.split(|byte| *byte == b' ').nth(DATA)?;
-    leading_number(number)?.checked_mul(crate::addr::PAGE_SIZE as u64)
+    row(b"/proc/self/status\0", b"VmData:")
 }
 
 /// Memory in bytes that the cgroup of this process, as far as it is told, and the machine grant, of which the caller
@@ -104,8 +99,13 @@ pub fn machine_memory() -> Option<u64> {
 #[cold]
 #[inline(never)]
 fn meminfo(key: &[u8]) -> Option<u64> {
+    row(b"/proc/meminfo\0", key)
+}
+
+/// A row of a file that gives kibibytes, in bytes.
+fn row(path: &[u8], key: &[u8]) -> Option<u64> {
     let mut buffer = [0; 4096];
-    let text = file::read(b"/proc/meminfo\0", &mut buffer)?;
+    let text = file::read(path, &mut buffer)?;
     let row = text.split(|byte| *byte == b'\n').find_map(|row| row.strip_prefix(key))?;
     leading_number(row)?.checked_mul(1024)
 }

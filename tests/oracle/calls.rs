@@ -4,6 +4,8 @@ use fencepost::Fencepost;
 use fencepost::addr::Addr;
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, c_int, c_void};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What stands before the heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +89,24 @@ fn symbol(name: &CStr) -> *mut c_void {
     address
 }
 
+/// Held by a thread that looks a function up or forks: a child would wait for ever for what another thread does with the loader's
+/// locks. Handlers look nothing up.
+pub static LOOKUPS: Mutex<()> = Mutex::new(());
+
+/// The address of a function, looked up once.
+fn look_up(known: &AtomicUsize, name: &CStr) -> usize {
+    if known.load(Ordering::Relaxed) == 0 {
+        let _turn = LOOKUPS.lock().expect("no panic");
+        known.store(symbol(name).expose_provenance(), Ordering::Relaxed);
+    }
+    known.load(Ordering::Relaxed)
+}
+
 /// The function of this name with this type.
 macro_rules! function {
     ($name:literal as fn($($argument:ty),*) $(-> $result:ty)?) => {{
-        static ADDRESS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-        let address = *ADDRESS.get_or_init(|| symbol($name).expose_provenance());
+        static ADDRESS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let address = look_up(&ADDRESS, $name);
         let pointer = std::ptr::with_exposed_provenance::<()>(address);
         // SAFETY: the symbol is a function of this type, as its declaration has it.
         #[allow(unused_unsafe)]

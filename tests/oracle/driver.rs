@@ -296,6 +296,7 @@ fn refill(known: &mut Known) {
 
 /// The kernel writes and reads the whole object, and functions of the C library do.
 fn transfer(known: &mut Known) {
+    // No child comes here.
     static FILES: OnceLock<(i32, i32)> = OnceLock::new();
     let Object { address, size, .. } = known.object;
     if known.poisoned {
@@ -473,8 +474,10 @@ extern "C" fn on_signal(_: i32) {
 
 /// A child that uses the heap it inherited.
 fn fork(objects: usize) {
+    let turn = calls::LOOKUPS.lock().expect("no panic");
     // SAFETY: the child does what is tested, and leaves by `_exit`.
     let child = unsafe { libc::fork() };
+    drop(turn);
     if child == 0 {
         table::after_fork();
         // SAFETY: sets a timer; `_exit` ends the process.

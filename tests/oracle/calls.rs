@@ -96,8 +96,12 @@ pub static LOOKUPS: Mutex<()> = Mutex::new(());
 /// The address of a function, looked up once.
 fn look_up(known: &AtomicUsize, name: &CStr) -> usize {
     if known.load(Ordering::Relaxed) == 0 {
-        let _turn = LOOKUPS.lock().expect("no panic");
+        // A wait for the turn is not what the call does to it.
+        let errno = super::errno();
+        let turn = LOOKUPS.lock().expect("no panic");
         known.store(symbol(name).expose_provenance(), Ordering::Relaxed);
+        drop(turn);
+        super::set_errno(errno);
     }
     known.load(Ordering::Relaxed)
 }

@@ -167,8 +167,9 @@ impl Heap {
 
     #[inline(never)]
     fn resize_guarded_in_place(&self, claim: &Claim, request: &Request) -> bool {
-        let found = self.page.find_live(claim.address);
-        found.is_some_and(|found| self.page.resize(found, request, self.keeps_guards()))
+        // More pages are granted under a shard's lock.
+        let resize = |found| thread::with(|_| self.page.resize(found, request, self.keeps_guards()));
+        self.page.find_live(claim.address).and_then(resize).unwrap_or(false)
     }
 
     /// Whether guarded objects go on touching their guards when they are resized.

@@ -108,7 +108,6 @@ impl Large {
         Some(Span::new(start, pages))
     }
 
-    /// The next run of free chunks, from where the last ended, once round.
     /// Chunks that freed objects left behind cost memory: page tables, and the names of their records. Whoever reaches
     /// the end of a block of address space looks at the two oldest, unless they lie near. Page tables stay where an object
     /// lies in the block. Names of objects that are remembered stay, and are waited for through half of the area.
@@ -137,6 +136,7 @@ impl Large {
         }
     }
 
+    /// The next run of free chunks, from where the last ended, once round.
     fn find(&self, arena: &Arena, area: &Range<usize>, count: usize) -> Option<usize> {
         let search = |mut first: usize, end: usize| {
             while first + count <= end {

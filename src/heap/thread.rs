@@ -15,7 +15,7 @@ use crate::page::PageAllocator;
 use crate::rng::Rng;
 use crate::stats::{Counts, Totals};
 use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, Ordering, compiler_fence};
-use crate::sync::{Lock, Rank};
+use crate::sync::{self, Lock, Rank};
 use crate::sys::action::BlockedSignals;
 use crate::sys::seal::{self, Unsealed};
 use crate::sys::{process, stacks, thread as sys, vm};
@@ -222,12 +222,16 @@ impl Thread {
         self.gate.store(gate | BUSY, Ordering::Relaxed);
         // A signal handler looks at the gate: what follows is not moved before it.
         compiler_fence(Ordering::SeqCst);
+        sync::begin_inside();
         gate
     }
 
     /// Takes [`Thread::close_gate`] back.
     #[inline(always)]
     pub fn open_gate(&mut self, gate: u16) {
+        if gate & BUSY == 0 {
+            sync::end_inside();
+        }
         compiler_fence(Ordering::SeqCst);
         self.gate.store(gate, Ordering::Relaxed);
     }

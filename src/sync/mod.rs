@@ -27,7 +27,7 @@ mod rank;
 
 pub use core::sync::atomic;
 pub use lock::{Guard, Lock, SignalSafeGuard};
-pub use rank::Rank;
+pub use rank::{Rank, begin_inside, end_inside};
 
 /// What a thread does between two looks at a lock that is about to be free.
 pub fn pause() {

@@ -313,6 +313,13 @@ pub struct BlockedSignals {
     not_send: PhantomData<*mut ()>,
 }
 
+/// Whether no signal that is sent can run a handler in the calling thread.
+#[cfg(debug_assertions)]
+pub fn blocks_handlers() -> bool {
+    let reserved = RESERVED | bit(libc::SIGKILL) | bit(libc::SIGSTOP);
+    block(0) | reserved | SYNCHRONOUS == u64::MAX
+}
+
 impl BlockedSignals {
     /// Begins it.
     pub fn begin() -> Self {

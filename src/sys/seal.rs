@@ -240,8 +240,24 @@ const _: () = assert!(
 );
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// Makes sure that what lies at `start` can be read and not written.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn assert_sealed(start: usize) {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("a list of mappings");
+        let holds = |line: &&str| {
+            let (range, _) = line.split_once(' ').expect("a range");
+            let (low, high) = range.split_once('-').expect("two ends");
+            let parse = |end| usize::from_str_radix(end, 16).expect("an address");
+            (parse(low)..parse(high)).contains(&start)
+        };
+        let line = maps.lines().find(holds).expect("it is mapped");
+        assert!(line.contains(" r--p "), "{line}");
+    }
 
     #[test]
     fn a_value_is_set_once_and_cannot_be_written() {
@@ -252,15 +268,6 @@ mod tests {
         CELL.fill(&FILLER, 7);
         CELL.fill(&FILLER, 8);
         assert_eq!(CELL.get(), Some(&7));
-        let start = (&raw const CELL).addr();
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("a list of mappings");
-        let holds = |line: &&str| {
-            let (range, _) = line.split_once(' ').expect("a range");
-            let (low, high) = range.split_once('-').expect("two ends");
-            let parse = |end| usize::from_str_radix(end, 16).expect("an address");
-            (parse(low)..parse(high)).contains(&start)
-        };
-        let line = maps.lines().find(holds).expect("the static is mapped");
-        assert!(line.contains(" r--p "), "{line}");
+        assert_sealed((&raw const CELL).addr());
     }
 }

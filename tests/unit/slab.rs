@@ -6,23 +6,15 @@ use super::layout::{for_tests, layout};
 use crate::addr::Addr;
 use crate::fault::Kind;
 use crate::request::{Claim, Origin};
+use crate::sys::seal::tests::assert_sealed;
 use std::process::Command;
 use std::string::String;
-use std::{env, format, fs, println};
+use std::{env, format, println};
 
 /// What the layout says, canaries' keys among it, nobody can write.
 #[test]
 fn the_layout_is_sealed() {
-    let start = Addr::of(core::ptr::from_ref(for_tests())).get();
-    let maps = fs::read_to_string("/proc/self/maps").expect("a list of mappings");
-    let holds = |line: &&str| {
-        let (low, rest) = line.split_once('-').expect("two ends");
-        let (high, _) = rest.split_once(' ').expect("a range");
-        let parse = |end| usize::from_str_radix(end, 16).expect("an address");
-        (parse(low)..parse(high)).contains(&start)
-    };
-    let line = maps.lines().find(holds).expect("the static is mapped");
-    assert!(line.contains(" r--p "), "{line}");
+    assert_sealed(Addr::of(core::ptr::from_ref(for_tests())).get());
 }
 
 /// Each process has canaries of its own: this binary executes itself.

@@ -249,8 +249,12 @@ pub fn content(info: &ClassInfo, place: Place, object: Option<&Object>) -> Conte
         live if live.is_live() => from(size, size),
         freed if freed.is_freed() && !zero => from(size, size),
         freed if freed.is_freed() => from(tail, tail),
-        // Its last word is a canary if the next slot was allocated.
-        _ if place.into >= tail => Content::Perhaps(canary::byte(word, tail, place.into)),
+        // Its last word is a canary if the next slot was allocated, which that slot tells for certain while it is in use.
+        _ if place.into >= tail => {
+            let (next, byte) = (place.slot + 1, canary::byte(word, tail, place.into));
+            let known = next >> info.slab_shift < info.slabs() && !info.state_of(next).is_untouched();
+            if known { Content::Canary(byte) } else { Content::Perhaps(byte) }
+        }
         _ => Content::Program,
     }
 }

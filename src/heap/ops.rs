@@ -20,23 +20,14 @@ use crate::sys::errno::ErrnoGuard;
 use crate::sys::seal::Unsealed;
 use crate::sys::{file, process, thread as sys, vm};
 
-/// The thread's state if it may take the shortest path of an allocation: not inside the allocator, every protection on,
-/// and a mode that sends small objects to slabs whatever they are.
-#[inline(always)]
-fn small_thread() -> Option<*mut Thread> {
-    let thread = Addr::new(sys::slot()).as_ptr::<Thread>();
-    // SAFETY: the word is 0 or the address of this thread's state; `GONE` and `SEALED` begin like one whose gate
-    // is never open. A plain read, which can be part of the comparison: only this thread writes the gate and the word beside
-    // it, and a handler that does leaves them as they were.
-    (!thread.is_null() && unsafe { (&raw const (*thread).gate).cast::<u32>().read() } == 0).then_some(thread)
-}
-
-/// The thread's state if it may take the other short paths: [`small_thread`], but that the mode may send small objects elsewhere.
+/// The thread's state if it may take the shortest paths: not inside the allocator, and every protection on.
 #[inline(always)]
 fn plain_thread() -> Option<*mut Thread> {
     let thread = Addr::new(sys::slot()).as_ptr::<Thread>();
-    // SAFETY: the word is 0 or the address of this thread's state, which lives as long as the thread. Only
-    // this thread writes the gate.
+    // SAFETY: the word is 0 or the address of this thread's state, which lives as long as the thread; `GONE` and `SEALED` begin
+    // like one whose gate is never open. A plain read, which can be part of the comparison: only this thread writes the gate,
+    // and a handler that does leaves it as it was. It is as wide as the store of the operation before, from which a wider one
+    // would not be served: it would wait until all stores before that are in the cache.
     (!thread.is_null() && unsafe { (*thread).gate.as_ptr().read() } == 0).then_some(thread)
 }
 
@@ -44,9 +35,9 @@ fn plain_thread() -> Option<*mut Thread> {
 /// to look at it. Objects of zero bytes lie in no slab. The object's bytes are zero: its slot was found so.
 #[inline(always)]
 pub fn try_allocate_small(size: usize, origin: Origin) -> *mut u8 {
-    match small_thread() {
+    match plain_thread() {
         // SAFETY: the state is this thread's and its gate open, so that no other reference exists; small classes serve the size.
-        Some(thread) if size.wrapping_sub(1) < class::SMALL_MAX => unsafe {
+        Some(thread) if size.wrapping_sub(1) < unsafe { (*thread).small_most } => unsafe {
             (*thread).gate.store(BUSY, Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);
             let pointer = (*thread).slab.allocate_plain::<true>(size, origin);
@@ -61,10 +52,10 @@ pub fn try_allocate_small(size: usize, origin: Origin) -> *mut u8 {
 /// [`try_allocate_small`] for objects of any size that the mode sends to slabs whatever they are.
 #[inline(always)]
 pub fn try_allocate_plain(size: usize, origin: Origin) -> *mut u8 {
-    match small_thread() {
+    match plain_thread() {
         // SAFETY: the state is this thread's and its gate open, so that no other reference exists; below the limit the table has a
         // class.
-        Some(thread) if size.wrapping_sub(1) < unsafe { (*thread).fast_most } => unsafe {
+        Some(thread) if size.wrapping_sub(1) < unsafe { (*thread).plain_most } => unsafe {
             (*thread).gate.store(BUSY, Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);
             let pointer = (*thread).slab.allocate_plain::<false>(size, origin);

@@ -14,7 +14,7 @@ use crate::options::Mode;
 use crate::page::PageAllocator;
 use crate::rng::Rng;
 use crate::stats::{Counts, Totals};
-use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, Ordering, compiler_fence};
+use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering, compiler_fence};
 use crate::sync::{self, Lock, Rank};
 use crate::sys::action::BlockedSignals;
 use crate::sys::seal::{self, Unsealed};
@@ -31,13 +31,17 @@ use super::{heap, lifecycle, shared, start};
 #[repr(C, align(8))]
 pub struct Thread {
     /// 0 when the thread may take the shortest paths: see [`BUSY`] and [`GENERAL`].
-    pub gate: AtomicU16,
-    /// 1 when the sampler counts requests, read with the gate by the shortest path of an allocation.
-    samples: AtomicU16,
+    pub gate: AtomicU8,
+    /// Whether the sampler counts requests.
+    samples: bool,
     /// The shard it places guarded objects in.
     pub shard: u32,
     /// Requests of one byte to so many go straight to the slab cache.
     pub fast_most: usize,
+    /// As `fast_most`, for the shortest paths of an allocation: 0 where the sampler counts requests.
+    pub plain_most: usize,
+    /// The lesser of that and [`slab::class::SMALL_MAX`].
+    pub small_most: usize,
     /// The kernel's id of the thread, 0 until it is asked for.
     pub id: u32,
     /// Its stack, as far as it is known.
@@ -63,18 +67,18 @@ pub struct Thread {
 }
 
 /// What the word of a thread points at that has no state any more: begins like a busy state.
-static GONE: AtomicU32 = AtomicU32::new(BUSY as u32);
+static GONE: AtomicU8 = AtomicU8::new(BUSY);
 
 /// What the word of a thread points at whose state is sealed: begins like a busy state.
-static SEALED: u32 = BUSY as u32;
+static SEALED: u8 = BUSY;
 
 /// The gate's bit of a thread that is inside the allocator.
-pub const BUSY: u16 = 1;
+pub const BUSY: u8 = 1;
 /// The gate's bit of a run in which the mode or the options want every request looked at.
-const GENERAL: u16 = 2;
+const GENERAL: u8 = 2;
 /// The gate's bit of a forked child's thread that goes on in its parent's batches: their order is drawn anew before
 /// anything else, on the general paths.
-const REORDER: u16 = 4;
+const REORDER: u8 = 4;
 
 /// All states, and those without a thread.
 pub(super) struct Registry {
@@ -203,7 +207,7 @@ impl Thread {
     /// Whether the sampler is to be asked for the next object; it counts the object if not.
     #[inline(always)]
     pub fn is_due(&mut self) -> bool {
-        if self.samples.load(Ordering::Relaxed) == 0 {
+        if !self.samples {
             return false;
         }
         match self.until_sample.checked_sub(1) {
@@ -217,7 +221,7 @@ impl Thread {
 
     /// Marks the thread as being inside the allocator; what the gate was before.
     #[inline(always)]
-    pub fn close_gate(&mut self) -> u16 {
+    pub fn close_gate(&mut self) -> u8 {
         let gate = self.gate.load(Ordering::Relaxed);
         self.gate.store(gate | BUSY, Ordering::Relaxed);
         // A signal handler looks at the gate: what follows is not moved before it.
@@ -228,7 +232,7 @@ impl Thread {
 
     /// Takes [`Thread::close_gate`] back.
     #[inline(always)]
-    pub fn open_gate(&mut self, gate: u16) {
+    pub fn open_gate(&mut self, gate: u8) {
         if gate & BUSY == 0 {
             sync::end_inside();
         }
@@ -267,7 +271,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
         // SAFETY: states in the list have no owner; the lock makes this thread their owner.
         unsafe {
             registry.unused = (*thread).next_unused;
-            (*thread).gate = AtomicU16::new(gate_of_run());
+            (*thread).gate = AtomicU8::new(gate_of_run());
             (*thread).rounds = 0;
             (*thread).id = 0;
             (*thread).stack = Stack::default();
@@ -296,11 +300,13 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
     let options = &heap().options;
     // SAFETY: the mapping is fresh, zero and ours, and zero bytes are a valid state.
     let state = unsafe { &mut *thread };
-    state.gate = AtomicU16::new(gate_of_run());
-    state.samples = AtomicU16::new(u16::from(options.mode == Mode::Patrol && options.sample_rate != 0));
+    state.gate = AtomicU8::new(gate_of_run());
+    state.samples = options.mode == Mode::Patrol && options.sample_rate != 0;
     state.rng = rng;
     state.shard = if shared { COMMON_SHARD } else { ordinal % COMMON_SHARD };
     state.fast_most = policy::fast_limit(options).saturating_sub(1).min(slab::class::TABLE_MAX);
+    state.plain_most = if state.samples { 0 } else { state.fast_most };
+    state.small_most = state.plain_most.min(slab::class::SMALL_MAX);
     state.slab.init(rng, ordinal as usize, start::quarantine_bytes(options) != 0);
     heap().page.use_shard();
     let mut first = ALL.load(Ordering::Relaxed);
@@ -314,7 +320,7 @@ pub fn make(shared: bool) -> Option<*mut Thread> {
 }
 
 /// The gate of an idle thread in this run.
-fn gate_of_run() -> u16 {
+fn gate_of_run() -> u8 {
     let options = &heap().options;
     let plain = policy::fast_limit(options) > slab::class::SMALL_MAX
         && options.canary

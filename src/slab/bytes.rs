@@ -9,8 +9,10 @@ use core::arch::x86_64::{
     _mm_store_si128,
 };
 
-/// Up to so many bytes two or four vectors do, which overlap.
+/// Up to so many bytes four vectors of 16 do, which overlap.
 pub const FEW: usize = 64;
+/// Up to so many bytes those of 32 do without a loop.
+const MANY: usize = 320;
 
 /// Whether `len` bytes at `start` are zero; none are.
 ///
@@ -19,6 +21,17 @@ pub const FEW: usize = 64;
 /// - The bytes are readable.
 #[inline(always)]
 pub unsafe fn is_zero(start: *const u8, len: usize) -> bool {
+    // SAFETY: as the caller says.
+    unsafe { if len <= MANY { is_zero_small(start, len) } else { is_zero_long(start, len) } }
+}
+
+/// [`is_zero`] for at most [`MANY`] bytes.
+///
+/// # Safety
+/// As [`is_zero`].
+#[inline(always)]
+pub unsafe fn is_zero_small(start: *const u8, len: usize) -> bool {
+    debug_assert!(len <= MANY);
     // SAFETY: every load is aligned and within the caller's bytes. Where it is said to have AVX2 the processor has it.
     unsafe {
         if len > FEW {
@@ -28,12 +41,22 @@ pub unsafe fn is_zero(start: *const u8, len: usize) -> bool {
             return true;
         }
         let load = |at| _mm_load_si128(start.add(at).cast::<__m128i>());
-        let mut seen = _mm_or_si128(load(0), load(len - 16));
-        if len > 32 {
-            seen = _mm_or_si128(seen, _mm_or_si128(load(16), load(len - 32)));
-        }
+        let (second, last) = (machine::lesser(16, len - 16), len - 16);
+        let seen =
+            _mm_or_si128(_mm_or_si128(load(0), load(last)), _mm_or_si128(load(second), load(last - second)));
         _mm_movemask_epi8(_mm_cmpeq_epi8(seen, _mm_setzero_si128())) == 0xffff
     }
+}
+
+/// [`is_zero`] for at least 256 bytes.
+///
+/// # Safety
+/// As [`is_zero`].
+#[inline(always)]
+pub unsafe fn is_zero_long(start: *const u8, len: usize) -> bool {
+    debug_assert!(len >= 256);
+    // SAFETY: as the caller says. Where it is said to have AVX2 the processor has it.
+    unsafe { if machine::has_avx2() { is_zero_long_avx2(start, len) } else { is_zero_sse2(start, len) } }
 }
 
 /// Clears `len` bytes at `start`; none are.
@@ -43,6 +66,17 @@ pub unsafe fn is_zero(start: *const u8, len: usize) -> bool {
 /// - The bytes are writable and nobody else uses them.
 #[inline(always)]
 pub unsafe fn clear(start: *mut u8, len: usize) {
+    // SAFETY: as the caller says.
+    unsafe { if len <= MANY { clear_small(start, len) } else { clear_long(start, len) } }
+}
+
+/// [`clear`] for at most [`MANY`] bytes.
+///
+/// # Safety
+/// As [`clear`].
+#[inline(always)]
+pub unsafe fn clear_small(start: *mut u8, len: usize) {
+    debug_assert!(len <= MANY);
     // SAFETY: every store is aligned and within the caller's bytes. Where it is said to have AVX2 the processor has it.
     unsafe {
         if len > FEW {
@@ -52,13 +86,23 @@ pub unsafe fn clear(start: *mut u8, len: usize) {
             return;
         }
         let store = |at| _mm_store_si128(start.add(at).cast::<__m128i>(), _mm_setzero_si128());
+        let (second, last) = (machine::lesser(16, len - 16), len - 16);
         store(0);
-        store(len - 16);
-        if len > 32 {
-            store(16);
-            store(len - 32);
-        }
+        store(second);
+        store(last - second);
+        store(last);
     }
+}
+
+/// [`clear`] for at least 256 bytes.
+///
+/// # Safety
+/// As [`clear`].
+#[inline(always)]
+pub unsafe fn clear_long(start: *mut u8, len: usize) {
+    debug_assert!(len >= 256);
+    // SAFETY: as the caller says. Where it is said to have AVX2 the processor has it.
+    unsafe { if machine::has_avx2() { clear_long_avx2(start, len) } else { clear_sse2(start, len) } }
 }
 
 // What follows is inline assembly: in functions with the processor's feature the compiler would call it, and its callers would
@@ -112,32 +156,11 @@ unsafe fn clear_sse2(start: *mut u8, len: usize) {
     }
 }
 
-/// An instruction sequence over 64 bytes and more, of which the last 64 are seen to: `$eight` over 256 bytes from `{at}` on, then `$two`
-/// over 64. It uses the upper halves of vector registers and leaves them clear.
+/// An instruction sequence in `asm!` that uses the upper halves of vector registers and leaves them clear.
 macro_rules! wide {
-    ($start:ident, $len:ident, $last:literal, $eight:literal, $two:literal, $end:literal $(, $label:ident = $wrong:block)?) => {
+    ($start:ident, $len:ident, [$($line:literal),* $(,)?] $(, $label:ident = $wrong:block)?) => {
         asm!(
-            "lea {last}, [{at} + {len} - 64]",
-            $last,
-            // The last place from which 256 bytes do not reach beyond the end.
-            "lea {len}, [{last} - 192]",
-            "cmp {at}, {len}",
-            "ja 3f",
-            "2:",
-            $eight,
-            "add {at}, 256",
-            "cmp {at}, {len}",
-            "jbe 2b",
-            "3:",
-            "cmp {at}, {last}",
-            "jae 5f",
-            "4:",
-            $two,
-            "add {at}, 64",
-            "cmp {at}, {last}",
-            "jb 4b",
-            "5:",
-            $end,
+            $($line,)*
             at = inout(reg) $start => _,
             len = inout(reg) $len => _,
             last = out(reg) _,
@@ -150,25 +173,76 @@ macro_rules! wide {
     };
 }
 
+// How long a slot is differs from one call to the next, so a loop would cost more in branches that were predicted wrongly than
+// in its rounds. What does not reach as far as the places of a sequence is done twice instead.
+
+/// 64 to [`MANY`] bytes: `$two` does 64 bytes from `{at}` on, `$last` those from `{last}` on.
+macro_rules! moderate {
+    ($start:ident, $len:ident, $last:literal, $two:literal, $end:literal $(, $label:ident = $wrong:block)?) => {
+        wide!($start, $len, [
+            "lea {last}, [{at} + {len} - 64]",
+            $last,
+            "cmp {len}, 256",
+            "jbe 2f",
+            $two,
+            "add {at}, 64",
+            "2:",
+            $two,
+            "add {at}, 64",
+            "cmp {at}, {last}",
+            "cmova {at}, {last}",
+            $two,
+            "add {at}, 64",
+            "cmp {at}, {last}",
+            "cmova {at}, {last}",
+            $two,
+            $end,
+        ] $(, $label = $wrong)?)
+    };
+}
+
+/// 256 bytes and more: `$eight` does 256 bytes from `{at}` on.
+macro_rules! long {
+    ($start:ident, $len:ident, $first:literal, $eight:literal, $end:literal $(, $label:ident = $wrong:block)?) => {
+        wide!($start, $len, [
+            "lea {last}, [{at} + {len} - 256]",
+            $first,
+            $eight,
+            "cmp {len}, 512",
+            "jbe 3f",
+            "add {at}, 256",
+            $eight,
+            "add {at}, 256",
+            "cmp {at}, {last}",
+            "cmova {at}, {last}",
+            $eight,
+            "add {at}, 256",
+            "cmp {at}, {last}",
+            "jae 3f",
+            "2:",
+            $eight,
+            "add {at}, 256",
+            "cmp {at}, {last}",
+            "jb 2b",
+            "3:",
+            "mov {at}, {last}",
+            $eight,
+            $end,
+        ] $(, $label = $wrong)?)
+    };
+}
+
 /// # Safety
-/// As [`is_zero`], with `len` at least 64, on a processor with AVX2.
+/// As [`is_zero`], with `len` from 64 to [`MANY`], on a processor with AVX2.
 #[inline(always)]
 unsafe fn is_zero_avx2(start: *const u8, len: usize) -> bool {
     // SAFETY: loads stay within the caller's bytes.
     unsafe {
-        wide!(
+        moderate!(
             start,
             len,
             "vmovdqu ymm0, [{last}]
              vmovdqu ymm1, [{last} + 32]",
-            "vpor ymm0, ymm0, [{at}]
-             vpor ymm1, ymm1, [{at} + 32]
-             vpor ymm0, ymm0, [{at} + 64]
-             vpor ymm1, ymm1, [{at} + 96]
-             vpor ymm0, ymm0, [{at} + 128]
-             vpor ymm1, ymm1, [{at} + 160]
-             vpor ymm0, ymm0, [{at} + 192]
-             vpor ymm1, ymm1, [{at} + 224]",
             "vpor ymm0, ymm0, [{at}]
              vpor ymm1, ymm1, [{at} + 32]",
             "vpor ymm0, ymm0, ymm1
@@ -182,17 +256,63 @@ unsafe fn is_zero_avx2(start: *const u8, len: usize) -> bool {
 }
 
 /// # Safety
-/// As [`clear`], with `len` at least 64, on a processor with AVX2.
+/// As [`is_zero`], with `len` at least 256, on a processor with AVX2.
+#[inline(always)]
+unsafe fn is_zero_long_avx2(start: *const u8, len: usize) -> bool {
+    // SAFETY: loads stay within the caller's bytes.
+    unsafe {
+        long!(
+            start,
+            len,
+            "vpxor xmm0, xmm0, xmm0
+             vpxor xmm1, xmm1, xmm1",
+            "vpor ymm0, ymm0, [{at}]
+             vpor ymm1, ymm1, [{at} + 32]
+             vpor ymm0, ymm0, [{at} + 64]
+             vpor ymm1, ymm1, [{at} + 96]
+             vpor ymm0, ymm0, [{at} + 128]
+             vpor ymm1, ymm1, [{at} + 160]
+             vpor ymm0, ymm0, [{at} + 192]
+             vpor ymm1, ymm1, [{at} + 224]",
+            "vpor ymm0, ymm0, ymm1
+             vptest ymm0, ymm0
+             vzeroupper
+             jne {wrong}",
+            wrong = { return false }
+        );
+    }
+    true
+}
+
+/// # Safety
+/// As [`clear`], with `len` from 64 to [`MANY`], on a processor with AVX2.
 #[inline(always)]
 unsafe fn clear_avx2(start: *mut u8, len: usize) {
     // SAFETY: stores stay within the caller's bytes.
     unsafe {
-        wide!(
+        moderate!(
             start,
             len,
             "vpxor xmm0, xmm0, xmm0
              vmovdqu [{last}], ymm0
              vmovdqu [{last} + 32], ymm0",
+            "vmovdqu [{at}], ymm0
+             vmovdqu [{at} + 32], ymm0",
+            "vzeroupper"
+        );
+    }
+}
+
+/// # Safety
+/// As [`clear`], with `len` at least 256, on a processor with AVX2.
+#[inline(always)]
+unsafe fn clear_long_avx2(start: *mut u8, len: usize) {
+    // SAFETY: stores stay within the caller's bytes.
+    unsafe {
+        long!(
+            start,
+            len,
+            "vpxor xmm0, xmm0, xmm0",
             "vmovdqu [{at}], ymm0
              vmovdqu [{at} + 32], ymm0
              vmovdqu [{at} + 64], ymm0
@@ -201,8 +321,6 @@ unsafe fn clear_avx2(start: *mut u8, len: usize) {
              vmovdqu [{at} + 160], ymm0
              vmovdqu [{at} + 192], ymm0
              vmovdqu [{at} + 224], ymm0",
-            "vmovdqu [{at}], ymm0
-             vmovdqu [{at} + 32], ymm0",
             "vzeroupper"
         );
     }
@@ -212,8 +330,11 @@ unsafe fn clear_avx2(start: *mut u8, len: usize) {
 mod tests {
     use super::*;
 
+    /// More than the longest sequence without a loop does.
+    const SIZE: usize = 1664;
+
     #[repr(align(64))]
-    struct Buffer([u8; 1024]);
+    struct Buffer([u8; SIZE]);
 
     /// What is used for a length beyond a few, in both widths where the processor has them.
     fn widths() -> impl Iterator<Item = bool> {
@@ -227,7 +348,10 @@ mod tests {
         unsafe {
             match wide {
                 _ if len <= FEW => super::is_zero(start, len),
-                true => is_zero_avx2(start, len),
+                true if len <= MANY => {
+                    is_zero_avx2(start, len) && (len < 256 || is_zero_long_avx2(start, len))
+                }
+                true => is_zero_long_avx2(start, len),
                 false => is_zero_sse2(start, len),
             }
         }
@@ -239,7 +363,8 @@ mod tests {
         unsafe {
             match wide {
                 _ if len <= FEW => super::clear(start, len),
-                true => clear_avx2(start, len),
+                true if len <= MANY => clear_avx2(start, len),
+                true => clear_long_avx2(start, len),
                 false => clear_sse2(start, len),
             }
         }
@@ -247,9 +372,9 @@ mod tests {
 
     #[test]
     fn every_byte_counts_in_both_widths() {
-        let mut buffer = Buffer([0; 1024]);
+        let mut buffer = Buffer([0; SIZE]);
         for wide in widths() {
-            for len in (16..=1024).step_by(16) {
+            for len in (16..=SIZE).step_by(16) {
                 for at in 0..len {
                     buffer.0[at] = 1;
                     // SAFETY: the buffer is aligned, larger than len, and ours.
@@ -265,9 +390,9 @@ mod tests {
 
     #[test]
     fn clear_stops_at_its_end() {
-        let mut buffer = Buffer([7; 1024]);
+        let mut buffer = Buffer([7; SIZE]);
         for wide in widths() {
-            for len in (0..1008).step_by(16) {
+            for len in (0..SIZE - 16).step_by(16) {
                 buffer.0.fill(7);
                 // SAFETY: the buffer is aligned, larger than len, and ours.
                 unsafe { clear(buffer.0.as_mut_ptr(), len, wide) };

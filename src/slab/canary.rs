@@ -13,8 +13,9 @@
 //! | fresh, or memory released | as the kernel gave it, or the canary | the thread that takes this slot or the next one sets it |
 //! | live, freed | the canary | its owner and the owner of the next slot read it |
 
-use super::class::TAIL;
+use super::class::{SMALL_SIZE, SMALL_SLACK, TAIL};
 use crate::canary::Key;
+use crate::sys::machine;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -227,6 +228,115 @@ pub unsafe fn intact(start: *const u8, size: usize, slot: usize, canary: u64) ->
     true
 }
 
+/// Bytes at the end of a slot whose canaries are set and compared without a loop. How much slack an object has differs from one
+/// to the next, so a loop would end where the processor does not expect it.
+const WINDOW: usize = 128;
+const _: () = assert!(WINDOW <= SMALL_SIZE);
+
+/// As many clear bytes as a window has, and as many set ones: from `n` on, a window is set in its last `n` bytes.
+#[repr(align(64))]
+struct Masks([u8; 2 * WINDOW]);
+
+static MASKS: Masks = Masks({
+    let mut bytes = [0; 2 * WINDOW];
+    let mut at = WINDOW;
+    while at < 2 * WINDOW {
+        bytes[at] = 0xff;
+        at += 1;
+    }
+    bytes
+});
+
+/// [`fill`] in a slot that is clear but for its last word.
+///
+/// # Safety
+/// As [`fill`].
+#[inline(always)]
+pub unsafe fn fill_any(start: *mut u8, size: usize, slot: usize, canary: u64) {
+    let is_window = slot > SMALL_SIZE && slot - size <= WINDOW && machine::has_avx2();
+    if !is_window {
+        let few = slot - size <= SMALL_SLACK;
+        // SAFETY: as the caller says.
+        return unsafe {
+            if few { fill_small(start, size, slot, canary) } else { fill(start, size, slot, canary) }
+        };
+    }
+    // SAFETY: the window lies in the slot. Outside the object it becomes canaries; what it has of the object is clear and stays
+    // so. The last word is written again with what it holds. The masks are those behind `slot - size`, at most half of them.
+    unsafe {
+        asm!(
+            "vmovq xmm0, {canary}",
+            "vpbroadcastq ymm0, xmm0",
+            "vpand ymm1, ymm0, [{mask}]",
+            "vpand ymm2, ymm0, [{mask} + 32]",
+            "vpand ymm3, ymm0, [{mask} + 64]",
+            "vpand ymm4, ymm0, [{mask} + 96]",
+            "vmovdqu [{end} - 128], ymm1",
+            "vmovdqu [{end} - 96], ymm2",
+            "vmovdqu [{end} - 64], ymm3",
+            "vmovdqu [{end} - 32], ymm4",
+            "vzeroupper",
+            canary = in(reg) canary,
+            mask = in(reg) MASKS.0.as_ptr().add(slot - size),
+            end = in(reg) start.add(slot),
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+            out("xmm15") _,
+            options(nostack, preserves_flags),
+        );
+        set(start.add(size & !(WORD - 1)), partial(canary, size));
+    }
+}
+
+/// [`intact`], without a loop where the slack is as in most slots.
+///
+/// # Safety
+/// As [`intact`].
+#[inline(always)]
+pub unsafe fn intact_any(start: *const u8, size: usize, slot: usize, canary: u64) -> bool {
+    let is_window = slot > SMALL_SIZE && slot - size <= WINDOW && machine::has_avx2();
+    if !is_window {
+        let few = slot - size <= SMALL_SLACK;
+        // SAFETY: as the caller says.
+        return unsafe {
+            if few { intact_small(start, size, slot, canary) } else { intact(start, size, slot, canary) }
+        };
+    }
+    // SAFETY: the window lies in the slot, and so do the eight bytes behind the object. What is shared with the owner of the next
+    // slot is a word that does not change. The masks are as in `fill_any`, those of the whole words alone.
+    unsafe {
+        asm!(
+            "vmovq xmm0, {canary}",
+            "vpbroadcastq ymm0, xmm0",
+            "vpxor ymm1, ymm0, [{end} - 128]",
+            "vpxor ymm2, ymm0, [{end} - 96]",
+            "vpxor ymm3, ymm0, [{end} - 64]",
+            "vpxor ymm4, ymm0, [{end} - 32]",
+            "vpand ymm1, ymm1, [{mask}]",
+            "vpand ymm2, ymm2, [{mask} + 32]",
+            "vpand ymm3, ymm3, [{mask} + 64]",
+            "vpand ymm4, ymm4, [{mask} + 96]",
+            "vpor ymm1, ymm1, ymm2",
+            "vpor ymm3, ymm3, ymm4",
+            "vpor ymm1, ymm1, ymm3",
+            "vptest ymm1, ymm1",
+            "vzeroupper",
+            "jne {wrong}",
+            canary = in(reg) canary,
+            mask = in(reg) MASKS.0.as_ptr().add((slot - size) & !(WORD - 1)),
+            end = in(reg) start.add(slot),
+            wrong = label { return false },
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+            out("xmm15") _,
+            options(nostack, readonly),
+        );
+        // Of the word that the object ends in the bytes behind it.
+        let behind = start.add(size).cast::<u64>().read_unaligned();
+        (behind ^ canary) << (8 * (size % WORD)) == 0
+    }
+}
+
 /// What the byte at `at` in a slot with an object of `size` bytes holds if it is slack.
 #[inline]
 pub fn byte(canary: u64, size: usize, at: usize) -> u8 {
@@ -306,6 +416,40 @@ mod tests {
                 }
             }
             assert!(slot.0[..size].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    /// What is set and compared without a loop is what is with one, in slots of all sizes, with any slack, and with one wrong byte
+    /// anywhere behind the object.
+    #[test]
+    fn a_window_is_as_a_loop() {
+        #[repr(align(16))]
+        struct Long([u8; 2048]);
+        machine::detect();
+        for slot in [16, 32, 112, 128, 144, 288, 304, 320, 576, 1040, 1152, 2048] {
+            for size in usize::saturating_sub(slot, 3 * WINDOW)..=slot - TAIL {
+                let (mut looped, mut whole) = (Long([0; 2048]), Long([0; 2048]));
+                // A canary that the others do not hold, so that a byte in the wrong place is seen.
+                let canary = 0x8877_6655_4433_2200;
+                // SAFETY: the slot is aligned, large enough, and ours.
+                unsafe {
+                    for slots in [&mut looped, &mut whole] {
+                        set(slots.0.as_mut_ptr().add(slot - TAIL), canary);
+                    }
+                    fill(looped.0.as_mut_ptr(), size, slot, canary);
+                    fill_any(whole.0.as_mut_ptr(), size, slot, canary);
+                    assert!(looped.0 == whole.0, "{size} in {slot}");
+                    // What the object holds does not matter.
+                    whole.0[..size].fill(0xa5);
+                    assert!(intact_any(whole.0.as_ptr(), size, slot, canary), "{size} in {slot}");
+                    for at in (size..slot).chain(size.checked_sub(1)) {
+                        whole.0[at] ^= 0x10;
+                        let intact = intact_any(whole.0.as_ptr(), size, slot, canary);
+                        assert_eq!(intact, at < size, "{at} of {size} in {slot}");
+                        whole.0[at] ^= 0x10;
+                    }
+                }
+            }
         }
     }
 }

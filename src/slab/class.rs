@@ -86,6 +86,8 @@ static TABLE: [u8; TABLE_LEN] = {
 pub const SMALL_COUNT: usize = FINE_CLASSES + 2;
 /// The largest request that such a class serves.
 pub const SMALL_MAX: usize = SMALL_COUNT * FINE_STEP - TAIL;
+/// Their largest slots.
+pub const SMALL_SIZE: usize = SMALL_COUNT * FINE_STEP;
 /// The most slack in such a class unless an object shrank in its slot.
 pub const SMALL_SLACK: usize = TAIL + FINE_STEP - 1;
 

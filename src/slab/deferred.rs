@@ -24,7 +24,31 @@ struct List {
 // SAFETY: the pointer is to a mapping that lives as long as the process, reached under the lock.
 unsafe impl Send for List {}
 
-static LIST: Lock<List> = Lock::new(Rank::Deferred, List { entries: core::ptr::null_mut(), len: 0 });
+impl List {
+    const NEW: Self = Self { entries: core::ptr::null_mut(), len: 0 };
+
+    fn add(&mut self, class: usize, slots: &[u32]) {
+        if self.entries.is_null() {
+            self.entries = vm::tables(BYTES).map_or(core::ptr::null_mut(), Addr::as_ptr);
+        }
+        if self.entries.is_null() {
+            return;
+        }
+        for slot in slots.iter().take(ROOM.saturating_sub(self.len)) {
+            // SAFETY: the length is below the room in the mapping.
+            unsafe { self.entries.add(self.len).write((class as u32, *slot)) };
+            self.len += 1;
+        }
+    }
+
+    fn pop(&mut self) -> Option<Deferred> {
+        self.len = self.len.checked_sub(1)?;
+        // SAFETY: what lies below the length was written.
+        Some(unsafe { self.entries.add(self.len).read() })
+    }
+}
+
+static LIST: Lock<List> = Lock::new(Rank::Deferred, List::NEW);
 /// Its length, to be read without the lock.
 static LEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -37,27 +61,16 @@ pub fn len() -> usize {
 /// Adds slots of a class.
 pub fn add(class: usize, slots: &[u32]) {
     let Some(mut list) = LIST.lock_signal_safe() else { return };
-    if list.entries.is_null() {
-        list.entries = vm::tables(BYTES).map_or(core::ptr::null_mut(), Addr::as_ptr);
-    }
-    if list.entries.is_null() {
-        return;
-    }
-    for slot in slots.iter().take(ROOM.saturating_sub(list.len)) {
-        // SAFETY: the length is below the room in the mapping.
-        unsafe { list.entries.add(list.len).write((class as u32, *slot)) };
-        list.len += 1;
-    }
+    list.add(class, slots);
     LEN.store(list.len, Ordering::Relaxed);
 }
 
 /// Takes the one that was added last.
 pub fn pop() -> Option<Deferred> {
     let mut list = LIST.lock_signal_safe()?;
-    list.len = list.len.checked_sub(1)?;
+    let last = list.pop();
     LEN.store(list.len, Ordering::Relaxed);
-    // SAFETY: what lies below the length was written.
-    Some(unsafe { list.entries.add(list.len).read() })
+    last
 }
 
 /// In a forked child: a thread that is not there may have left a length without its entry. What waits is lost then.
@@ -74,26 +87,22 @@ pub unsafe fn inherit() {
     }
 }
 
-/// One test at a time uses the list.
-#[cfg(test)]
-pub static TESTED: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_deferred_comes_back_until_there_is_no_room() {
-        let _turn = TESTED.lock().expect("no other test failed");
-        add(3, &[10, 11]);
-        add(4, &[12]);
+        let mut list = List::NEW;
+        list.add(3, &[10, 11]);
+        list.add(4, &[12]);
         assert_eq!(
-            (len(), pop(), pop(), pop(), pop()),
+            (list.len, list.pop(), list.pop(), list.pop(), list.pop()),
             (3, Some((4, 12)), Some((3, 11)), Some((3, 10)), None)
         );
-        (0..2_000).for_each(|_| add(1, &[1; 100]));
-        assert_eq!(len(), ROOM);
-        while pop().is_some() {}
-        assert_eq!(len(), 0);
+        (0..2_000).for_each(|_| list.add(1, &[1; 100]));
+        assert_eq!(list.len, ROOM);
+        while list.pop().is_some() {}
+        assert_eq!(list.len, 0);
     }
 }

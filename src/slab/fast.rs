@@ -63,7 +63,7 @@ impl Cache {
             let word = canary::word(&layout().key, start + most + LAST);
             if !state.is_of_freed()
                 || !canary::is_last_of_clear(pointer, most, word)
-                || !bytes::is_zero(pointer, most)
+                || !(if SMALL { bytes::is_zero_small(pointer, most) } else { bytes::is_zero(pointer, most) })
             {
                 self.leave(slot, size);
                 return core::ptr::null_mut();
@@ -71,7 +71,7 @@ impl Cache {
             state.store_busy();
             match SMALL {
                 true => canary::fill_small(pointer, size, most + LAST, word),
-                false => canary::fill(pointer, size, most + LAST, word),
+                false => canary::fill_any(pointer, size, most + LAST, word),
             }
             state.store(SlotState::live(most + LAST - size, origin));
             pointer
@@ -122,12 +122,13 @@ impl Cache {
             // The key is read again: as operands in memory its parts take no registers, which there are too few of.
             compiler_fence(Ordering::SeqCst);
             let word = canary::word(&layout.key, start + slot_size);
-            let intact = if SMALL { canary::intact_small } else { canary::intact };
+            let intact = if SMALL { canary::intact_small } else { canary::intact_any };
             if !intact(pointer, size, slot_size, word) {
                 return false;
             }
             cell.store_busy();
-            bytes::clear(pointer, slot_size - LAST);
+            let clear = if SMALL { bytes::clear_small } else { bytes::clear };
+            clear(pointer, slot_size - LAST);
             pointer.add(slot_size - LAST).cast::<u64>().write(0);
             cell.store(state.freed());
             bin.top += 1;

@@ -184,6 +184,16 @@ pub fn plus<const MORE: usize>(value: usize) -> usize {
     sum
 }
 
+/// The lesser of two, without a branch.
+#[inline(always)]
+pub fn lesser(mut one: usize, other: usize) -> usize {
+    // SAFETY: a comparison and a move.
+    unsafe {
+        asm!("cmp {one}, {other}", "cmova {one}, {other}", one = inout(reg) one, other = in(reg) other, options(pure, nomem, nostack));
+    }
+    one
+}
+
 /// [`kept`] for a pointer.
 #[expect(clippy::pointers_in_nomem_asm_block, reason = "there is no instruction")]
 #[inline(always)]

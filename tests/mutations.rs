@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -105,17 +106,38 @@ fn place() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations")
 }
 
-/// A copy of the tree, without what was built. Files keep their times, so that a second run builds little.
+/// A copy of the tree, without what was built. What is there from another run keeps its time if it is the same, so that a second
+/// run builds little. Everything else is new: the build of a mutation, or of a file that was changed during the last run, is
+/// younger than the file in the tree.
 fn copy() -> PathBuf {
     let tree = place().join("tree");
     fs::create_dir_all(&tree).expect("the build's directory for temporary files is writable");
     for part in ["Cargo.toml", "Cargo.lock", "README.md", "src", "tests", "ffi", "benches"] {
-        let to = tree.join(part);
-        let _ = fs::remove_dir_all(&to);
-        let status = Command::new("cp").arg("-a").arg(root().join(part)).arg(&to).status();
-        assert!(status.is_ok_and(|status| status.success()), "{part} cannot be copied");
+        let copied = copy_part(&root().join(part), &tree.join(part));
+        copied.unwrap_or_else(|error| panic!("{part} cannot be copied: {error}"));
     }
     tree
+}
+
+fn copy_part(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        let same = fs::read(to).is_ok_and(|copied| fs::read(from).is_ok_and(|source| copied == source));
+        return if same { Ok(()) } else { fs::copy(from, to).map(|_| ()) };
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        match (from.join(entry.file_name()).exists(), entry.path().is_dir()) {
+            (true, _) => (),
+            (false, true) => fs::remove_dir_all(entry.path())?,
+            (false, false) => fs::remove_file(entry.path())?,
+        }
+    }
+    for entry in fs::read_dir(from)? {
+        let name = entry?.file_name();
+        copy_part(&from.join(&name), &to.join(&name))?;
+    }
+    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -136,20 +158,26 @@ enum End {
 }
 
 /// Cargo's test of a suite in the copy: a suite's name, and perhaps what its tests are picked by.
-fn cargo(tree: &Path, suite: &str) -> Command {
+fn test(tree: &Path, suite: &str) -> Command {
     let name = suite.split(' ').next().unwrap_or(suite);
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(tree).arg("test");
-    let mut target = place().join("target");
+    let mut command = cargo(tree, "target");
+    command.arg("test");
     match name {
         "lib" => command.args(["-p", "fencepost", "--lib"]),
         "loom" => {
-            target = place().join("loom");
+            command.env("CARGO_TARGET_DIR", place().join("loom"));
             command.env("RUSTFLAGS", "--cfg loom").args(["--release", "--test", "loom"])
         }
         name => command.args(["--workspace", "--test", name]),
     };
-    command.env("CARGO_TARGET_DIR", target).env_remove("FENCEPOST_TEST_SEED").env_remove(PICKED);
+    command
+}
+
+/// Cargo in the copy, with a target directory of that name.
+fn cargo(tree: &Path, target: &str) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(tree).env("CARGO_TARGET_DIR", place().join(target));
+    command.env_remove("FENCEPOST_TEST_SEED").env_remove(PICKED);
     // The library under test is to be built soon rather than well.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     command.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
@@ -174,22 +202,30 @@ fn ends_well(mut child: Child) -> bool {
     false
 }
 
+/// Where what a suite says goes.
+fn output() -> PathBuf {
+    place().join("output")
+}
+
+/// What the last suite said.
+fn said() -> String {
+    String::from_utf8_lossy(&fs::read(output()).expect("it was written")).into_owned()
+}
+
 /// Runs a suite in the copy.
 fn run(tree: &Path, suite: &str) -> End {
     let filter = suite.split_once(' ').map_or("", |(_, filter)| filter);
-    if !cargo(tree, suite).arg("--no-run").status().is_ok_and(|status| status.success()) {
+    if !test(tree, suite).arg("--no-run").status().is_ok_and(|status| status.success()) {
         return End::NotBuilt;
     }
-    let output = place().join("output");
-    let file = fs::File::create(&output).expect("the build's directory for temporary files is writable");
-    let mut command = cargo(tree, suite);
+    let file = fs::File::create(output()).expect("the build's directory for temporary files is writable");
+    let mut command = test(tree, suite);
     command.arg("--").args(filter.split_whitespace()).stdout(file);
     let child = command.spawn().expect("cargo starts");
     if !ends_well(child) {
         return End::Failed;
     }
-    let text = fs::read(&output).expect("it was written");
-    let text = String::from_utf8_lossy(&text);
+    let text = said();
     let passed =
         |line: &str| line.strip_prefix("test result: ok. ")?.split(' ').next()?.parse::<usize>().ok();
     End::Passed(text.lines().filter_map(passed).sum())
@@ -223,10 +259,14 @@ fn all_are_killed() {
     };
     let mutations: Vec<Mutation> = read().into_iter().filter(chosen).collect();
     let tree = copy();
+    // Before a suite's time begins, since its first build takes as long as a suite may.
+    let library =
+        cargo(&tree, "target").args(["build", "--release", "-p", "fencepost-ffi", "--lib"]).status();
+    assert!(library.is_ok_and(|status| status.success()), "the library is not built");
     let suites: BTreeSet<&String> = mutations.iter().flat_map(|mutation| &mutation.suites).collect();
     for suite in suites {
         let end = run(&tree, suite);
-        assert!(matches!(end, End::Passed(1..)), "{suite} must pass without a mutation: {end:?}");
+        assert!(matches!(end, End::Passed(1..)), "{suite} must pass without a mutation: {end:?}\n{}", said());
     }
     let machine = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let mut left = Vec::new();

@@ -85,6 +85,13 @@ const CELLS_AT: usize = size_of::<Quarantine>().next_multiple_of(align_of::<Atom
 /// Maps the table for a budget in bytes; `limit` is what the process may map in all. Called once, at start. Without
 /// memory for a table all slots go straight to the stores.
 pub fn init(budget: usize, limit: Option<u64>) {
+    if let Some(table) = map(budget, limit) {
+        QUARANTINE.store(table, Ordering::Release);
+    }
+}
+
+/// A new table.
+fn map(budget: usize, limit: Option<u64>) -> Option<*mut Quarantine> {
     let budget = budget.min(BUDGET_MAX);
     let mut cells = cells_for(budget);
     let affordable =
@@ -94,14 +101,13 @@ pub fn init(budget: usize, limit: Option<u64>) {
     }
     let bytes = table_bytes(cells);
     let mapped = if bytes < SPARSE { vm::tables(bytes) } else { vm::sparse_tables(bytes) };
-    let Some(start) = mapped else { return };
-    let table = start.as_ptr::<Quarantine>();
+    let table = mapped?.as_ptr::<Quarantine>();
     // SAFETY: the mapping is fresh, zero, large enough and this thread's; zero bytes are a valid table.
     let quarantine = unsafe { &mut *table };
     quarantine.budget = u32::try_from(budget / UNIT).unwrap_or(u32::MAX);
     quarantine.cell_count = cells as u32;
     quarantine.magazine_count = magazine_count(cells) as u32;
-    QUARANTINE.store(table, Ordering::Release);
+    Some(table)
 }
 
 /// As many as there can be of the lightest full magazines, each with an open one, so that the weight is what counts.
@@ -203,7 +209,7 @@ pub fn flush_transfer(found: &mut Option<Fault>) {
 /// The table, if there is one.
 fn quarantine() -> Option<&'static Quarantine> {
     let table = QUARANTINE.load(Ordering::Acquire);
-    // SAFETY: null, or the table that `init` mapped and filled before it stored the pointer; it stays mapped.
+    // SAFETY: null, or the table that `map` filled before `init` stored the pointer; it stays mapped.
     unsafe { table.as_ref() }
 }
 
@@ -344,5 +350,38 @@ impl Quarantine {
         }
         self.pool().put(magazine);
         count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two threads end at once. Neither finds an open magazine, so both leave one, and no slot is lost. The next full stack of the
+    /// class takes both into the queue.
+    #[test]
+    fn two_open_magazines_are_kept() {
+        const CLASS: usize = 3;
+        super::super::layout::for_tests();
+        let table = map(1 << 20, None).expect("address space");
+        // SAFETY: the table was just made, and stays mapped.
+        let quarantine = unsafe { &*table };
+        let mut found = None;
+        let [first, second] = [[1, 2], [3, 4]].map(|slots| {
+            let mut magazine = quarantine.empty(&mut None).expect("all are in the pool");
+            assert!(magazine.add(CLASS, 0, &slots, magazine::LEN).is_empty());
+            magazine
+        });
+        quarantine.leave_open(CLASS, first, &mut found);
+        quarantine.leave_open(CLASS, second, &mut found);
+        let queued = |slots: &[u32]| {
+            let magazine = quarantine.oldest().expect("it is in the queue");
+            assert_eq!((magazine.class(), magazine.slots()), (CLASS, slots));
+        };
+        queued(&[3, 4]);
+        quarantine.put(CLASS, 0, &[5, 6], &mut found);
+        queued(&[5, 6]);
+        queued(&[1, 2]);
+        assert!(quarantine.oldest().is_none() && quarantine.take_open(CLASS).is_none() && found.is_none());
     }
 }

@@ -73,7 +73,7 @@ const fn underflow(how: Access, distance: u64, size: u64) -> Expectation {
     access("heap-buffer-underflow", how, distance, Side::Before, size, false)
 }
 
-const fn use_after_free(how: Access, distance: u64, size: u64) -> Expectation {
+pub const fn use_after_free(how: Access, distance: u64, size: u64) -> Expectation {
     access("heap-use-after-free", how, distance, Side::Inside, size, true)
 }
 
@@ -205,6 +205,10 @@ pub const ALWAYS: &[Row] = &[
     row("double_delete", "", double_free(8)),
     row("realloc_freed", "56", double_free(56)),
     row("realloc_freed", "5000", double_free(5000)),
+    row("realloc_to_zero", "56 plain", double_free(56)),
+    row("realloc_to_zero", "5000 plain", double_free(5000)),
+    row("realloc_to_zero", "300000 plain", double_free(300_000)),
+    row("realloc_to_zero", "40 array", double_free(40)),
     row("free_stack", "", INVALID),
     row("free_global", "", INVALID),
     row("free_literal", "", INVALID),

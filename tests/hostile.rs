@@ -588,6 +588,18 @@ fn secure_execution() {
     expected.alloc_stack = true;
     assert_eq!(expected.judge(&bug), Verdict::Match, "{}", bug.stderr);
     assert!(!log.exists(), "no file is written");
+
+    // Files that the configuration names are not read: a rule that covers the error for others covers nothing here.
+    put("rules", "heap-buffer-overflow:*\n");
+    put("fencepost.conf", "mode=hunt\nsuppressions=/etc/rules\nsite_table=/etc/rules\n");
+    let arguments = ["overflow", "plain"];
+    let Some(covered) = confined(&[&over], Path::new("/etc/program"), &arguments, None) else { return };
+    let said = "fencepost: site_table names no table of the launcher's: nothing is counted\n";
+    assert!(covered.end == End::Status(0) && covered.stderr.starts_with(said), "{}", covered.stderr);
+    assert_eq!(Report::parse_all(&covered.stderr).len(), 0, "{}", covered.stderr);
+    let Some(bug) = run(&["overflow"]) else { return };
+    assert_eq!(expected.judge(&bug), Verdict::Match, "{}", bug.stderr);
+    assert!(!bug.stderr.contains("site_table"), "{}", bug.stderr);
     let _ = fs::remove_dir_all(etc);
     let _ = fs::remove_dir_all(log.parent().expect("it has one"));
 }

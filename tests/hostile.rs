@@ -169,6 +169,26 @@ fn calls_that_do_nothing() {
     work(true, PRETENDED, "guards=mprotect");
 }
 
+/// Memory goes back to the system where the advice for it is not followed, from the start or from the first page on that
+/// could not be opened.
+#[test]
+fn memory_is_given_back_without_the_advice() {
+    let Some(freed) = program("freed") else { return };
+    // Slots up to 64 KiB, and little that waits for its next use.
+    let options = "mode=harden:unmap_threshold=65536:quarantine_mb=1";
+    let rows: [(&[&str], &[&str]); 5] = [
+        (&[], &[]),
+        (&["madvise/2=4:nothing"], &[]),
+        (&["madvise/2=4:EPERM"], &[]),
+        (&["madvise:nothing"], &[]),
+        (&[], &["madvise:nothing"]),
+    ];
+    for (outside, inside) in rows {
+        let Some(run) = confined(outside, &freed, inside, Some(options)) else { return };
+        assert_eq!(wrong(&run), None, "{outside:?} {inside:?}");
+    }
+}
+
 /// Whoever forces markers that the kernel does not install is told.
 #[test]
 fn forced_markers_without_effect() {

@@ -14,9 +14,9 @@ use rows::Row;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use support::expectation::{Verdict, is_degraded};
+use support::expectation::{Expectation, Verdict, is_degraded};
 use support::process::{self, End, LIMIT, Run};
-use support::report::Access::Write;
+use support::report::Access::{Read, Write};
 use support::report::Report;
 use support::{compiler, library, skip};
 
@@ -219,7 +219,7 @@ fn threads_without_ids() {
     {
         let Some(run) = confined(&[], &alike, &[rule], Some(mode)) else { return };
         assert_eq!(wrong(&run), None, "{rule} {mode}");
-        let Some(run) = confined(&[], &later, &[rule], Some(mode)) else { return };
+        let Some(run) = confined(&[], &later, &["behind", rule], Some(mode)) else { return };
         let found = run.stderr.contains("is located 0 bytes after 4096-byte region");
         assert!(found && matches!(run.end, End::Signal(_)), "{rule} {mode}: {} {}", run.end, run.stderr);
     }
@@ -236,28 +236,54 @@ fn calls_that_do_nothing_later() {
 /// And what is opened in another way is closed again.
 #[test]
 fn a_bug_after_advice_lost_its_effect() {
-    let Some(later) = program("later") else { return };
     let rules = [
         "madvise:nothing",
         "madvise:EPERM",
         "madvise/2=102:nothing madvise/2=103:nothing",
         "madvise/2=103:EINVAL",
     ];
+    later("behind", &rules, &overflow_of_4096());
+}
+
+/// Markers that can be removed and are installed no more: pages are closed by mappings from the first refusal on, those of a
+/// chunk that is opened, of a freed object and of the end of one.
+#[test]
+fn a_bug_after_markers_are_refused() {
+    let rules = ["madvise/2=102:EINVAL", "madvise/2=102:EPERM", "madvise/2=102:ENOMEM"];
+    later("behind", &rules, &overflow_of_4096());
+    later("fresh", &rules, &overflow_of_4096());
+    later("stale", &rules, &rows::use_after_free(Read, 0, 4096));
+    later("shrunk", &rules, &rows::overflow(Read, 0, 4096));
+}
+
+/// A thread that begins after it has a signal stack all the same.
+#[test]
+fn a_stack_overflow_after_markers_are_refused() {
+    let Some(later) = program("later") else { return };
+    for mode in MODES {
+        let arguments = ["deep", "madvise/2=102:EINVAL"];
+        let Some(run) = confined(&[], &later, &arguments, Some(mode)) else { return };
+        assert_eq!(run.end, End::Signal(libc::SIGSEGV), "{mode}");
+        assert!(run.stderr.starts_with("fencepost: stack overflow at pc 0x"), "{mode}: {}", run.stderr);
+    }
+}
+
+fn overflow_of_4096() -> Expectation {
+    rows::overflow(Write, 0, 4096)
+}
+
+/// Has a bug of `later` found, under each of the rules from its middle on.
+fn later(bug: &str, rules: &[&str], expected: &Expectation) {
+    let Some(later) = program("later") else { return };
     for (rules, mode) in
         rules.iter().flat_map(|rules| ["mode=harden", "mode=hunt"].map(|mode| (*rules, mode)))
     {
-        let inside: Vec<&str> = rules.split(' ').collect();
-        let Some(run) = confined(&[], &later, &inside, Some(&format!("{mode}:guards=auto"))) else { return };
-        let said = |text: &str| run.stderr.contains(text);
-        let found = said("ERROR: fencepost: heap-buffer-overflow")
-            && said("is located 0 bytes after 4096-byte region");
-        assert!(
-            run.end == End::Signal(libc::SIGSEGV) && found,
-            "{rules} {mode}: {}{}",
-            run.stdout,
-            run.stderr
-        );
-        assert_eq!(run.stdout, "", "{rules} {mode}");
+        let arguments: Vec<&str> = [bug].into_iter().chain(rules.split(' ')).collect();
+        let options = format!("{mode}:guards=auto");
+        let Some(run) = confined(&[], &later, &arguments, Some(&options)) else { return };
+        let verdict = expected.judge(&run);
+        assert_eq!(verdict, Verdict::Match, "{bug} {rules} {mode}: {}{}", run.stdout, run.stderr);
+        assert_eq!(run.stdout, "", "{bug} {rules} {mode}");
     }
 }
 

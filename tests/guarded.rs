@@ -8,7 +8,7 @@ mod support;
 
 use fencepost::Fencepost;
 use std::alloc::{GlobalAlloc, Layout};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::env;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -46,6 +46,7 @@ fn part() {
         Err(_) => {}
         Ok("churn") => churn(),
         Ok("scale") => scale(),
+        Ok("scattered") => scattered(),
         Ok(other) => panic!("there is no part {other:?}"),
     }
 }
@@ -60,6 +61,11 @@ fn churn_reuses_the_oldest_addresses_and_does_not_grow() {
 #[test]
 fn scale_takes_no_mappings() {
     execute("scale", "mode=hunt:backtrace=0:budget_mb=22000");
+}
+
+#[test]
+fn scattered_objects_have_as_many_mappings_as_they_are() {
+    execute("scattered", "mode=hunt:backtrace=0");
 }
 
 fn allocate() -> *mut u8 {
@@ -102,6 +108,35 @@ fn churn() {
     println!("churn: {reused} addresses reused, each after {nearest} others at least, {grown} KiB grown");
 }
 
+/// Objects that live long, each in a chunk far from the others': few that are replaced again and again, and then more
+/// than there may be gaps so short.
+fn scattered() {
+    const FEW: usize = 12;
+    const MANY: usize = 240;
+    /// Six chunks of them.
+    const BETWEEN: usize = 6 * 512 / 3;
+    /// Gaps that so few chunks may leave (`page/arena.rs`).
+    const GAPS: usize = 64;
+    let allocate_far = || {
+        (0..BETWEEN).for_each(|_| free(allocate()));
+        allocate()
+    };
+    let mut kept: VecDeque<_> = (0..FEW).map(|_| allocate()).collect();
+    let before = mappings();
+    for _ in 0..MANY / 3 {
+        kept.push_back(allocate_far());
+        free(kept.pop_front().expect("some are kept"));
+    }
+    let few = mappings().saturating_sub(before);
+    kept.extend((0..MANY).map(|_| allocate_far()));
+    let many = mappings().saturating_sub(before);
+    println!("scattered: {few} more mappings for {FEW} objects, {many} for {MANY} more");
+    // The chunk of each is a mapping, and so is the gap behind it. The tables take a few.
+    assert!(few < 2 * FEW + 24, "{few} more mappings");
+    assert!(many < 2 * GAPS + 24, "{many} more mappings");
+    kept.into_iter().for_each(free);
+}
+
 fn scale() {
     let text = env::var(SCALE).unwrap_or(SMALL_SCALE.to_owned());
     let (live, freed) = text.split_once(',').expect("two numbers");
@@ -135,9 +170,8 @@ struct State {
 
 /// What the process is made of now, printed.
 fn say(when: &str) -> State {
-    let maps = fs::read_to_string("/proc/self/maps").expect("/proc is there");
     let state = State {
-        mappings: maps.lines().count(),
+        mappings: mappings(),
         tables: status("VmPTE:"),
         fork: (0..5).map(|_| fork()).min().expect("five"),
     };
@@ -147,6 +181,10 @@ fn say(when: &str) -> State {
         state.mappings, state.tables, state.fork
     );
     state
+}
+
+fn mappings() -> usize {
+    fs::read_to_string("/proc/self/maps").expect("/proc is there").lines().count()
 }
 
 /// A line of /proc/self/status, in KiB.

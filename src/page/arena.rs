@@ -14,7 +14,8 @@
 //!
 //! [`chunk`](super::chunk) has the states of a chunk. Neighbouring dead chunks are decommitted together, in one call
 //! for a run of [`SHORTEST_RUN`] or more. Decommitting a run splits a mapping, unless the run touches inaccessible
-//! space. So the more gaps there are, the longer a run must be to be worth another gap: see [`worth`].
+//! space. So the more gaps there are, the longer a run must be to be worth another gap; a run that lies alone between two
+//! gaps makes one of them, and goes however short it is: see [`worth`].
 //!
 //! A process that limits its address space while it runs keeps the chunks in use and a few more. The others are
 //! unmapped and no longer belong to the arena: [`Arena::has`] tells them by [`Parts`].
@@ -66,8 +67,9 @@ const MAX_BYTES: usize = 1 << 45;
 
 /// Whether a run of dead chunks is worth the gaps that decommitting it adds, with `holes` there already.
 fn worth(run: usize, added: i64, holes: i64) -> bool {
-    run >= SHORTEST_RUN
-        && (added <= 0 || MAX_HOLES.iter().any(|(length, most)| run >= *length && holes + added <= *most))
+    added < 0
+        || run >= SHORTEST_RUN
+            && (added <= 0 || MAX_HOLES.iter().any(|(length, most)| run >= *length && holes + added <= *most))
 }
 
 /// Where the arena and its tables lie, as tools that look into another process need to know it.
@@ -371,14 +373,14 @@ impl Arena {
     /// Counts an object out whose pages are closed.
     pub fn leave_chunk(&self, number: usize) {
         if self.chunk(number).is_some_and(Chunk::leave) {
-            self.decommit(number);
+            self.decommit(number, false);
         }
     }
 
     /// Says that the chunk's shard places nothing more in it.
     pub fn retire_chunk(&self, number: usize) {
         if self.chunk(number).is_some_and(Chunk::retire) {
-            self.decommit(number);
+            self.decommit(number, true);
         }
     }
 
@@ -407,9 +409,9 @@ impl Arena {
 
     /// Marks a chunk dead whose last object is gone, and frees the page tables of the run of dead chunks
     /// around it, if that is long enough. Where the lock is out of reach the chunk stays open, and empty,
-    /// until its shard comes round.
-    fn decommit(&self, number: usize) {
-        let Some(run) = self.claim_dead(number) else { return };
+    /// until its shard comes round. `advances` says that the shard opens the next chunk now.
+    fn decommit(&self, number: usize, advances: bool) {
+        let Some(run) = self.claim_dead(number, advances) else { return };
         let span = self.chunk_span(run.first, run.count);
         poison::PAGES.release_memory(&(span.start.get()..span.end().get()));
         let decommitted = vm::decommit(span);
@@ -426,7 +428,7 @@ impl Arena {
     }
 
     /// Marks a chunk dead, and claims the run of dead chunks that it is in if that is worth being decommitted.
-    fn claim_dead(&self, number: usize) -> Option<Run> {
+    fn claim_dead(&self, number: usize, advances: bool) -> Option<Run> {
         let _order = self.order.enter()?;
         if !self.chunk(number)?.die() {
             return None;
@@ -442,7 +444,9 @@ impl Arena {
             first = before;
         }
         let run = Run { first, count: end - first, gaps: self.gap_change(first, end - first) };
-        if !worth(run.count, run.gaps, self.holes.load(Ordering::Relaxed)) {
+        // What the shard opens next ends the gap, and is counted when it does.
+        let ends_soon = advances && end == number + 1 && !self.chunk(end).is_some_and(Chunk::is_accessible);
+        if !worth(run.count, run.gaps + i64::from(ends_soon), self.holes.load(Ordering::Relaxed)) {
             return None;
         }
         (first..end).filter_map(|number| self.chunk(number)).for_each(Chunk::begin_decommit);

@@ -5,6 +5,7 @@ use super::{MODES, confined, program, rows, work, wrong};
 use crate::support::expectation::{Expectation, Verdict};
 use crate::support::process::End;
 use crate::support::report::Access::{Read, Write};
+use std::path::Path;
 
 /// Advice that is answered with success and not followed: guards installed and removed, memory freed, wiped in a
 /// child, looked at. Emulators do so with what they do not know.
@@ -48,6 +49,36 @@ fn memory_is_given_back_without_the_advice() {
     for (outside, inside) in rows {
         let Some(run) = confined(outside, &freed, inside, Some(options)) else { return };
         assert_eq!(wrong(&run), None, "{outside:?} {inside:?}");
+    }
+}
+
+/// Whether a stack can be read is not asked where the answer is pretended.
+#[test]
+fn a_trace_ends_with_its_stack() {
+    let Some(walk) = program("walk") else { return };
+    for rule in [&[][..], &["madvise/2=22:nothing"], &["madvise/2=22:EPERM"], &["madvise:nothing"]] {
+        for options in [None, Some("mode=harden"), Some("mode=hunt")] {
+            let Some(run) = confined(rule, &walk, &[], options) else { return };
+            assert_eq!(wrong(&run), None, "{rule:?} {options:?}");
+        }
+    }
+}
+
+/// Who pretends to follow advice may be an emulator, which keeps books of every page: little address space is reserved.
+#[test]
+fn little_is_reserved_where_advice_is_pretended() {
+    let size = |rules: &[&str]| {
+        let arguments = ["VmSize:", "/proc/self/status"];
+        let run = confined(rules, Path::new("/bin/grep"), &arguments, Some("mode=harden"))?;
+        let size = run.stdout.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+        Some(size.unwrap_or_else(|| panic!("{rules:?}: {}{}", run.stdout, run.stderr)))
+    };
+    let Some(usual) = size(&[]) else { return };
+    for rule in
+        ["madvise/2=4:nothing", "madvise/2=102:nothing", "madvise/2=103:nothing", "madvise/2=22:nothing"]
+    {
+        let Some(size) = size(&[rule]) else { return };
+        assert!(size < 5 << 20 && size < usual, "{rule}: {size} of {usual} KiB");
     }
 }
 

@@ -154,6 +154,8 @@ enum End {
     /// So many tests passed.
     Passed(usize),
     Failed,
+    /// It was ended at [`LIMIT`]: on a busy machine that may be no failure.
+    Late,
     NotBuilt,
 }
 
@@ -186,12 +188,12 @@ fn cargo(tree: &Path, target: &str) -> Command {
     command
 }
 
-/// Whether a process ends well in time. If not in time, it and what it started are killed.
-fn ends_well(mut child: Child) -> bool {
+/// Whether a process ends well; `None` if not in time. Then it and what it started are killed.
+fn ends_well(mut child: Child) -> Option<bool> {
     let end = Instant::now() + LIMIT;
     loop {
         match child.try_wait() {
-            Ok(Some(status)) => return status.success(),
+            Ok(Some(status)) => return Some(status.success()),
             Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
             _ => break,
         }
@@ -199,7 +201,7 @@ fn ends_well(mut child: Child) -> bool {
     // SAFETY: no memory is involved; the group is the child's, which was not waited for.
     unsafe { libc::kill(-child.id().cast_signed(), libc::SIGKILL) };
     let _ = child.wait();
-    false
+    None
 }
 
 /// Where what a suite says goes.
@@ -222,8 +224,10 @@ fn run(tree: &Path, suite: &str) -> End {
     let mut command = test(tree, suite);
     command.arg("--").args(filter.split_whitespace()).stdout(file);
     let child = command.spawn().expect("cargo starts");
-    if !ends_well(child) {
-        return End::Failed;
+    match ends_well(child) {
+        None => return End::Late,
+        Some(false) => return End::Failed,
+        Some(true) => (),
     }
     let text = said();
     let passed =
@@ -240,6 +244,7 @@ fn try_out(tree: &Path, mutation: &Mutation) -> Verdict {
         match run(tree, suite) {
             End::NotBuilt => verdict = Verdict::Invalid(suite.clone()),
             End::Failed => verdict = Verdict::Killed(suite.clone()),
+            End::Late => verdict = Verdict::Killed(format!("{suite}, not done in {} s", LIMIT.as_secs())),
             End::Passed(_) => continue,
         }
         break;

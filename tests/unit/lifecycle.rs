@@ -160,6 +160,14 @@ fn inherits(part: &Part) {
     assert!((part.works)(), "{}: afterwards", part.name);
 }
 
+/// A thread that forks while it has a lock has it in the child as well, by the id that it has there: it does not wait for itself.
+fn keeps() {
+    ensure_started(&Overrides::NONE);
+    let (page, mut status) = (&heap().page, None);
+    page.while_placing(&mut || status = Some(in_child(|| !page.while_placing(&mut || ()))));
+    assert_eq!(status, Some(0), "the child's wait status");
+}
+
 /// A thread that ends in the middle of the allocator leaves what it has to others.
 fn abandons() {
     ensure_started(&Overrides::NONE);
@@ -210,13 +218,14 @@ fn part() {
     match PARTS.iter().find(|part| part.name == name) {
         Some(part) => inherits(part),
         None if name == "seed" => draws(),
+        None if name == "own lock" => keeps(),
         None => abandons(),
     }
 }
 
 #[test]
 fn a_child_waits_for_no_thread_that_it_does_not_have() {
-    let names = PARTS.iter().map(|part| part.name).chain(["a thread's end", "seed"]);
+    let names = PARTS.iter().map(|part| part.name).chain(["a thread's end", "seed", "own lock"]);
     let failures: Vec<_> = names
         .filter_map(|name| {
             let mut command = Command::new(env::current_exe().expect("the system knows which file this is"));

@@ -8,13 +8,13 @@ use crate::slab::sweep;
 use crate::sys::guard;
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 use std::{env, format, thread};
 
 /// Says which part this process is to run.
 const PART: &str = "FENCEPOST_INHERITED";
-/// Seconds after which a child that waits is ended by SIGALRM.
+/// Seconds after which a child that waits is ended, by SIGALRM, or if that is blocked by its parent soon afterwards.
 const SECONDS: u32 = 5;
 
 /// Calls what it is given while the part's lock is held.
@@ -132,10 +132,22 @@ fn in_child(works: impl FnOnce() -> bool) -> i32 {
             libc::_exit(i32::from(!works()));
         }
     }
-    let mut status = 0;
-    // SAFETY: the status is live, the child is this process's.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    status
+    let (mut status, end) = (0, Instant::now() + Duration::from_secs(2 * u64::from(SECONDS)));
+    loop {
+        let may_wait = Instant::now() < end;
+        // SAFETY: the status is live, the child is this process's and was not waited for.
+        let waited = unsafe {
+            if !may_wait {
+                libc::kill(child, libc::SIGKILL);
+            }
+            libc::waitpid(child, &raw mut status, if may_wait { libc::WNOHANG } else { 0 })
+        };
+        if waited != 0 {
+            assert_eq!(waited, child);
+            return status;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn inherits(part: &Part) {

@@ -150,7 +150,8 @@ fn in_child(works: impl FnOnce() -> bool) -> i32 {
     }
 }
 
-fn inherits(part: &Part) {
+/// What `action` returns while another thread holds the part's lock.
+fn while_held<R>(part: &Part, action: impl FnOnce() -> R) -> R {
     ensure_started(&Overrides::NONE);
     assert!((part.works)(), "{}: before", part.name);
     let (said, is_held) = mpsc::channel();
@@ -165,11 +166,29 @@ fn inherits(part: &Part) {
         }
     });
     is_held.recv_timeout(Duration::from_secs(SECONDS.into())).expect("it is held");
-    let status = in_child(|| (part.works)() && is_own_process());
+    let result = action();
     drop(release);
     holder.join().expect("no panic");
-    assert_eq!(status, 0, "{}: the child's wait status", part.name);
     assert!((part.works)(), "{}: afterwards", part.name);
+    result
+}
+
+fn inherits(part: &Part) {
+    let status = while_held(part, || in_child(|| (part.works)() && is_own_process()));
+    assert_eq!(status, 0, "{}: the child's wait status", part.name);
+}
+
+/// A thread in the shared state gets none of these locks while another has them, and does not wait.
+fn tries() {
+    for part in PARTS.iter().filter(|part| ["class", "shard"].contains(&part.name)) {
+        let works = part.works;
+        let answer = while_held(part, || {
+            let (say, answer) = mpsc::channel();
+            thread::spawn(move || say.send(shared::with(|_| works())));
+            answer.recv_timeout(Duration::from_secs(SECONDS.into()))
+        });
+        assert_eq!(answer, Ok(Some(false)), "{}", part.name);
+    }
 }
 
 /// A thread that forks while it has a lock has it in the child as well, by the id that it has there: it does not wait for itself.
@@ -231,13 +250,19 @@ fn part() {
         Some(part) => inherits(part),
         None if name == "seed" => draws(),
         None if name == "own lock" => keeps(),
+        None if name == "shared state's tries" => tries(),
         None => abandons(),
     }
 }
 
 #[test]
 fn a_child_waits_for_no_thread_that_it_does_not_have() {
-    let names = PARTS.iter().map(|part| part.name).chain(["a thread's end", "seed", "own lock"]);
+    let names = PARTS.iter().map(|part| part.name).chain([
+        "a thread's end",
+        "seed",
+        "own lock",
+        "shared state's tries",
+    ]);
     let failures: Vec<_> = names
         .filter_map(|name| {
             let mut command = Command::new(env::current_exe().expect("the system knows which file this is"));

@@ -4,9 +4,13 @@
 //! CI runs small numbers. `FENCEPOST_SCALE=LIVE,FREED cargo test --release --test guarded scale --
 //! --nocapture` runs those of the bar (5000000,50000000: 21 GiB and ten minutes) and prints what it finds.
 
+#[expect(dead_code, reason = "one seed does here")]
+#[path = "model/random.rs"]
+mod random;
 mod support;
 
 use fencepost::Fencepost;
+use random::Random;
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::{HashMap, VecDeque};
 use std::env;
@@ -47,6 +51,7 @@ fn part() {
         Ok("churn") => churn(),
         Ok("scale") => scale(),
         Ok("scattered") => scattered(),
+        Ok("passed") => passed(),
         Ok(other) => panic!("there is no part {other:?}"),
     }
 }
@@ -66,6 +71,11 @@ fn scale_takes_no_mappings() {
 #[test]
 fn scattered_objects_have_as_many_mappings_as_they_are() {
     execute("scattered", "mode=hunt:backtrace=0");
+}
+
+#[test]
+fn objects_that_outlive_the_history_leave_no_names() {
+    execute("passed", "mode=hunt:backtrace=0:history=100");
 }
 
 fn allocate() -> *mut u8 {
@@ -134,6 +144,29 @@ fn scattered() {
     // The chunk of each is a mapping, and so is the gap behind it. The tables take a few.
     assert!(few < 2 * FEW + 24, "{few} more mappings");
     assert!(many < 2 * GAPS + 24, "{many} more mappings");
+    kept.into_iter().for_each(free);
+}
+
+/// Objects of which most outlive those that are remembered, in no order: all chunks have live ones when their names are
+/// first looked at.
+fn passed() {
+    const LIVE: usize = 6_000;
+    const COUNT: usize = 800_000;
+    let mut random = Random::new(7);
+    let mut kept: Vec<_> = (0..LIVE).map(|_| allocate()).collect();
+    let (mut early, mut late) = (0, 0);
+    for count in 0..COUNT {
+        let place = random.below(LIVE);
+        free(std::mem::replace(&mut kept[place], allocate()));
+        // The names go in rounds: the most that there are of them.
+        let half = if count < COUNT / 8 { &mut early } else { &mut late };
+        if count % 500 == 0 {
+            *half = status("RssAnon:").max(*half);
+        }
+    }
+    println!("passed: {early} KiB, then {late} KiB");
+    // All names that there ever were would be 8 MiB.
+    assert!(late < early + 256, "{early} KiB, then {late} KiB");
     kept.into_iter().for_each(free);
 }
 

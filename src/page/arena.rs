@@ -34,8 +34,10 @@ use crate::sys::vm;
 use core::mem::offset_of;
 use core::ops::Range;
 
-/// Pairs of chunks that [`Arena::forget_old`] looks at in one call.
+/// Pairs of chunks of which [`Arena::forget_old`] looks at the names in one call.
 const LOOKS: usize = 4;
+/// Pairs that it passes at most. What a shard used grows with every chunk, so it must go round the faster the more that is.
+const PASSES: usize = 512;
 /// Chunks whose entries in the table of records fill a page of it.
 pub const CHUNKS_A_TABLE_PAGE: usize = PAGE_SIZE / (CHUNK_PAGES * core::mem::size_of::<AtomicU32>());
 /// log2 of a chunk's pages.
@@ -455,15 +457,14 @@ impl Arena {
     }
 
     /// Goes on from chunk `cursor` of a shard towards its chunk `end` and gives back the parts of the
-    /// table of records that name only what `is_stale` says of; the new cursor. It waits at a dead chunk
-    /// that is remembered still and passes those with live objects: these keep their names until the
-    /// shard comes round.
+    /// table of records that name only what `is_stale` says of; the new cursor. It passes what has live objects, or
+    /// names that are remembered still, and finds it again when it comes round.
     pub fn forget_old(&self, cursor: usize, end: usize, is_stale: impl Fn(RecordId, Addr) -> bool) -> usize {
-        let mut at = cursor;
-        for _ in 0..LOOKS {
+        let (mut at, mut looks) = (cursor, 0);
+        for _ in 0..PASSES {
             // Two chunks' entries fill a page of the table.
             let pair = at..at + CHUNKS_A_TABLE_PAGE;
-            if pair.end > end {
+            if pair.end > end || looks == LOOKS {
                 break;
             }
             let states = || pair.clone().filter_map(|number| self.chunk(number));
@@ -473,13 +474,14 @@ impl Arena {
             {
                 continue;
             }
+            looks += 1;
             let span = self.chunk_span(pair.start, CHUNKS_A_TABLE_PAGE);
             let known = (0..span.pages.get()).map(|page| span.start.plus(page * PAGE_SIZE)).any(|page| {
                 let record = self.page_entry(page).map_or(0, |entry| entry.load(Ordering::Relaxed));
                 record != 0 && !is_stale(RecordId(record), page)
             });
             if known {
-                return pair.start;
+                continue;
             }
             if let Some(entries) = self.page_entry(span.start)
                 && !vm::discard(Span::new(Addr::of(core::ptr::from_ref(entries)), PageCount::new(1)))

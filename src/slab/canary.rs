@@ -247,14 +247,19 @@ static MASKS: Masks = Masks({
     bytes
 });
 
+/// Whether the slack of an object of `size` bytes in a slot of `slot` bytes is set and compared as a window.
+#[inline(always)]
+fn is_window(size: usize, slot: usize) -> bool {
+    slot > SMALL_SIZE && slot - size <= WINDOW && machine::has_avx2()
+}
+
 /// [`fill`] in a slot that is clear but for its last word.
 ///
 /// # Safety
 /// As [`fill`].
 #[inline(always)]
 pub unsafe fn fill_any(start: *mut u8, size: usize, slot: usize, canary: u64) {
-    let is_window = slot > SMALL_SIZE && slot - size <= WINDOW && machine::has_avx2();
-    if !is_window {
+    if !is_window(size, slot) {
         let few = slot - size <= SMALL_SLACK;
         // SAFETY: as the caller says.
         return unsafe {
@@ -294,8 +299,7 @@ pub unsafe fn fill_any(start: *mut u8, size: usize, slot: usize, canary: u64) {
 /// As [`intact`].
 #[inline(always)]
 pub unsafe fn intact_any(start: *const u8, size: usize, slot: usize, canary: u64) -> bool {
-    let is_window = slot > SMALL_SIZE && slot - size <= WINDOW && machine::has_avx2();
-    if !is_window {
+    if !is_window(size, slot) {
         let few = slot - size <= SMALL_SLACK;
         // SAFETY: as the caller says.
         return unsafe {
